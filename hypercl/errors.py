@@ -1,0 +1,9 @@
+"""The two ways in which a run ends badly by plan; run.py turns them into exit codes."""
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used; the message names it and the mend (exit code 2)."""
+
+
+class RunFailed(Exception):  # noqa: N818 - it is what results.json calls it
+    """The run itself went wrong, for example by diverging (exit code 1)."""

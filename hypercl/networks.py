@@ -1,0 +1,134 @@
+"""Factories over hypnettorch's classes: the main network and the hypernetwork."""
+
+from collections.abc import Sequence
+
+from hypnettorch.hnets import HMLP, ChunkedHMLP, HyperNetInterface
+from hypnettorch.mnets import MLP, WRN, LeNet, MainNetInterface, ResNet
+from torch import nn
+
+ACTIVATIONS = {
+    "linear": None,
+    "sigmoid": nn.Sigmoid(),
+    "relu": nn.ReLU(),
+    "elu": nn.ELU(),
+    "tanh": nn.Tanh(),
+}
+
+
+def build_main_net(
+    net_type: str,
+    in_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    mlp_arch: Sequence[int] = (100, 100),
+    lenet_type: str = "mnist_small",
+    resnet_block_depth: int = 5,
+    resnet_channel_sizes: Sequence[int] = (16, 16, 32, 64),
+    wrn_block_depth: int = 4,
+    wrn_widening_factor: int = 10,
+    wrn_use_fc_bias: bool = False,
+    net_act: str = "relu",
+    bias: bool = True,
+    dropout_rate: float = -1,
+    batchnorm: bool = False,
+) -> MainNetInterface:
+    """Build a main network without weights of its own.
+
+    Args:
+        net_type: ``"mlp"``, ``"lenet"``, ``"resnet"`` or ``"wrn"``; a network ignores the arguments
+            of the others (train_args.py refuses what it cannot do).
+        in_shape: (H, W, C) of the images.
+        batchnorm: Normalize by the batch's statistics, in evaluation too.
+
+    Returns:
+        A network whose ``forward(x, weights)`` takes flat inputs [B, H * W * C] and tensors of its
+        ``param_shapes``, and returns logits [B, num_classes].
+    """
+    common = {"no_weights": True, "verbose": False}
+    normalization = {"use_batch_norm": batchnorm, "bn_track_stats": False}
+    if net_type == "mlp":
+        height, width, channels = in_shape
+        return MLP(
+            n_in=height * width * channels,
+            n_out=num_classes,
+            hidden_layers=mlp_arch,
+            activation_fn=ACTIVATIONS[net_act],
+            use_bias=bias,
+            dropout_rate=dropout_rate,
+            **normalization,
+            **common,
+        )
+    if net_type == "lenet":
+        return LeNet(
+            in_shape=in_shape,
+            num_classes=num_classes,
+            arch=lenet_type,
+            dropout_rate=dropout_rate,
+            **common,
+        )
+    if net_type == "resnet":
+        return ResNet(
+            in_shape=in_shape,
+            num_classes=num_classes,
+            n=resnet_block_depth,
+            num_feature_maps=resnet_channel_sizes,
+            use_bias=bias,
+            **normalization,
+            **common,
+        )
+    if net_type == "wrn":
+        return WRN(
+            in_shape=in_shape,
+            num_classes=num_classes,
+            n=wrn_block_depth,
+            k=wrn_widening_factor,
+            use_bias=bias,
+            use_fc_bias=bias or wrn_use_fc_bias,
+            dropout_rate=dropout_rate,
+            **normalization,
+            **common,
+        )
+    raise ValueError(f"unknown net_type {net_type!r}")
+
+
+def build_hypernet(
+    hnet_type: str,
+    target_shapes: Sequence[Sequence[int]],
+    num_tasks: int,
+    *,
+    hmlp_arch: Sequence[int] = (100, 100),
+    cond_emb_size: int = 8,
+    chunk_size: int = 750,
+    chunk_emb_size: int = 8,
+    cond_chunk_embs: bool = False,
+    activation: str = "relu",
+    bias: bool = True,
+    dropout_rate: float = -1,
+) -> HyperNetInterface:
+    """Build a hypernetwork with one embedding per task, initialized by torch's global generator.
+
+    Args:
+        hnet_type: ``"hmlp"`` (all weights at once) or ``"chunked_hmlp"``.
+        target_shapes: Shapes of the tensors to generate, the main network's ``param_shapes``.
+        cond_chunk_embs: Chunk embeddings of its own for each task.
+    """
+    common = {
+        "target_shapes": target_shapes,
+        "num_cond_embs": num_tasks,
+        "cond_in_size": cond_emb_size,
+        "layers": hmlp_arch,
+        "activation_fn": ACTIVATIONS[activation],
+        "use_bias": bias,
+        "dropout_rate": dropout_rate,
+        "verbose": False,
+    }
+    if hnet_type == "hmlp":
+        return HMLP(**common)
+    if hnet_type == "chunked_hmlp":
+        return ChunkedHMLP(
+            chunk_size=chunk_size,
+            chunk_emb_size=chunk_emb_size,
+            cond_chunk_embs=cond_chunk_embs,
+            **common,
+        )
+    raise ValueError(f"unknown hnet_type {hnet_type!r}")

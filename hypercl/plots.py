@@ -1,0 +1,68 @@
+"""Figures of a run, made without a display and without matplotlib's global state."""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from hypercl.metrics import Matrix
+
+_MAX_NUMBERS = 20  # tasks beyond which numbers in the cells could not be read
+_MAX_LEGEND = 10
+
+
+def accuracy_matrix(accuracy: Matrix, task_names: Sequence[str], title: str) -> Figure:
+    """Heatmap of the accuracy (%) on each task (column) after learning each task (row)."""
+    size = len(task_names)
+    cells = np.full((size, size), np.nan)
+    for t, row in enumerate(accuracy):
+        cells[t, : len(row)] = row
+
+    figure = Figure(figsize=(max(6.0, min(12.0, 1.5 + 0.75 * size)),) * 2, layout="constrained")
+    axes = figure.subplots()
+    low = min(50.0, float(np.nanmin(cells)))
+    image = axes.imshow(cells, cmap="viridis", vmin=low, vmax=100)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="test accuracy (%)")
+    if size <= _MAX_NUMBERS:
+        for t, row in enumerate(accuracy):
+            for k, value in enumerate(row):
+                color = "white" if value < (low + 100) / 2 else "black"
+                axes.text(k, t, f"{value:.1f}", ha="center", va="center", color=color, fontsize=9)
+        labels = [f"{i + 1}: {name}" for i, name in enumerate(task_names)]
+        axes.set_xticks(range(size), labels, rotation=45, ha="right")
+        axes.set_yticks(range(size), labels)
+    axes.set_xlabel("task tested")
+    axes.set_ylabel("after learning task")
+    axes.set_title(title, fontsize=10)
+    return figure
+
+
+def accuracy_over_time(accuracy: Matrix, task_names: Sequence[str], title: str) -> Figure:
+    """Accuracy (%) of each task after each task learned, and the mean over the tasks so far."""
+    size = len(task_names)
+    learned = np.arange(1, len(accuracy) + 1)
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    colors = mpl.colormaps["viridis"](np.linspace(0, 0.9, size))
+    for k in range(len(accuracy)):
+        values = [row[k] for row in accuracy[k:]]
+        axes.plot(
+            learned[k:], values, "o-", ms=4, lw=1.2, color=colors[k],
+            label=f"{k + 1}: {task_names[k]}" if size <= _MAX_LEGEND else None,
+        )  # fmt: skip
+    means = [np.mean(row) for row in accuracy]
+    axes.plot(learned, means, "s--", ms=5, lw=2, color="crimson", label="mean of tasks so far")
+    axes.set_xlim(0.8, size + 0.2)
+    axes.set_xticks(learned if size <= _MAX_NUMBERS else learned[:: size // 10])
+    axes.set_xlabel("tasks learned")
+    axes.set_ylabel("test accuracy (%)")
+    axes.grid(alpha=0.3)
+    if size > _MAX_LEGEND:
+        scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(1, size), mpl.colormaps["viridis"])
+        figure.colorbar(scale, ax=axes, label="task")
+        axes.legend(loc="lower left")
+    else:
+        axes.legend(title="task", loc="center left", bbox_to_anchor=(1.01, 0.5))
+    axes.set_title(title, fontsize=10)
+    return figure

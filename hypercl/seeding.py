@@ -1,0 +1,21 @@
+"""Independent generators of random numbers, all derived from the one seed of a run."""
+
+import zlib
+
+import numpy as np
+import torch
+
+
+def derive_seed(seed: int, purpose: str, task_id: int = 0) -> int:
+    """A 63-bit seed for one consumer of randomness in one task.
+
+    Different seeds, purposes and tasks give independent streams (numpy's SeedSequence), so that one
+    consumer drawing more or less leaves all others as they were.
+    """
+    sequence = np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), task_id])
+    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+
+
+def generator(seed: int, purpose: str, task_id: int = 0) -> torch.Generator:
+    """A generator on the CPU, whatever the device: the same numbers on every machine."""
+    return torch.Generator().manual_seed(derive_seed(seed, purpose, task_id))

@@ -1,0 +1,270 @@
+"""Continual learning with a hypernetwork: the experiment, from command line to results.
+
+python run.py --help
+"""
+
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from hypercl.errors import InputError, RunFailed
+from train_args import parse_args
+
+# torch takes seconds to import. It is imported where the command line has been accepted, in the
+# functions below, so that --help and a mistyped option answer at once.
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Run the experiment that a command line describes.
+
+    Args:
+        argv: The options; ``None`` takes those of the process.
+
+    Returns:
+        What results.json holds at the end.
+
+    Raises:
+        SystemExit: A bad option (code 2), or ``--help`` (code 0).
+        InputError: Data or a directory that cannot be used.
+        RunFailed: The loss was not finite, or the results could not be written.
+    """
+    started = time.monotonic()
+    args = parse_args(argv)
+    from hypercl import rundir
+    from hypercl.regularizer import take_checkpoint
+    from hypercl.report import Report
+    from hypercl.screen import Screen
+    from train import evaluate, train_task
+
+    out_dir = Path(args.out_dir) if args.out_dir else rundir.default_out_dir()
+    rundir.check_out_dir(out_dir, overwrite=args.overwrite)
+    device = pick_device(use_cuda=not args.no_cuda, deterministic=args.deterministic_run)
+    tasks = build_tasks(args, device)
+    mnet, module = build_networks(args, tasks[0])
+    hnet, params = as_function(args, module, device)
+    num_weights = {"main": mnet.num_params, "hypernet": module.num_params}
+
+    # All input has been found good: from here on, there is a run directory.
+    run_dir = rundir.RunDir(out_dir)
+    run_dir.write_json("config.json", describe_run(args, argv, device))
+    screen = Screen(run_dir.write_log, show_debug=not args.loglevel_info)
+    screen.say(
+        f"{args.cl_exp}: {len(tasks)} tasks of {tasks[0].num_classes} classes on {device}; "
+        f"{args.net_type} with {num_weights['main']:,} weights from {args.hnet_type} with "
+        f"{num_weights['hypernet']:,} (compression ratio "
+        f"{num_weights['hypernet'] / num_weights['main']:.3f})"
+    )
+    with Report(
+        run_dir,
+        screen,
+        experiment=args.cl_exp,
+        task_names=[task.name for task in tasks],
+        config=vars(args),
+        num_weights=num_weights,
+        seed=args.random_seed,
+        started=started,
+    ) as report:
+        for task_id, task in enumerate(tasks):
+            how = training(args, num_samples=len(task.train.labels))
+            report.start_task(task_id, how.num_steps, len(task.train.labels))
+            checkpoint = None
+            if args.beta > 0:
+                checkpoint = take_checkpoint(
+                    hnet, params, task_id, store_targets=not args.calc_hnet_reg_targets_online
+                )
+            leaves = hnet.leaves(params, task_id + 1)
+            for progress in train_task(hnet, mnet, leaves, task, task_id, checkpoint, how):
+                report.step(task_id, **progress._asdict())
+            params = hnet.merged(params, leaves)
+
+            report.end_training(how.num_steps)
+            row = [
+                100 * evaluate(
+                    hnet, mnet, params, seen, seen_id,
+                    seen.validation if args.test_with_val_set else seen.test,
+                    args.val_batch_size,
+                )
+                for seen_id, seen in enumerate(tasks[: task_id + 1])
+            ]  # fmt: skip
+            report.end_task(row)
+        save_weights(run_dir, args, module, params)
+    return report.results
+
+
+def pick_device(*, use_cuda: bool, deterministic: bool):
+    """The GPU where there is one and it is wanted, else the CPU; sets torch's determinism."""
+    import os
+
+    import torch
+
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once
+        torch.use_deterministic_algorithms(True)
+    return torch.device("cuda" if use_cuda and torch.cuda.is_available() else "cpu")
+
+
+def build_tasks(args, device) -> list:
+    """The sequence of tasks, on the device."""
+    from hypercl.tasks import permuted_mnist, split_cifar, split_mnist
+
+    common = {
+        "num_tasks": args.num_tasks,
+        "val_set_size": args.val_set_size,
+        "device": device,
+    }
+    if args.cl_exp == "permmnist":
+        return permuted_mnist(args.data_dir, **common)
+    build = {"splitmnist": split_mnist, "splitcifar": split_cifar}[args.cl_exp]
+    return build(args.data_dir, num_classes_per_task=args.num_classes_per_task, **common)
+
+
+def build_networks(args, task) -> tuple:
+    """The main network, and hypnettorch's module of the hypernetwork, freshly initialized."""
+    import torch
+
+    from hypercl.networks import build_hypernet, build_main_net
+    from hypercl.seeding import derive_seed
+
+    mnet = build_main_net(
+        args.net_type,
+        task.in_shape,
+        task.num_classes,
+        mlp_arch=args.mlp_arch,
+        lenet_type=args.lenet_type,
+        resnet_block_depth=args.resnet_block_depth,
+        resnet_channel_sizes=args.resnet_channel_sizes,
+        wrn_block_depth=args.wrn_block_depth,
+        wrn_widening_factor=args.wrn_widening_factor,
+        wrn_use_fc_bias=args.wrn_use_fc_bias,
+        net_act=args.net_act,
+        bias=not args.no_bias,
+        dropout_rate=args.dropout_rate,
+        batchnorm=args.batchnorm,
+    )
+    with torch.random.fork_rng(devices=[]):  # hypnettorch initializes from the global generator
+        torch.manual_seed(derive_seed(args.random_seed, "initialization"))
+        module = build_hypernet(
+            args.hnet_type,
+            mnet.param_shapes,
+            args.num_tasks,
+            hmlp_arch=args.hmlp_arch,
+            cond_emb_size=args.cond_emb_size,
+            chunk_size=args.chmlp_chunk_size,
+            chunk_emb_size=args.chunk_emb_size,
+            cond_chunk_embs=args.use_cond_chunk_embs,
+            activation=args.hnet_net_act,
+            bias=not args.hnet_no_bias,
+            dropout_rate=args.hnet_dropout_rate,
+        )
+    return mnet, module
+
+
+def as_function(args, module, device) -> tuple:
+    """The hypernetwork as a pure function, and its parameters on the device."""
+    from hypercl.hypernet import from_module
+    from hypercl.networks import ACTIVATIONS
+
+    hnet, params = from_module(
+        module,
+        activation=ACTIVATIONS[args.hnet_net_act],
+        dropout_rate=args.hnet_dropout_rate,
+    )
+    return hnet, {name: value.to(device) for name, value in params.items()}
+
+
+def training(args, num_samples: int):
+    """How a task with so many training samples is learned."""
+    from train import Training
+
+    epoch = ceil(num_samples / args.batch_size)
+    return Training(
+        num_steps=args.n_iter if args.epochs == -1 else args.epochs * epoch,
+        batch_size=args.batch_size,
+        beta=args.beta,
+        reg_batch_size=args.hnet_reg_batch_size,
+        lr=args.lr,
+        weight_decay=args.weight_decay,
+        adam_beta1=args.adam_beta1,
+        val_iter=args.val_iter,
+        val_batch_size=args.val_batch_size,
+        seed=args.random_seed,
+    )
+
+
+def describe_run(args, argv: list[str] | None, device) -> dict[str, Any]:
+    """What config.json holds."""
+    packages = ("torch", "numpy", "hypnettorch")
+    return {
+        "options": vars(args),
+        "command": shlex.join(["python", "run.py", *(sys.argv[1:] if argv is None else argv)]),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "device": device_name(device),
+        "git_commit": git_commit(),
+    }
+
+
+def device_name(device) -> str:
+    """The GPU's or the processor's name."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
+
+
+def git_commit() -> str | None:
+    """The commit of this code, with "+" behind it where files differ; None outside a checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()
+
+
+def save_weights(run_dir, args, module, params) -> None:
+    """weights.pt: the hypernetwork's parameters in hypnettorch's naming, and the options."""
+    from hypercl.hypernet import into_module
+
+    into_module(params, module)
+    options = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(args).items()}
+    run_dir.write_weights({"hnet": module.state_dict(), "options": options})
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does but for the exit code."""
+
+
+def _terminate(signum, frame) -> None:
+    raise _Terminated
+
+
+def command_line() -> int:
+    """Run :func:`main` for the shell: one line on stderr for what went wrong, and an exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        main()
+    except InputError as error:
+        print(f"run.py: error: {error}", file=sys.stderr)
+        return 2
+    except RunFailed as error:
+        print(f"run.py: failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interrupt:
+        print("run.py: interrupted", file=sys.stderr)
+        return 143 if isinstance(interrupt, _Terminated) else 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command_line())

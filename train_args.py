@@ -1,0 +1,322 @@
+"""Every option of run.py, its range, and the checks across options. Imports no torch."""
+
+import argparse
+import difflib
+import math
+from collections.abc import Callable
+
+EXAMPLES = """\
+examples:
+  SplitMNIST, 5 tasks of 2 digits, default networks
+    python run.py
+  the same over five seeds, quietly
+    for s in 1 2 3 4 5; do python run.py --random_seed=$s --out_dir=out/s$s --loglevel_info; done
+  PermutedMNIST, 10 tasks, one random earlier task regularized per step
+    python run.py --cl_exp=permmnist --num_classes_per_task=10 --num_tasks=10 \\
+        --hnet_reg_batch_size=1
+  SplitCIFAR-10/100, 6 tasks of 10 classes, ResNet-32
+    python run.py --cl_exp=splitcifar --num_classes_per_task=10 --num_tasks=6 --net_type=resnet
+  a convolutional main network whose weights come from a full, linear hypernetwork
+    python run.py --net_type=lenet --hnet_type=hmlp --hmlp_arch= --epochs=1
+  what is forgotten without the regularizer
+    python run.py --beta=0 --out_dir=out/no_regularizer
+"""
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read and check the command line.
+
+    Args:
+        argv: The arguments without the program's name; ``None`` takes ``sys.argv``.
+
+    Returns:
+        One attribute an option; lists are tuples of int.
+
+    Raises:
+        SystemExit: With code 2 and one line on stderr for a bad option, with code 0 for ``--help``.
+    """
+    parser = _Parser(
+        prog="run.py",
+        usage="python run.py [options]",
+        description="Continual learning with a hypernetwork (von Oswald et al., ICLR 2020).",
+        epilog=EXAMPLES,
+        formatter_class=_Formatter,
+        allow_abbrev=False,  # an option added later must not change what an old script means
+    )
+    _add_options(parser)
+    args = parser.parse_args(argv)
+    for problem in _problems(args):
+        parser.error(problem)
+    return args
+
+
+# fmt: off
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    count, natural = _int_at_least(1), _int_at_least(0)
+    non_negative, positive = _float_in("[0, inf)"), _float_in("(0, inf)")
+
+    group = parser.add_argument_group("continual learning")
+    add = group.add_argument
+    add("--cl_exp", default="splitmnist", choices=["splitmnist", "permmnist", "splitcifar"], help="sequence of tasks")
+    add("--num_tasks", type=count, default=5, metavar="N", help="number of tasks")
+    add("--num_classes_per_task", type=count, default=2, metavar="N", help="number of classes a task has")
+    add("--beta", type=non_negative, default=0.01, metavar="X", help="strength of the regularizer")
+    add("--calc_hnet_reg_targets_online", action="store_true", help="recompute the regularizer's targets from the checkpoint at each step instead of storing them: less memory, more time")
+    add("--hnet_reg_batch_size", type=int, default=-1, metavar="N", help="regularize at most N random earlier tasks per step; 0 or less: all")
+
+    group = parser.add_argument_group("training")
+    add = group.add_argument
+    add("--batch_size", type=count, default=32, metavar="N", help="training samples per step")
+    add("--n_iter", type=count, default=1001, metavar="N", help="steps per task")
+    add("--epochs", type=_minus_one_or(count), default=-1, metavar="N", help="epochs per task, of ceil(samples / batch_size) steps each, instead of --n_iter; -1: not set")
+    add("--lr", type=positive, default=0.0001, metavar="X", help="learning rate of Adam")
+    add("--momentum", type=float, default=0.0, metavar="X", help="kept for old scripts; Adam has none, so only 0 is accepted")
+    add("--weight_decay", type=non_negative, default=0.0, metavar="X", help="L2 penalty on the hypernetwork's parameters")
+    add("--adam_beta1", type=_float_in("[0, 1)"), default=0.9, metavar="X", help="decay of Adam's running mean of gradients")
+
+    group = parser.add_argument_group("main network")
+    add = group.add_argument
+    add("--net_type", default="mlp", choices=["mlp", "lenet", "resnet", "wrn"], help="architecture")
+    add("--mlp_arch", type=_int_list(), default="100,100", metavar="LIST", help="mlp: sizes of the hidden layers; empty: none")
+    add("--lenet_type", default="mnist_small", choices=["mnist_small", "mnist_large", "cifar"], help="lenet: variant, which must fit the images")
+    add("--resnet_block_depth", type=count, default=5, metavar="N", help="resnet: blocks per group; 6 N + 2 layers in all")
+    add("--resnet_channel_sizes", type=_int_list(length=4), default="16,16,32,64", metavar="LIST", help="resnet: feature maps of the first layer and of the three groups")
+    add("--wrn_block_depth", type=count, default=4, metavar="N", help="wrn: blocks per group")
+    add("--wrn_widening_factor", type=count, default=10, metavar="N", help="wrn: multiplies the feature maps of the three groups")
+    add("--wrn_use_fc_bias", action="store_true", help="wrn: keep the last layer's bias despite --no_bias")
+    add("--net_act", default="relu", choices=["linear", "sigmoid", "relu", "elu", "tanh"], help="activation function (mlp; the others have relu)")
+    add("--no_bias", action="store_true", help="no bias terms (not lenet)")
+    add("--dropout_rate", type=_minus_one_or(_float_in("[0, 1)")), default=-1, metavar="X", help="dropout rate (not resnet); -1: no dropout")
+    add("--specnorm", action="store_true", help="kept for old scripts; refused, as no generated network can have spectral normalization")
+    add("--batchnorm", action="store_true", help="batch normalization (not lenet); needs --bn_no_running_stats for now")
+    add("--bn_no_running_stats", action="store_true", help="batch normalization by the batch's statistics, in evaluation too")
+    add("--bn_no_stats_checkpointing", action="store_true", help="one set of running statistics for all tasks; refused until running statistics are supported")
+
+    group = parser.add_argument_group("hypernetwork")
+    add = group.add_argument
+    add("--hnet_type", default="chunked_hmlp", choices=["chunked_hmlp", "hmlp"], help="all weights at once (hmlp) or chunk by chunk (chunked_hmlp)")
+    add("--hmlp_arch", type=_int_list(), default="100,100", metavar="LIST", help="sizes of the hidden layers; empty: a linear hypernetwork")
+    add("--cond_emb_size", type=natural, default=8, metavar="N", help="size of a task embedding; 0 only with --use_cond_chunk_embs")
+    add("--chmlp_chunk_size", type=count, default=750, metavar="N", help="chunked_hmlp: weights per chunk")
+    add("--chunk_emb_size", type=count, default=8, metavar="N", help="chunked_hmlp: size of a chunk embedding")
+    add("--use_cond_chunk_embs", action="store_true", help="chunked_hmlp: chunk embeddings of its own for each task")
+    add("--hnet_net_act", default="relu", choices=["linear", "sigmoid", "relu", "elu", "tanh"], help="activation function")
+    add("--hnet_no_bias", action="store_true", help="no bias terms")
+    add("--hnet_dropout_rate", type=_minus_one_or(_float_in("[0, 1)")), default=-1, metavar="X", help="dropout rate of the hidden layers; -1: no dropout")
+
+    group = parser.add_argument_group("evaluation")
+    add = group.add_argument
+    add("--val_iter", type=count, default=500, metavar="N", help="steps from one validation to the next")
+    add("--val_batch_size", type=count, default=256, metavar="N", help="samples per batch in validation and test")
+    add("--val_set_size", type=natural, default=100, metavar="N", help="first training samples of a task, held out for validation; 0: no validation")
+    add("--test_with_val_set", action="store_true", help="test on the validation sets, for choosing hyperparameters")
+
+    group = parser.add_argument_group("miscellaneous")
+    add = group.add_argument
+    add("--out_dir", metavar="DIR", help="run directory to make (default: ./out/run_<timestamp>)")
+    add("--overwrite", action="store_true", help="if --out_dir is an earlier run's directory, replace that run")
+    add("--data_dir", default="./datasets", metavar="DIR", help="where mnist.npz, cifar10.npz and cifar100.npz lie or are put")
+    add("--no_cuda", action="store_true", help="run on the CPU even where there is a GPU")
+    add("--loglevel_info", action="store_true", help="hide the debug lines on the screen; logfile.txt keeps them")
+    add("--deterministic_run", action="store_true", help="use deterministic algorithms alone; slower on a GPU")
+    add("--random_seed", type=natural, default=42, metavar="N", help="seed from which all randomness of the run is derived")
+# fmt: on
+
+
+def _problems(args: argparse.Namespace) -> list[str]:
+    """What is wrong across options, each in one line that names the options and the mend."""
+    problems = []
+
+    def refuse(condition: bool, text: str) -> None:
+        if condition:
+            problems.append(text)
+
+    # Tasks.
+    tasks, classes = args.num_tasks, args.num_classes_per_task
+    if args.cl_exp == "splitmnist":
+        refuse(
+            tasks * classes > 10,
+            f"--num_tasks={tasks} with --num_classes_per_task={classes} takes {tasks * classes} "
+            "classes, and MNIST has 10: lower one of them",
+        )
+    elif args.cl_exp == "permmnist":
+        refuse(
+            classes != 10,
+            f"--cl_exp=permmnist has 10 classes in every task, not {classes}: "
+            "give --num_classes_per_task=10",
+        )
+    elif classes not in (1, 2, 5, 10):
+        refuse(
+            True,
+            f"--cl_exp=splitcifar splits into 1, 2, 5 or 10 classes per task, not {classes}: "
+            "change --num_classes_per_task",
+        )
+    else:
+        refuse(
+            tasks * classes > 110,
+            f"--num_tasks={tasks} with --num_classes_per_task={classes} takes {tasks * classes} "
+            "classes, and CIFAR-10 and CIFAR-100 have 110: lower one of them",
+        )
+    refuse(
+        args.test_with_val_set and args.val_set_size == 0,
+        "--test_with_val_set needs a validation set: give --val_set_size above 0",
+    )
+
+    # Optimizer.
+    refuse(
+        args.momentum != 0,
+        f"--momentum={args.momentum:g} has no effect with Adam: leave it at 0 "
+        "(--adam_beta1 is Adam's counterpart)",
+    )
+
+    # What the main networks cannot do.
+    net = f"--net_type={args.net_type}"
+    sizes = {"splitmnist": "28x28x1", "permmnist": "32x32x1", "splitcifar": "32x32x3"}
+    lenet_size = "32x32x3" if args.lenet_type == "cifar" else "28x28x1"
+    refuse(
+        args.net_type == "lenet" and lenet_size != sizes[args.cl_exp],
+        f"--lenet_type={args.lenet_type} takes {lenet_size} images and --cl_exp={args.cl_exp} has "
+        f"{sizes[args.cl_exp]} ones: choose another --lenet_type or --net_type",
+    )
+    channels = args.resnet_channel_sizes
+    refuse(
+        args.net_type == "resnet" and list(channels) != sorted(channels),
+        f"--resnet_channel_sizes={','.join(map(str, channels))} decreases, and a ResNet's feature "
+        "maps may only grow: reorder them",
+    )
+    refuse(
+        args.specnorm,
+        f"--specnorm cannot be used with {net}: spectral normalization needs weights of the "
+        "network's own, and these are generated; leave --specnorm out",
+    )
+    refuse(
+        args.net_act != "relu" and args.net_type != "mlp",
+        f"--net_act={args.net_act} cannot be used with {net}, which has relu: "
+        "leave --net_act out or take --net_type=mlp",
+    )
+    refuse(
+        args.no_bias and args.net_type == "lenet",
+        f"--no_bias cannot be used with {net}: leave it out or take another --net_type",
+    )
+    refuse(
+        args.dropout_rate != -1 and args.net_type == "resnet",
+        f"--dropout_rate={args.dropout_rate:g} cannot be used with {net}: "
+        "leave it out or take --net_type=wrn",
+    )
+    refuse(
+        args.batchnorm and args.net_type == "lenet",
+        f"--batchnorm cannot be used with {net}: leave it out or take another --net_type",
+    )
+    refuse(
+        args.bn_no_stats_checkpointing,
+        "--bn_no_stats_checkpointing concerns running statistics, which are not supported yet: "
+        "leave it out",
+    )
+    refuse(
+        args.batchnorm and not args.bn_no_running_stats,
+        "--batchnorm with running statistics per task is not supported yet: "
+        "add --bn_no_running_stats (batch statistics always)",
+    )
+    refuse(
+        args.bn_no_running_stats and not args.batchnorm,
+        "--bn_no_running_stats needs --batchnorm: add it, or leave this one out",
+    )
+    for name in ("batch_size", "val_batch_size", "val_set_size"):
+        size = getattr(args, name)
+        refuse(
+            args.batchnorm and 0 < size < 4,
+            f"--{name}={size} is too small for --batchnorm by batch statistics: take 4 or more",
+        )
+
+    # What the hypernetworks cannot do.
+    refuse(
+        args.use_cond_chunk_embs and args.hnet_type == "hmlp",
+        "--use_cond_chunk_embs cannot be used with --hnet_type=hmlp, which has no chunks: "
+        "leave it out or take --hnet_type=chunked_hmlp",
+    )
+    refuse(
+        args.cond_emb_size == 0 and not args.use_cond_chunk_embs,
+        "--cond_emb_size=0 leaves nothing that tells the tasks apart: "
+        "give a size, or add --use_cond_chunk_embs",
+    )
+    return problems
+
+
+def _int_at_least(minimum: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = minimum - 1
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {minimum} or more")
+        return value
+
+    return convert
+
+
+def _float_in(interval: str) -> Callable[[str], float]:
+    """A finite float in an interval written as ``[low, high)`` or ``(low, high)``."""
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (low < value < high or (value == low and interval[0] == "[")):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number in {interval}")
+        return value
+
+    return convert
+
+
+def _minus_one_or(convert: Callable) -> Callable:
+    """Accept -1, which means "not set", beside what ``convert`` accepts."""
+
+    def convert_or_unset(text: str) -> float:
+        try:
+            return convert(text)
+        except argparse.ArgumentTypeError as error:
+            if text in ("-1", "-1.0"):
+                return -1
+            raise argparse.ArgumentTypeError(f"{error}, nor -1 (not set)") from None
+
+    return convert_or_unset
+
+
+def _int_list(length: int | None = None) -> Callable[[str], tuple[int, ...]]:
+    def convert(text: str) -> tuple[int, ...]:
+        items = text.split(",") if text.strip() else []
+        if not all(item.strip().isdecimal() and int(item) > 0 for item in items):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a comma-separated list of positive whole numbers, like 100,100"
+            )
+        if length is not None and len(items) != length:
+            raise argparse.ArgumentTypeError(f"{text!r} has {len(items)} numbers, not {length}")
+        return tuple(int(item) for item in items)
+
+    return convert
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Shows each option's default, but for flags, whose default is always "off"."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=36, width=110)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.nargs == 0 or action.default is None:
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line on stderr, with the name that an unknown option may have meant."""
+
+    def error(self, message: str) -> None:
+        if message.startswith("unrecognized arguments: "):
+            given = message.split(": ", 1)[1].split()[0].split("=")[0]
+            close = difflib.get_close_matches(given, self._option_string_actions, n=1)
+            message += f" (did you mean {close[0]}?)" if close else " (--help lists the options)"
+        self.exit(2, f"{self.prog}: error: {message}\n")
