@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from importlib.metadata import version
 from math import ceil
 from pathlib import Path
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     rundir.check_out_dir(out_dir, overwrite=args.overwrite)
     device = pick_device(use_cuda=not args.no_cuda, deterministic=args.deterministic_run)
     tasks = build_tasks(args, device)
-    mnet, module = build_networks(args, tasks[0])
+    mnet, module = build_networks(args, tasks[0], device)
     hnet, params = as_function(args, module, device)
     num_weights = {"main": mnet.num_params, "hypernet": module.num_params}
 
@@ -125,7 +126,7 @@ def build_tasks(args, device) -> list:
     return build(args.data_dir, num_classes_per_task=args.num_classes_per_task, **common)
 
 
-def build_networks(args, task) -> tuple:
+def build_networks(args, task, device) -> tuple:
     """The main network, and hypnettorch's module of the hypernetwork, freshly initialized."""
     import torch
 
@@ -147,7 +148,7 @@ def build_networks(args, task) -> tuple:
         bias=not args.no_bias,
         dropout_rate=args.dropout_rate,
         batchnorm=args.batchnorm,
-    )
+    ).to(device)  # it has no weights, but batch normalization has counters
     with torch.random.fork_rng(devices=[]):  # hypnettorch initializes from the global generator
         torch.manual_seed(derive_seed(args.random_seed, "initialization"))
         module = build_hypernet(
@@ -241,6 +242,11 @@ def save_weights(run_dir, args, module, params) -> None:
     run_dir.write_weights({"hnet": module.state_dict(), "options": options})
 
 
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """A warning is for the user of the script: what it says, and not where in the code it was."""
+    print(f"run.py: warning: {message}", file=sys.stderr)
+
+
 class _Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a run as Ctrl-C does but for the exit code."""
 
@@ -252,6 +258,7 @@ def _terminate(signum, frame) -> None:
 def command_line() -> int:
     """Run :func:`main` for the shell: one line on stderr for what went wrong, and an exit code."""
     signal.signal(signal.SIGTERM, _terminate)
+    warnings.showwarning = _show_warning
     try:
         main()
     except InputError as error:

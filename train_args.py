@@ -178,11 +178,11 @@ def _problems(args: argparse.Namespace) -> list[str]:
         f"--lenet_type={args.lenet_type} takes {lenet_size} images and --cl_exp={args.cl_exp} has "
         f"{sizes[args.cl_exp]} ones: choose another --lenet_type or --net_type",
     )
-    channels = args.resnet_channel_sizes
-    refuse(
-        args.net_type == "resnet" and list(channels) != sorted(channels),
-        f"--resnet_channel_sizes={','.join(map(str, channels))} decreases, and a ResNet's feature "
-        "maps may only grow: reorder them",
+    c = args.resnet_channel_sizes
+    refuse(  # hypnettorch's shortcuts subsample only where the number of feature maps changes
+        args.net_type == "resnet" and not c[0] <= c[1] < c[2] < c[3],
+        f"--resnet_channel_sizes={','.join(map(str, c))} must grow, from the second number on, "
+        "for the shortcuts of --net_type=resnet: like 16,16,32,64",
     )
     refuse(
         args.specnorm,

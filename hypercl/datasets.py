@@ -7,6 +7,7 @@ once, from torchvision's files, and can be copied onto a machine without interne
 import hashlib
 import importlib.metadata
 import os
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -29,6 +30,8 @@ class Images(NamedTuple):
 class _Dataset(NamedTuple):
     image_shape: tuple[int, ...]
     num_classes: int
+    num_train: int
+    num_test: int
     torchvision_name: str
     md5: Images | None  # of the arrays' bytes; None: not known, the shapes are checked alone
 
@@ -37,6 +40,8 @@ _DATASETS = {
     "mnist": _Dataset(
         (28, 28),
         10,
+        60_000,
+        10_000,
         "MNIST",
         Images(
             "6510e85a72c3e9475c492d559d3770d2",
@@ -48,6 +53,8 @@ _DATASETS = {
     "cifar10": _Dataset(
         (32, 32, 3),
         10,
+        50_000,
+        10_000,
         "CIFAR10",
         Images(
             "17e2cb5a4119d89a4a13e02b91701bff",
@@ -56,7 +63,7 @@ _DATASETS = {
             "251f18ce75337ae9ca5d0dbd7ea62cf4",
         ),
     ),
-    "cifar100": _Dataset((32, 32, 3), 100, "CIFAR100", None),
+    "cifar100": _Dataset((32, 32, 3), 100, 50_000, 10_000, "CIFAR100", None),
 }
 
 # What numpy, zarr and zipfile raise for files that are cut, changed or something else entirely.
@@ -125,13 +132,16 @@ def _read(reader, path: Path, mend: str) -> Images:
 def _read_zarr(path: Path) -> Images:
     import zarr  # here and not above: half a second that CIFAR does not need
 
+    if not zipfile.is_zipfile(path):  # which the store would answer with an AttributeError
+        raise zipfile.BadZipFile("not a zip file")
     with zarr.storage.ZipStore(path, mode="r") as store:
         group = zarr.open_group(store, mode="r")
         return Images(*(group[field][...] for field in Images._fields))
 
 
 def _read_npz(path: Path) -> Images:
-    with np.load(path, allow_pickle=False) as arrays:
+    # numpy leaves the file open where it refuses to read it, so it gets an open one.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return Images(*(arrays[field] for field in Images._fields))
 
 
@@ -151,7 +161,10 @@ def _write_npz(images: Images, path: Path) -> None:
 
 
 def _checked(name: str, images: Images, source: Path, mend: str) -> Images:
-    """Return ``images`` if they are the named data set; InputError otherwise."""
+    """Return ``images`` if they are the named data set; InputError otherwise.
+
+    Warns where they have the right layout but not the published number of images.
+    """
     dataset = _DATASETS[name]
 
     def require(condition: bool, problem: str) -> None:
@@ -172,6 +185,13 @@ def _checked(name: str, images: Images, source: Path, mend: str) -> Images:
         pixels, labels = getattr(images, f"{split}_images"), getattr(images, f"{split}_labels")
         require(len(pixels) == len(labels), f"{len(pixels)} {split} images, {len(labels)} labels")
         require(labels.max() < dataset.num_classes, f"a {split} label is {labels.max()}")
+        published = getattr(dataset, f"num_{split}")
+        if len(pixels) != published:
+            warnings.warn(
+                f"{source} is not the published {name}: it has {len(pixels)} {split} images, not "
+                f"{published}, and the results will not compare",
+                stacklevel=3,
+            )
     return images
 
 

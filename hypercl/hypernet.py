@@ -23,10 +23,6 @@ from torch import Tensor
 Params = dict[str, Tensor]
 
 
-# The parameters with one row a task.
-_PER_TASK = {False: ("task_embs",), True: ("task_embs", "chunk_embs")}
-
-
 @dataclass(frozen=True)
 class Hypernet:
     """The architecture of a hypernetwork; its parameters are handed to each method."""
@@ -36,6 +32,11 @@ class Hypernet:
     cond_chunk_embs: bool  # chunk embeddings of its own for each task
     activation: Callable[[Tensor], Tensor] | None
     dropout_rate: float  # 0 or less: none
+
+    @property
+    def per_task(self) -> tuple[str, ...]:
+        """Names of the parameters with one row a task."""
+        return ("task_embs", "chunk_embs") if self.cond_chunk_embs else ("task_embs",)
 
     @property
     def num_weights(self) -> int:
@@ -93,7 +94,7 @@ class Hypernet:
         What belongs to later tasks stays out, so that neither weight decay nor momentum moves it.
         """
         return {
-            name: (value[:num_tasks] if self._per_task(name) else value)
+            name: (value[:num_tasks] if name in self.per_task else value)
             .detach()
             .clone()
             .requires_grad_()
@@ -104,13 +105,10 @@ class Hypernet:
         """``params`` with what was trained put in its place, detached; the arguments stay."""
         return {
             name: torch.cat([leaf.detach(), params[name][len(leaf) :]])
-            if self._per_task(name)
+            if name in self.per_task
             else leaf.detach().clone()
             for name, leaf in leaves.items()
         }
-
-    def _per_task(self, name: str) -> bool:
-        return name in _PER_TASK[self.cond_chunk_embs]
 
     def _hidden(self, x: Tensor, training: bool) -> Tensor:
         if self.dropout_rate > 0:
@@ -143,7 +141,7 @@ def from_module(
     params = {}
     for name, slots in _slots(module).items():
         value = torch.stack([slot.detach() for slot in slots])
-        params[name] = value if hnet._per_task(name) else value[0]
+        params[name] = value if name in hnet.per_task else value[0]
     return hnet, params
 
 

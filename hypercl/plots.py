@@ -19,9 +19,10 @@ def accuracy_matrix(accuracy: Matrix, task_names: Sequence[str], title: str) -> 
     for t, row in enumerate(accuracy):
         cells[t, : len(row)] = row
 
-    figure = Figure(figsize=(max(6.0, min(12.0, 1.5 + 0.75 * size)),) * 2, layout="constrained")
+    width = max(6.0, min(12.0, 1.5 + 0.75 * size))
+    figure = Figure(figsize=(width, 0.85 * width), layout="constrained")
     axes = figure.subplots()
-    low = min(50.0, float(np.nanmin(cells)))
+    low = min(90.0, 10 * np.floor(np.nanmin(cells) / 10))
     image = axes.imshow(cells, cmap="viridis", vmin=low, vmax=100)
     figure.colorbar(image, ax=axes, shrink=0.8, label="test accuracy (%)")
     if size <= _MAX_NUMBERS:

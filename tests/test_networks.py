@@ -1,0 +1,92 @@
+import pytest
+import torch
+
+from hypercl.networks import ACTIVATIONS, build_hypernet, build_main_net
+
+MNIST, CIFAR = (28, 28, 1), (32, 32, 3)
+
+
+def num_params(*args, **kwargs):
+    return build_main_net(*args, **kwargs).num_params
+
+
+def test_default_sizes_are_the_published_ones():
+    mnet = build_main_net("mlp", MNIST, 2)
+    assert mnet.num_params == 88_802
+    assert build_hypernet("chunked_hmlp", mnet.param_shapes, 5).num_params == 88_542
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "expected"),
+    [
+        (("mlp", MNIST, 2), {"mlp_arch": ()}, 784 * 2 + 2),
+        (("mlp", MNIST, 2), {"mlp_arch": (), "bias": False}, 784 * 2),
+        (("mlp", MNIST, 2), {"mlp_arch": (5,), "batchnorm": True}, 784 * 5 + 5 + 10 + 5 * 2 + 2),
+        (("lenet", MNIST, 10), {}, 21_840),
+        (("lenet", MNIST, 10), {"lenet_type": "mnist_large"}, 431_080),
+        (("lenet", CIFAR, 10), {"lenet_type": "cifar"}, 5_747_394),
+        # 9 weights for each pair of channels in 31 convolutions, their biases, 64 * 10 + 10
+        (("resnet", CIFAR, 10), {}, 463_018),
+    ],
+)
+def test_sizes(arguments, options, expected):
+    assert num_params(*arguments, **options) == expected
+
+
+def test_wrn_keeps_the_last_bias_on_request():
+    small = {"wrn_block_depth": 1, "wrn_widening_factor": 1}
+    with_bias = num_params("wrn", CIFAR, 10, **small)
+    without = num_params("wrn", CIFAR, 10, bias=False, **small)
+    last_alone = num_params("wrn", CIFAR, 10, bias=False, wrn_use_fc_bias=True, **small)
+    assert last_alone == without + 10
+    assert with_bias > last_alone
+    assert num_params("wrn", CIFAR, 10, wrn_use_fc_bias=True, **small) == with_bias
+
+
+def test_resnet_depth_and_width():
+    def layers(**options):
+        shapes = build_main_net("resnet", CIFAR, 10, **options).param_shapes
+        return sum(len(shape) > 1 for shape in shapes)
+
+    assert layers(resnet_block_depth=1) == 8
+    assert layers() == 32
+    assert num_params("resnet", CIFAR, 10, resnet_channel_sizes=(4, 4, 8, 16)) < 40_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (("mlp", MNIST, 3), {}),
+        (("mlp", MNIST, 3), {"batchnorm": True, "dropout_rate": 0.2, "net_act": "elu"}),
+        (("lenet", MNIST, 3), {"dropout_rate": 0.2}),
+        (("resnet", CIFAR, 3), {"resnet_block_depth": 1}),
+        (("resnet", CIFAR, 3), {"resnet_block_depth": 1, "batchnorm": True, "bias": False}),
+        (("wrn", CIFAR, 3), {"wrn_block_depth": 1, "wrn_widening_factor": 1, "batchnorm": True}),
+        (("wrn", CIFAR, 3), {"wrn_block_depth": 1, "wrn_widening_factor": 1, "dropout_rate": 0.1}),
+    ],
+)
+def test_main_net_has_no_weights_and_takes_flat_inputs(arguments, options):
+    mnet = build_main_net(*arguments, **options)
+    assert list(mnet.parameters()) == []
+    height, width, channels = arguments[1]
+    weights = [0.1 * torch.randn(shape) for shape in mnet.param_shapes]
+    logits = mnet.forward(torch.randn(4, height * width * channels), weights=weights)
+    assert logits.shape == (4, 3)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_in_both_networks(name):
+    mnet = build_main_net("mlp", MNIST, 2, mlp_arch=(4,), net_act=name)
+    weights = [torch.randn(shape) for shape in mnet.param_shapes]
+    x = torch.randn(3, 784)
+    act = ACTIVATIONS[name] or (lambda h: h)
+    expected = act(x @ weights[0].T + weights[1]) @ weights[2].T + weights[3]
+    torch.testing.assert_close(mnet.forward(x, weights=weights), expected)
+    build_hypernet("hmlp", [[3]], 2, activation=name)
+
+
+def test_unknown_types():
+    with pytest.raises(ValueError, match="vgg"):
+        build_main_net("vgg", MNIST, 2)
+    with pytest.raises(ValueError, match="gru"):
+        build_hypernet("gru", [[3]], 2)

@@ -1,0 +1,32 @@
+import pytest
+
+from hypercl.plots import accuracy_matrix, accuracy_over_time
+
+
+def matrix(size, learned):
+    return [[90.0 + (t + k) % 10 for k in range(t + 1)] for t in range(learned)]
+
+
+@pytest.mark.parametrize(("size", "learned"), [(1, 1), (5, 2), (5, 5), (30, 30), (100, 3)])
+def test_figures_hold_the_matrix(size, learned, tmp_path):
+    accuracy = matrix(size, learned)
+    names = [f"digits {i}" for i in range(size)]
+
+    figure = accuracy_matrix(accuracy, names, "title")
+    axes = figure.axes[0]
+    cells = axes.images[0].get_array()
+    assert cells.shape == (size, size)
+    for t, row in enumerate(accuracy):
+        assert cells[t, : t + 1].tolist() == row
+        assert cells[t, t + 1 :].count() == 0  # masked, that is blank
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == ([f"{v:.1f}" for row in accuracy for v in row] if size <= 20 else [])
+    figure.savefig(tmp_path / "matrix.png")
+
+    figure = accuracy_over_time(accuracy, names, "title")
+    lines = figure.axes[0].lines
+    assert len(lines) == learned + 1
+    assert list(lines[0].get_ydata()) == [row[0] for row in accuracy]
+    assert list(lines[-1].get_ydata()) == pytest.approx([sum(r) / len(r) for r in accuracy])
+    assert "accuracy (%)" in figure.axes[0].get_ylabel()
+    figure.savefig(tmp_path / "time.png")

@@ -1,0 +1,326 @@
+"""Whole runs on real MNIST, and on small stand-ins for CIFAR; exit codes and messages."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import read_json
+
+import run
+from hypercl import metrics
+from hypercl.errors import InputError, RunFailed
+
+ROOT = Path(__file__).parent.parent
+SHORT = ["--n_iter=60", "--num_tasks=3", "--val_iter=30", "--no_cuda"]
+
+
+def main(tmp_path, *options, name="run"):
+    return run.main([*SHORT, f"--out_dir={tmp_path / name}", f"--data_dir={tmp_path}", *options])
+
+
+def without_times(results):
+    return {**results, "seconds": None, "config": {**results["config"], "out_dir": None}}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One short run that several tests look at."""
+    path = tmp_path_factory.mktemp("finished")
+    results = main(path)
+    return path / "run", results
+
+
+def test_run_directory_is_complete(finished):
+    path, _ = finished
+    assert sorted(p.name for p in path.iterdir()) == [
+        "config.json",
+        "logfile.txt",
+        "metrics.jsonl",
+        "plots",
+        "results.json",
+        "summary",
+        "weights.pt",
+    ]
+    assert sorted(p.name for p in (path / "plots").iterdir()) == [
+        "accuracy_matrix.png",
+        "accuracy_over_time.png",
+    ]
+    assert len(list((path / "summary").iterdir())) == 1
+
+
+def test_results_are_as_documented(finished):
+    path, results = finished
+    stored = read_json(path / "results.json")
+    assert stored == json.loads(json.dumps(results))
+    assert list(stored) == [
+        "format",
+        "status",
+        "error",
+        "experiment",
+        "config",
+        "num_weights",
+        "compression_ratio",
+        "seeds",
+        "summary",
+        "seconds",
+    ]
+    assert (stored["format"], stored["status"], stored["error"]) == (1, "finished", None)
+    assert stored["experiment"] == "splitmnist"
+    assert stored["config"]["n_iter"] == 60
+    assert stored["config"]["mlp_arch"] == [100, 100]
+    assert stored["num_weights"]["main"] == 88_802
+    assert stored["compression_ratio"] == stored["num_weights"]["hypernet"] / 88_802
+    (seed,) = stored["seeds"]
+    assert seed["seed"] == 42
+    assert [len(row) for row in seed["accuracy"]] == [1, 2, 3]
+    assert all(50 < value <= 100 for row in seed["accuracy"] for value in row)
+    assert seed["accuracy"][2][0] > 90
+    for name, metric in metrics.METRICS.items():
+        assert seed[name] == metric(seed["accuracy"])
+        assert stored["summary"][name] == {"mean": seed[name], "std": None, "sem": None, "n": 1}
+    assert len(stored["seconds"]["train"]) == len(stored["seconds"]["test"]) == 3
+    assert stored["seconds"]["total"] > sum(stored["seconds"]["train"])
+
+
+def test_config_says_how_it_was_made(finished):
+    path, _ = finished
+    config = read_json(path / "config.json")
+    assert set(config) == {"options", "command", "started", "versions", "device", "git_commit"}
+    assert config["options"]["num_tasks"] == 3
+    assert config["command"].startswith("python run.py --n_iter=60 --num_tasks=3")
+    assert config["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert "CPU" in config["device"]
+
+
+def test_metrics_hold_a_line_a_logged_step(finished):
+    path, _ = finished
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["task"], row["step"]) for row in rows] == [
+        (task, step) for task in range(3) for step in (1, 30, 50, 60)
+    ]
+    for row in rows:
+        assert list(row) == [
+            "seed",
+            "task",
+            "step",
+            "task_loss",
+            "drift",
+            "loss",
+            "train_accuracy",
+            "validation_accuracy",
+        ]
+        assert row["loss"] == pytest.approx(row["task_loss"] + 0.01 * row["drift"])
+        assert (row["drift"] > 1e-6) == (row["task"] > 0 and row["step"] > 1)
+        assert (row["validation_accuracy"] is None) == (row["step"] in (1, 50))
+        assert 0 <= row["train_accuracy"] <= 1
+
+
+def test_logfile_holds_what_the_screen_said(finished):
+    text = (finished[0] / "logfile.txt").read_text()
+    for words in (
+        "88,802 weights from chunked_hmlp",
+        "task 2/3 (digits 2-3): ",
+        "task 3/3: step 60/60, task loss",
+        "test accuracy (%) after task 3/3",
+        "final accuracy: ",
+        f"everything is in {finished[0]}",
+    ):
+        assert words in text
+
+
+def test_saved_weights_rebuild_the_hypernetwork(finished, tmp_path):
+    path, results = finished
+    saved = torch.load(path / "weights.pt", weights_only=True)
+    args = run.parse_args(SHORT)
+    tasks = run.build_tasks(args, torch.device("cpu"))
+    mnet, module = run.build_networks(args, tasks[0], torch.device("cpu"))
+    assert saved["options"]["hmlp_arch"] == [100, 100]
+    module.load_state_dict(saved["hnet"])
+    for task_id, task in enumerate(tasks):
+        logits = mnet.forward(
+            task.inputs(task.test.images), weights=module.forward(cond_id=task_id)
+        )  # fmt: skip
+        accuracy = 100 * (logits.argmax(1) == task.test.labels).double().mean().item()
+        stored = results["seeds"][0]["accuracy"][-1][task_id]
+        assert accuracy == pytest.approx(stored, abs=0.06)  # a sample or two at the border
+
+
+def test_same_seed_same_results_other_seed_others(finished, tmp_path):
+    results = without_times(finished[1])
+    results["config"]["data_dir"] = str(tmp_path)
+    again = main(tmp_path)
+    assert without_times(again) == results
+    other = main(tmp_path, "--random_seed=43", name="other")
+    assert other["seeds"][0]["seed"] == 43
+    assert other["seeds"][0]["accuracy"] != results["seeds"][0]["accuracy"]
+    first, second = (
+        (path / "metrics.jsonl").read_text() for path in (finished[0], tmp_path / "run")
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--hnet_reg_batch_size=1"],
+        ["--calc_hnet_reg_targets_online"],
+        ["--hnet_type=hmlp", "--hmlp_arch=20", "--mlp_arch=20"],
+        ["--use_cond_chunk_embs", "--cond_emb_size=0"],
+        ["--net_type=lenet", "--hnet_dropout_rate=0.1", "--dropout_rate=0.1"],
+        ["--cl_exp=permmnist", "--num_classes_per_task=10", "--mlp_arch=20"],
+        ["--test_with_val_set", "--val_set_size=50"],
+        ["--val_set_size=0", "--beta=0", "--weight_decay=1e-4"],
+        ["--batchnorm", "--bn_no_running_stats", "--net_act=tanh"],
+        ["--epochs=1", "--batch_size=4000", "--num_tasks=2"],
+        ["--deterministic_run"],
+    ],
+    ids=lambda options: options[0],
+)
+def test_options_run(options, tmp_path):
+    try:
+        results = main(tmp_path, "--n_iter=12", *options)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert results["status"] == "finished"
+    if "--epochs=1" in options:  # ceil(12565 / 4000) and ceil(11989 / 4000) steps
+        rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(row)["step"] for row in rows] == [1, 4, 1, 3]
+
+
+def test_online_targets_learn_the_same_as_stored_ones(finished, tmp_path):
+    online = main(tmp_path, "--calc_hnet_reg_targets_online")
+    for ours, theirs in zip(
+        online["seeds"][0]["accuracy"], finished[1]["seeds"][0]["accuracy"], strict=True
+    ):
+        assert ours == pytest.approx(theirs, abs=0.5)
+
+
+@pytest.mark.parametrize("net", ["resnet", "wrn", "lenet", "mlp"])
+def test_cifar(net, cifar_dir):
+    options = {
+        "resnet": ["--resnet_block_depth=1"],
+        "wrn": ["--wrn_block_depth=1", "--wrn_widening_factor=1"],
+        "lenet": ["--lenet_type=cifar", "--chmlp_chunk_size=60000", "--hmlp_arch=10"],
+        "mlp": ["--mlp_arch=10"],
+    }[net]
+    results = main(
+        cifar_dir,
+        "--cl_exp=splitcifar",
+        "--num_classes_per_task=10",
+        f"--net_type={net}",
+        "--n_iter=3",
+        "--val_set_size=20",
+        "--num_tasks=2",
+        *options,
+    )
+    assert results["status"] == "finished"
+
+
+def shell(*options, cwd=ROOT, **kwargs):
+    return subprocess.run(
+        [sys.executable, ROOT / "run.py", "--no_cuda", *options],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **kwargs,
+    )
+
+
+def test_bad_input_from_the_shell(tmp_path):
+    """Exit code 2 and one line on stderr, for an option, for a directory and for a file."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("all of it")
+    (tmp_path / "cifar10.npz").write_bytes(b"PK not really")
+    for options, words in (
+        (["--batch_size=0"], "--batch_size"),
+        ([f"--out_dir={tmp_path / 'mine'}", "--overwrite"], "not a run directory"),
+        (["--cl_exp=splitcifar", f"--data_dir={tmp_path}"], str(tmp_path / "cifar10.npz")),
+    ):
+        done = shell(*options, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith("run.py: error: ")
+        assert done.stderr.count("\n") == 1
+        assert words in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cifar10.npz", "mine"]
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_bad_input_leaves_no_directory(tmp_path):
+    with pytest.raises(InputError, match="--val_set_size=12665 leaves nothing"):
+        main(tmp_path, "--val_set_size=12665")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_directory(finished, tmp_path):
+    path, _ = finished
+    before = (path / "results.json").read_bytes()
+    with pytest.raises(InputError, match="--overwrite"):
+        run.main([f"--out_dir={path}"])
+    assert (path / "results.json").read_bytes() == before
+    main(tmp_path, "--n_iter=2", "--num_tasks=1")
+    results = main(tmp_path, "--n_iter=2", "--num_tasks=1", "--overwrite", "--random_seed=9")
+    assert read_json(tmp_path / "run" / "results.json")["seeds"][0]["seed"] == 9
+    assert results["seeds"][0]["backward_transfer"] is None
+
+
+def test_default_directory_is_below_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run.main(["--n_iter=2", "--num_tasks=1", "--no_cuda"])
+    (path,) = (tmp_path / "out").iterdir()
+    assert path.name.startswith("run_")
+    assert read_json(path / "results.json")["status"] == "finished"
+
+
+def test_divergence(tmp_path, capsys):
+    with pytest.raises(RunFailed, match=r"not finite in task 1 at step \d+"):
+        main(tmp_path, "--lr=1e30", name="diverged")
+    results = read_json(tmp_path / "diverged" / "results.json")
+    assert results["status"] == "failed"
+    assert "not finite in task 1 at step" in results["error"]
+    done = shell("--lr=1e30", "--n_iter=9", f"--out_dir={tmp_path / 'shell'}")
+    assert done.returncode == 1
+    assert done.stderr.startswith("run.py: failed: the loss is not finite in task 1 at step ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interruption(number, code, tmp_path):
+    path = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "run.py", "--no_cuda", "--n_iter=100000", f"--out_dir={path}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    with process:
+        deadline = time.monotonic() + 60
+        metrics_file = path / "metrics.jsonl"
+        while not (metrics_file.exists() and metrics_file.read_text().count("\n") > 1):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert errors == "run.py: interrupted\n"
+    results = read_json(path / "results.json")
+    assert (results["status"], results["error"]) == ("interrupted", None)
+
+
+def test_no_output_is_made_of_numpy_numbers(finished):
+    def check(value):
+        assert not isinstance(value, np.generic)
+        for item in value.values() if isinstance(value, dict) else []:
+            check(item)
+
+    check(finished[1])

@@ -1,0 +1,169 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import fake_images
+
+from hypercl import tasks
+from hypercl.datasets import load_images
+from hypercl.errors import InputError
+from hypercl.tasks import Crops, augment, draw_batches, draw_crops
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def fake_mnist(monkeypatch):
+    images = fake_images(10, 30, (28, 28))
+    monkeypatch.setattr(tasks, "load_images", lambda name, data_dir: images)
+    return images
+
+
+def test_split_mnist_is_the_published_split(tmp_path):
+    made = tasks.split_mnist(
+        tmp_path, num_tasks=5, num_classes_per_task=2, val_set_size=100, device=CPU
+    )
+    real = load_images("mnist", tmp_path)
+    assert [task.name for task in made] == [f"digits {i}-{i + 1}" for i in range(0, 10, 2)]
+    for i, task in enumerate(made):
+        of_task = np.isin(real.train_labels, [2 * i, 2 * i + 1])
+        assert len(task.validation.labels) == 100
+        assert len(task.train.labels) == of_task.sum() - 100
+        images = torch.cat([task.validation.images, task.train.images])  # the first are held out
+        labels = torch.cat([task.validation.labels, task.train.labels])
+        assert np.array_equal(images[..., 0].numpy(), real.train_images[of_task])
+        assert np.array_equal(labels.numpy() + 2 * i, real.train_labels[of_task])
+        assert len(task.test.labels) == np.isin(real.test_labels, [2 * i, 2 * i + 1]).sum()
+        assert task.num_classes == 2
+        assert task.in_shape == (28, 28, 1)
+        assert set(task.test.labels.tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize(("num_tasks", "num_classes"), [(3, 3), (10, 1), (1, 10), (2, 4)])
+def test_split_mnist_any_number_of_classes(fake_mnist, num_tasks, num_classes):
+    made = tasks.split_mnist(
+        ".", num_tasks=num_tasks, num_classes_per_task=num_classes, val_set_size=0, device=CPU
+    )
+    assert len(made) == num_tasks
+    for task in made:
+        assert torch.bincount(task.train.labels).tolist() == [30] * num_classes
+        assert len(task.validation.labels) == 0
+
+
+def test_inputs_are_pixels_between_0_and_1(fake_mnist):
+    (task,) = tasks.split_mnist(
+        ".", num_tasks=1, num_classes_per_task=2, val_set_size=0, device=CPU
+    )
+    inputs = task.inputs(task.train.images[:4])
+    assert inputs.shape == (4, 784)
+    assert inputs.dtype == torch.float32
+    assert torch.equal(inputs * 255, task.train.images[:4].flatten(1).float())
+
+
+def test_validation_set_as_large_as_the_task(fake_mnist):
+    options = {"num_tasks": 1, "num_classes_per_task": 2, "device": CPU}
+    tasks.split_mnist(".", val_set_size=59, **options)
+    with pytest.raises(InputError, match=r"--val_set_size=60 .* 60 training samples"):
+        tasks.split_mnist(".", val_set_size=60, **options)
+
+
+def test_permuted_mnist(fake_mnist):
+    made = tasks.permuted_mnist(".", num_tasks=4, val_set_size=10, device=CPU)
+    again = tasks.permuted_mnist(".", num_tasks=3, val_set_size=10, device=CPU)
+    assert made[0].permutation is None
+    # the seed and the order of draws of the script this project replaces
+    random_state = np.random.RandomState(42)
+    for i in (1, 2, 3):
+        expected = random_state.permutation(1024)
+        assert np.array_equal(made[i].permutation.numpy(), expected)
+        if i < 3:
+            assert torch.equal(again[i].permutation, made[i].permutation)
+    assert made[0].in_shape == (32, 32, 1)
+    assert made[0].num_classes == 10
+    assert made[2].train.images.data_ptr() == made[0].train.images.data_ptr()  # one copy
+
+    image = made[0].test.images[:1]
+    inner = image[0, 2:-2, 2:-2, 0].numpy()
+    assert np.array_equal(inner, fake_mnist.test_images[0])
+    assert image.sum() == inner.sum()
+    plain = made[0].inputs(image)
+    assert torch.equal(made[3].inputs(image)[0], plain[0, made[3].permutation])
+
+
+def test_split_cifar_with_10_classes_starts_with_cifar10(cifar_dir):
+    made = tasks.split_cifar(
+        cifar_dir, num_tasks=3, num_classes_per_task=10, val_set_size=7, device=CPU
+    )
+    assert [task.name for task in made] == [
+        "cifar10 classes 0-9",
+        "cifar100 classes 0-9",
+        "cifar100 classes 10-19",
+    ]
+    hundred = load_images("cifar100", cifar_dir)
+    third = (hundred.test_labels >= 10) & (hundred.test_labels < 20)
+    assert np.array_equal(made[2].test.images.numpy(), hundred.test_images[third])
+    assert np.array_equal(made[2].test.labels.numpy() + 10, hundred.test_labels[third])
+    assert all(task.augmented for task in made)
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 5])
+def test_split_cifar_touches_cifar100_only_when_reached(num_classes, cifar_dir):
+    options = {"num_classes_per_task": num_classes, "val_set_size": 2, "device": CPU}
+    from_10 = 10 // num_classes
+    made = tasks.split_cifar(cifar_dir, num_tasks=from_10 + 1, **options)
+    assert [task.name.split()[0] for task in made] == ["cifar10"] * from_10 + ["cifar100"]
+    (cifar_dir / "cifar100.npz").unlink()
+    assert len(tasks.split_cifar(cifar_dir, num_tasks=from_10, **options)) == from_10
+
+
+def test_cifar_is_normalized(cifar_dir):
+    (task,) = tasks.split_cifar(
+        cifar_dir, num_tasks=1, num_classes_per_task=10, val_set_size=2, device=CPU
+    )
+    images = task.train.images[:3]
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    expected = (images.numpy() / 255 - mean) / std
+    inputs = task.inputs(images)
+    assert inputs.shape == (3, 32 * 32 * 3)
+    np.testing.assert_allclose(inputs.view(3, 32, 32, 3).numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_every_sample_once_an_epoch_in_a_fresh_order():
+    generator = torch.Generator().manual_seed(0)
+    batches = draw_batches(50, 20, 7, generator)  # 140 draws: two epochs and 40 of the third
+    assert batches.shape == (20, 7)
+    stream = batches.flatten()
+    epochs = [stream[:50], stream[50:100]]
+    for epoch in epochs:
+        assert sorted(epoch.tolist()) == list(range(50))
+    assert not torch.equal(*epochs)
+    assert len(set(stream[100:].tolist())) == 40
+
+
+def test_batch_larger_than_the_task():
+    batches = draw_batches(3, 2, 8, torch.Generator().manual_seed(0))
+    assert torch.bincount(batches.flatten()).tolist() in ([6, 5, 5], [5, 6, 5], [5, 5, 6])
+
+
+def test_augmentation_equals_the_slow_way():
+    """Against one image at a time: pad, cut the window, flip it."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (40, 32, 32, 3), generator=generator, dtype=torch.uint8)
+    crops = draw_crops(1, 40, generator)
+    offsets, flips = crops.offsets[0], crops.flips[0]
+    augmented = augment(images, offsets, flips)
+    assert augmented.dtype == torch.uint8
+    for i in range(40):
+        top, left = offsets[i].tolist()
+        expected = F.pad(images[i], (0, 0, 4, 4, 4, 4))[top : top + 32, left : left + 32]
+        expected = expected.flip(1) if flips[i] else expected
+        assert torch.equal(augmented[i], expected)
+
+
+def test_augmentation_is_drawn_for_each_image_over_the_whole_range():
+    crops = draw_crops(50, 32, torch.Generator().manual_seed(0))
+    assert crops.offsets.shape == (50, 32, 2)
+    assert set(crops.offsets.flatten().tolist()) == set(range(9))
+    assert 0.4 < crops.flips.float().mean() < 0.6
+    assert len({tuple(offset) for offset in crops.offsets[0].tolist()}) > 10
+    assert Crops._fields == ("offsets", "flips")

@@ -1,0 +1,194 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+from train_args import parse_args
+
+DEFAULTS = {
+    "cl_exp": "splitmnist",
+    "num_tasks": 5,
+    "num_classes_per_task": 2,
+    "beta": 0.01,
+    "calc_hnet_reg_targets_online": False,
+    "hnet_reg_batch_size": -1,
+    "batch_size": 32,
+    "n_iter": 1001,
+    "epochs": -1,
+    "lr": 0.0001,
+    "momentum": 0.0,
+    "weight_decay": 0,
+    "adam_beta1": 0.9,
+    "net_type": "mlp",
+    "mlp_arch": (100, 100),
+    "lenet_type": "mnist_small",
+    "resnet_block_depth": 5,
+    "resnet_channel_sizes": (16, 16, 32, 64),
+    "wrn_block_depth": 4,
+    "wrn_widening_factor": 10,
+    "wrn_use_fc_bias": False,
+    "net_act": "relu",
+    "no_bias": False,
+    "dropout_rate": -1,
+    "specnorm": False,
+    "batchnorm": False,
+    "bn_no_running_stats": False,
+    "bn_no_stats_checkpointing": False,
+    "hnet_type": "chunked_hmlp",
+    "hmlp_arch": (100, 100),
+    "cond_emb_size": 8,
+    "chmlp_chunk_size": 750,
+    "chunk_emb_size": 8,
+    "use_cond_chunk_embs": False,
+    "hnet_net_act": "relu",
+    "hnet_no_bias": False,
+    "hnet_dropout_rate": -1,
+    "val_iter": 500,
+    "val_batch_size": 256,
+    "val_set_size": 100,
+    "test_with_val_set": False,
+    "out_dir": None,
+    "overwrite": False,
+    "data_dir": "./datasets",
+    "no_cuda": False,
+    "loglevel_info": False,
+    "deterministic_run": False,
+    "random_seed": 42,
+}
+
+
+def test_defaults_are_those_of_the_script_it_replaces():
+    assert vars(parse_args([])) == DEFAULTS
+
+
+def test_lists():
+    assert parse_args(["--mlp_arch=7"]).mlp_arch == (7,)
+    assert parse_args(["--hmlp_arch="]).hmlp_arch == ()
+    assert parse_args(["--mlp_arch", "3, 4"]).mlp_arch == (3, 4)
+
+
+PERM = "--cl_exp=permmnist --num_classes_per_task=10"
+CIFAR = "--cl_exp=splitcifar"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--num_tasks=10 --num_classes_per_task=1",
+        "--num_tasks=3 --num_classes_per_task=3",
+        f"{PERM} --num_tasks=100",
+        f"{CIFAR} --num_tasks=11 --num_classes_per_task=10",
+        f"{CIFAR} --num_tasks=55",
+        f"{CIFAR} --net_type=lenet --lenet_type=cifar --dropout_rate=0.5",
+        f"{CIFAR} --net_type=wrn --dropout_rate=0.3 --no_bias --wrn_use_fc_bias",
+        "--net_type=lenet --lenet_type=mnist_large",
+        "--batchnorm --bn_no_running_stats",
+        "--use_cond_chunk_embs --cond_emb_size=0",
+        "--momentum=0 --epochs=-1 --dropout_rate=-1.0",
+        "--beta=0 --hnet_reg_batch_size=0",
+    ],
+)
+def test_accepted(line):
+    parse_args(line.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        # across options
+        ("--num_tasks=6", ["--num_tasks=6", "--num_classes_per_task=2", "12 classes"]),
+        ("--cl_exp=permmnist", ["permmnist", "--num_classes_per_task=10"]),
+        (f"{CIFAR} --num_classes_per_task=3", ["splitcifar", "--num_classes_per_task"]),
+        (f"{CIFAR} --num_tasks=12 --num_classes_per_task=10", ["--num_tasks=12", "110"]),
+        ("--test_with_val_set --val_set_size=0", ["--test_with_val_set", "--val_set_size"]),
+        ("--momentum=0.9", ["--momentum=0.9", "Adam"]),
+        (f"{CIFAR} --net_type=lenet", ["--lenet_type=mnist_small", "--cl_exp=splitcifar"]),
+        ("--net_type=lenet --lenet_type=cifar", ["--lenet_type=cifar", "--cl_exp=splitmnist"]),
+        (f"{PERM} --net_type=lenet", ["--lenet_type=mnist_small", "--cl_exp=permmnist"]),
+        (f"{CIFAR} --net_type=resnet --resnet_channel_sizes=16,8,32,64", ["16,8,32,64"]),
+        (f"{CIFAR} --net_type=resnet --resnet_channel_sizes=16,16,32,32", ["16,16,32,32"]),
+        (f"{CIFAR} --net_type=resnet --specnorm", ["--specnorm", "--net_type=resnet"]),
+        ("--specnorm", ["--specnorm", "--net_type=mlp"]),
+        (f"{CIFAR} --net_type=resnet --net_act=tanh", ["--net_act=tanh", "--net_type=resnet"]),
+        ("--net_type=lenet --no_bias", ["--no_bias", "--net_type=lenet"]),
+        (f"{CIFAR} --net_type=resnet --dropout_rate=.1", ["--dropout_rate=0.1", "=resnet"]),
+        ("--net_type=lenet --batchnorm --bn_no_running_stats", ["--batchnorm", "=lenet"]),
+        ("--batchnorm", ["--batchnorm", "--bn_no_running_stats", "not supported yet"]),
+        ("--bn_no_running_stats", ["--bn_no_running_stats", "--batchnorm"]),
+        ("--bn_no_stats_checkpointing", ["--bn_no_stats_checkpointing"]),
+        ("--batchnorm --bn_no_running_stats --batch_size=1", ["--batch_size=1", "--batchnorm"]),
+        ("--hnet_type=hmlp --use_cond_chunk_embs", ["--use_cond_chunk_embs", "=hmlp"]),
+        ("--cond_emb_size=0", ["--cond_emb_size=0"]),
+        # ranges
+        ("--mlp_arch=100,,x", ["--mlp_arch", "100,,x", "list"]),
+        ("--mlp_arch=100,0", ["--mlp_arch"]),
+        ("--resnet_channel_sizes=16,16", ["--resnet_channel_sizes", "2 numbers, not 4"]),
+        ("--batch_size=0", ["--batch_size", "1 or more"]),
+        ("--batch_size=3.5", ["--batch_size"]),
+        ("--n_iter=0", ["--n_iter"]),
+        ("--epochs=0", ["--epochs", "-1"]),
+        ("--lr=-1", ["--lr"]),
+        ("--lr=0", ["--lr"]),
+        ("--lr=nan", ["--lr"]),
+        ("--beta=nan", ["--beta"]),
+        ("--beta=inf", ["--beta"]),
+        ("--weight_decay=-0.1", ["--weight_decay"]),
+        ("--adam_beta1=1", ["--adam_beta1"]),
+        ("--dropout_rate=1.5", ["--dropout_rate", "[0, 1)"]),
+        ("--hnet_dropout_rate=nan", ["--hnet_dropout_rate"]),
+        ("--chmlp_chunk_size=0", ["--chmlp_chunk_size"]),
+        ("--val_iter=0", ["--val_iter"]),
+        ("--random_seed=-1", ["--random_seed"]),
+        ("--net_type=vgg", ["--net_type", "vgg", "wrn"]),
+        # names
+        ("--momentun=0", ["--momentun", "did you mean --momentum"]),
+        ("--num_task=5", ["--num_task", "did you mean --num_tasks"]),
+        ("--zzzzzzz", ["--zzzzzzz", "--help"]),
+    ],
+)
+def test_refused_in_one_line(line, words, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        parse_args(line.split())
+    assert exit_.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert message.startswith("run.py: error: ")
+    for word in words:
+        assert word in message
+
+
+def test_help_groups_every_option_and_shows_its_default(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        parse_args(["--help"])
+    assert exit_.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for group in (
+        "continual learning:",
+        "training:",
+        "main network:",
+        "hypernetwork:",
+        "evaluation:",
+        "miscellaneous:",
+    ):
+        assert group in text
+    for option, default in DEFAULTS.items():
+        assert f"--{option}" in text
+        if default not in (False, None):
+            assert option in text
+    assert text.count("(default: ") == sum(d is not False for d in DEFAULTS.values())
+    examples = text.split("examples:")[1]
+    assert examples.count("python run.py") == 6
+
+
+def test_help_imports_no_torch_and_is_quick():
+    code = (
+        "import sys\n"
+        "import run\n"
+        "try: run.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    assert time.monotonic() - started < 2  # 0.1 s on a quiet machine; torch would take 3
