@@ -50,7 +50,8 @@ class Screen:
         if not self._console.is_terminal:
             self._console.print("\n".join(plain), markup=False, soft_wrap=True)
             return
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        self._console.print(title, markup=False, soft_wrap=True)  # a table would break it
+        table = Table(box=box.SIMPLE_HEAD)
         for i, name in enumerate(header):
             table.add_column(name, justify="right" if i else "left")
         for row in rows:
