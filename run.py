@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from importlib.metadata import version
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +39,19 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     started = time.monotonic()
     args = parse_args(argv)
     from hypercl import rundir
-    from hypercl.regularizer import take_checkpoint
+    from hypercl.memory import split_into_groups
     from hypercl.report import Report
     from hypercl.screen import Screen
-    from train import evaluate, train_task
 
     out_dir = Path(args.out_dir) if args.out_dir else rundir.default_out_dir()
     rundir.check_out_dir(out_dir, overwrite=args.overwrite)
-    device = pick_device(use_cuda=not args.no_cuda, deterministic=args.deterministic_run)
+    device = pick_device(args)
     tasks = build_tasks(args, device)
-    mnet, module = build_networks(args, tasks[0], device)
-    hnet, params = as_function(args, module, device)
+    mnet = build_main_net(args, tasks[0], device)
+    module = build_hypernet(args, mnet, args.random_seed)
     num_weights = {"main": mnet.num_params, "hypernet": module.num_params}
+    seeds = range(args.random_seed, args.random_seed + args.num_seeds)
+    groups = split_into_groups(seeds, *member_and_free_bytes(args, mnet, module, tasks[0], device))
 
     # All input has been found good: from here on, there is a run directory.
     run_dir = rundir.RunDir(out_dir)
@@ -62,6 +63,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         f"{num_weights['hypernet']:,} (compression ratio "
         f"{num_weights['hypernet'] / num_weights['main']:.3f})"
     )
+    if len(seeds) > 1:
+        screen.say(f"{len(seeds)} seeds in {len(groups)} group(s), each trained together")
     with Report(
         run_dir,
         screen,
@@ -69,46 +72,95 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         task_names=[task.name for task in tasks],
         config=vars(args),
         num_weights=num_weights,
-        seed=args.random_seed,
+        seeds=seeds,
         started=started,
     ) as report:
-        for task_id, task in enumerate(tasks):
-            how = training(args, num_samples=len(task.train.labels))
-            report.start_task(task_id, how.num_steps, len(task.train.labels))
-            checkpoint = None
-            if args.beta > 0:
-                checkpoint = take_checkpoint(
-                    hnet, params, task_id, store_targets=not args.calc_hnet_reg_targets_online
-                )
-            leaves = hnet.leaves(params, task_id + 1)
-            for progress in train_task(hnet, mnet, leaves, task, task_id, checkpoint, how):
-                report.step(task_id, **progress._asdict())
-            params = hnet.merged(params, leaves)
-
-            report.end_training(how.num_steps)
-            row = [
-                100 * evaluate(
-                    hnet, mnet, params, seen, seen_id,
-                    seen.validation if args.test_with_val_set else seen.test,
-                    args.val_batch_size,
-                )
-                for seen_id, seen in enumerate(tasks[: task_id + 1])
-            ]  # fmt: skip
-            report.end_task(row)
-        save_weights(run_dir, args, module, params)
+        learned = {}
+        for group in groups:
+            report.start_group(group)
+            learned |= learn_tasks(args, group, tasks, mnet, device, report)
+        if not learned:
+            raise RunFailed(report.results["seeds"][0]["failed"])
+        save_weights(run_dir, args, module, learned)
     return report.results
 
 
-def pick_device(*, use_cuda: bool, deterministic: bool):
-    """The GPU where there is one and it is wanted, else the CPU; sets torch's determinism."""
+def learn_tasks(args, seeds, tasks, mnet, device, report) -> dict[int, dict]:
+    """Learn one task after the other with all ``seeds`` at once.
+
+    Returns:
+        The hypernetwork's parameters at the end, by seed, without the seeds that failed.
+    """
+    from hypercl.members import select_members, stack_members
+    from hypercl.regularizer import take_checkpoint
+    from train import evaluate, train_task
+
+    functions = [as_function(args, build_hypernet(args, mnet, seed), device) for seed in seeds]
+    hnet, params = functions[0][0], stack_members([params for _, params in functions])
+    for task_id, task in enumerate(tasks):
+        how = training(args, seeds, num_samples=len(task.train.labels))
+        checkpoint = None
+        if args.beta > 0:
+            checkpoint = take_checkpoint(
+                hnet,
+                params,
+                task_id,
+                subset_size=args.hnet_reg_batch_size,
+                store_targets=not args.calc_hnet_reg_targets_online,
+            )
+        report.start_task(task_id, how.num_steps, len(task.train.labels), describe(checkpoint))
+        for progress in train_task(hnet, mnet, params, task, task_id, checkpoint, how):
+            if progress.members:
+                members = {seed: m._asdict() for seed, m in progress.members.items()}
+                report.step(task_id, progress.step, members)
+        params = hnet.merged(params, progress.trained)
+        report.end_training(task_id, how.num_steps)
+
+        for seed, reason in progress.failed.items():
+            report.fail(seed, reason)
+        going = [i for i, seed in enumerate(seeds) if seed not in progress.failed]
+        params, seeds = select_members(params, going), [seeds[i] for i in going]
+        if not seeds:
+            return {}
+        columns = [  # [tasks][members]
+            evaluate(
+                hnet, mnet, params, seen, seen_id,
+                seen.validation if args.test_with_val_set else seen.test,
+                args.val_batch_size,
+            )
+            for seen_id, seen in enumerate(tasks[: task_id + 1])
+        ]  # fmt: skip
+        rows = zip(*columns, strict=True)
+        report.end_task(
+            task_id, {s: [100 * a for a in row] for s, row in zip(seeds, rows, strict=True)}
+        )
+    return {seed: select_members(params, i) for i, seed in enumerate(seeds)}
+
+
+def describe(checkpoint) -> str:
+    """One remark on how the earlier tasks are regularized."""
+    if checkpoint is None:
+        return "nothing to regularize"
+    form = "factored" if checkpoint.factored else "dense"
+    return f"{form} regularizer, which keeps {checkpoint.num_bytes / 2**20:.1f} MiB"
+
+
+def pick_device(args):
+    """The GPU where there is one and it is wanted, else the CPU; sets torch's global switches."""
     import os
 
     import torch
 
-    if deterministic:
+    from hypercl.precision import forbid_tf32
+
+    if args.deterministic_run:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once
         torch.use_deterministic_algorithms(True)
-    return torch.device("cuda" if use_cuda and torch.cuda.is_available() else "cpu")
+    forbid_tf32()
+    device = torch.device("cuda" if not args.no_cuda and torch.cuda.is_available() else "cpu")
+    if args.tf32 and device.type != "cuda":
+        warnings.warn("--tf32 has no effect on a CPU", stacklevel=2)
+    return device
 
 
 def build_tasks(args, device) -> list:
@@ -126,14 +178,11 @@ def build_tasks(args, device) -> list:
     return build(args.data_dir, num_classes_per_task=args.num_classes_per_task, **common)
 
 
-def build_networks(args, task, device) -> tuple:
-    """The main network, and hypnettorch's module of the hypernetwork, freshly initialized."""
-    import torch
+def build_main_net(args, task, device):
+    """The main network for the images and classes of a task."""
+    from hypercl import networks
 
-    from hypercl.networks import build_hypernet, build_main_net
-    from hypercl.seeding import derive_seed
-
-    mnet = build_main_net(
+    return networks.build_main_net(
         args.net_type,
         task.in_shape,
         task.num_classes,
@@ -149,9 +198,18 @@ def build_networks(args, task, device) -> tuple:
         dropout_rate=args.dropout_rate,
         batchnorm=args.batchnorm,
     ).to(device)  # it has no weights, but batch normalization has counters
+
+
+def build_hypernet(args, mnet, seed: int):
+    """hypnettorch's module of the hypernetwork, freshly initialized from a seed, on the CPU."""
+    import torch
+
+    from hypercl import networks
+    from hypercl.seeding import derive_seed
+
     with torch.random.fork_rng(devices=[]):  # hypnettorch initializes from the global generator
-        torch.manual_seed(derive_seed(args.random_seed, "initialization"))
-        module = build_hypernet(
+        torch.manual_seed(derive_seed(seed, "initialization"))
+        return networks.build_hypernet(
             args.hnet_type,
             mnet.param_shapes,
             args.num_tasks,
@@ -164,24 +222,37 @@ def build_networks(args, task, device) -> tuple:
             bias=not args.hnet_no_bias,
             dropout_rate=args.hnet_dropout_rate,
         )
-    return mnet, module
 
 
 def as_function(args, module, device) -> tuple:
     """The hypernetwork as a pure function, and its parameters on the device."""
     from hypercl.hypernet import from_module
-    from hypercl.networks import ACTIVATIONS
 
     hnet, params = from_module(
-        module,
-        activation=ACTIVATIONS[args.hnet_net_act],
-        dropout_rate=args.hnet_dropout_rate,
+        module, activation=args.hnet_net_act, dropout_rate=args.hnet_dropout_rate
     )
     return hnet, {name: value.to(device) for name, value in params.items()}
 
 
-def training(args, num_samples: int):
-    """How a task with so many training samples is learned."""
+def member_and_free_bytes(args, mnet, module, task, device) -> tuple[int, int]:
+    """What one more seed takes of the device's memory, and what is free."""
+    from hypercl.memory import available_bytes, estimate_member
+
+    hnet, params = as_function(args, module, "cpu")
+    per_member = estimate_member(
+        hnet,
+        params,
+        mnet,
+        num_tasks=args.num_tasks,
+        subset_size=args.hnet_reg_batch_size,
+        num_inputs=prod(task.in_shape),
+        batch_size=max(args.batch_size, args.val_batch_size),
+    )
+    return per_member, available_bytes(device)
+
+
+def training(args, seeds, num_samples: int):
+    """How a task with so many training samples is learned by these seeds."""
     from train import Training
 
     epoch = ceil(num_samples / args.batch_size)
@@ -195,7 +266,9 @@ def training(args, num_samples: int):
         adam_beta1=args.adam_beta1,
         val_iter=args.val_iter,
         val_batch_size=args.val_batch_size,
-        seed=args.random_seed,
+        seeds=seeds,
+        amp=args.amp,
+        tf32=args.tf32,
     )
 
 
@@ -233,13 +306,16 @@ def git_commit() -> str | None:
     return described.stdout.strip()
 
 
-def save_weights(run_dir, args, module, params) -> None:
-    """weights.pt: the hypernetwork's parameters in hypnettorch's naming, and the options."""
+def save_weights(run_dir, args, module, learned: dict[int, dict]) -> None:
+    """weights.pt: by seed, the hypernetwork's parameters in hypnettorch's naming; the options."""
     from hypercl.hypernet import into_module
 
-    into_module(params, module)
+    states = {}
+    for seed, params in learned.items():
+        into_module(params, module)
+        states[seed] = {name: value.clone() for name, value in module.state_dict().items()}
     options = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(args).items()}
-    run_dir.write_weights({"hnet": module.state_dict(), "options": options})
+    run_dir.write_weights({"hnet": states, "options": options})
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

@@ -1,8 +1,14 @@
-"""The method: a step, a task, an evaluation."""
+"""The method: a step, a task, an evaluation.
+
+Everything here works on one or more members (seeds) at once: parameters, batches, losses have a
+leading dimension of members, and the images are common to all.
+"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -10,9 +16,11 @@ import torch.nn.functional as F
 from hypnettorch.mnets import MainNetInterface
 from torch import Tensor
 
-from hypercl.errors import RunFailed
+from hypercl.capture import StepRunner
 from hypercl.hypernet import Hypernet, Params
-from hypercl.regularizer import Checkpoint, draw_subsets, drift
+from hypercl.members import alone, each_member
+from hypercl.precision import tf32
+from hypercl.regularizer import Checkpoint, draw_subsets
 from hypercl.seeding import derive_seed, generator
 from hypercl.tasks import Crops, Split, Task, augment, draw_batches, draw_crops
 
@@ -32,19 +40,21 @@ class Training:
     adam_beta1: float
     val_iter: int  # steps from one validation to the next
     val_batch_size: int
-    seed: int  # of the run; every stream of random numbers is derived from it
+    seeds: Sequence[int]  # of the members; every stream of random numbers is derived from one
+    amp: bool = False  # the main network in bfloat16
+    tf32: bool = False  # the main network's float32 products in TF32
 
 
 class StepPlan(NamedTuple):
     """What was drawn for the steps of a task, on the device."""
 
-    batches: Tensor  # [steps, B] int64, indices of training samples
-    crops: Crops | None  # [steps, B], where the task is augmented
-    earlier: Tensor  # [steps, tasks] int64, the earlier tasks to regularize; tasks may be 0
+    batches: Tensor  # [steps, members, B] int64, indices of training samples
+    crops: Crops | None  # [steps, members, B], where the task is augmented
+    earlier: Tensor  # [steps or 1, members, tasks] int64, the earlier tasks to regularize
 
 
 class StepLosses(NamedTuple):
-    """Of one step, on the device, detached."""
+    """Of one step, [members] each, on the device, detached."""
 
     task_loss: Tensor
     drift: Tensor
@@ -52,10 +62,9 @@ class StepLosses(NamedTuple):
     accuracy: Tensor  # of the training batch, in [0, 1]
 
 
-class Progress(NamedTuple):
-    """What is known after a logged step; accuracies are in [0, 1]."""
+class MemberProgress(NamedTuple):
+    """What is known of a member after a logged step; accuracies are in [0, 1]."""
 
-    step: int  # steps done in this task
     task_loss: float
     drift: float
     loss: float
@@ -63,124 +72,261 @@ class Progress(NamedTuple):
     validation_accuracy: float | None  # None at steps without validation
 
 
+class Progress(NamedTuple):
+    """A report from the training of a task."""
+
+    step: int  # steps done in this task
+    members: dict[int, MemberProgress]  # by seed, of those whose loss is finite
+    failed: dict[int, str]  # by seed, why a member has failed in this task
+    trained: Params  # the parameters so far, of the tasks so far; the next step changes them
+
+
+def classify(
+    hnet: Hypernet, mnet: MainNetInterface, weights: Tensor, inputs: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Loss and accuracy of the main network on a batch; of one member."""
+    logits = mnet.forward(inputs, weights=hnet.split(weights))
+    return F.cross_entropy(logits, labels), (logits.argmax(dim=1) == labels).float().mean()
+
+
 def train_step(
     hnet: Hypernet,
     mnet: MainNetInterface,
-    params: Params,
-    optimizer: torch.optim.Optimizer,
+    leaves: Params,
+    kept: Params,
     inputs: Tensor,
     labels: Tensor,
-    task_id: Tensor,
-    *,
+    task_ids: Tensor,
     checkpoint: Checkpoint | None,
-    earlier: Tensor,
-    beta: float,
-) -> StepLosses:
-    """One step of gradient descent on task_loss + beta * drift; nothing in it waits for the device.
+    beta: float | Tensor,
+    how: Training,
+) -> tuple[list[Tensor], StepLosses]:
+    """Loss and gradient of a step, task_loss + beta * drift; nothing in it waits for the device.
+
+    Several members have all tensors stacked along a leading dimension; a single one has not.
 
     Args:
-        params: Leaves that the optimizer updates.
+        leaves: What is trained; ``kept``: what the checkpoint keeps, if there is one.
         inputs: [B, H * W * C] float32; ``labels``: [B] int64.
-        task_id: [1] int64, the task being learned.
-        earlier: [tasks] int64, the earlier tasks to regularize; empty without a checkpoint.
-    """
-    # One pass of the hypernetwork serves the earlier tasks and the current one.
-    weights = hnet.weights(params, torch.cat([earlier, task_id]), training=True)
-    logits = mnet.forward(inputs, weights=hnet.split(weights[-1]))
-    task_loss = loss = F.cross_entropy(logits, labels)
-    moved = torch.zeros_like(loss)
-    if checkpoint is not None:
-        moved = drift(weights[:-1], checkpoint.targets(earlier))
-        loss = task_loss + beta * moved
+        task_ids: [tasks + 1] int64, earlier tasks to regularize and then the current one.
 
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    accuracy = (logits.argmax(dim=1) == labels).float().mean()
-    return StepLosses(task_loss.detach(), moved.detach(), loss.detach(), accuracy)
+    Returns:
+        The gradients, in the order of ``leaves``, and the losses.
+    """
+    mapped = each_member if labels.ndim == 2 else _as_it_is
+    earlier = task_ids[..., :-1]
+    num_first = checkpoint.block_size(earlier.shape[-1]) if checkpoint is not None else 0
+
+    # One pass of the hypernetwork serves the current task and the first block of earlier ones.
+    first = torch.cat([earlier[..., :num_first], task_ids[..., -1:]], dim=-1)
+    features = mapped(partial(hnet.features, training=True))(leaves, first)
+    if checkpoint is None or checkpoint.factored:
+        of_earlier, of_current = features.split([num_first, 1], dim=-3)
+        weights = mapped(hnet.generate)(leaves, of_current)
+    else:
+        of_earlier, weights = mapped(hnet.generate)(leaves, features).split([num_first, 1], dim=-2)
+    weights = weights.squeeze(-2)
+
+    # The gradient for the generated weights first, then through the hypernetwork: so that reduced
+    # precision, where it is asked for, ends at the main network.
+    given = weights.detach().requires_grad_()
+    with tf32(how.tf32):
+        with torch.autocast(inputs.device.type, torch.bfloat16) if how.amp else nullcontext():
+            task_loss, accuracy = mapped(partial(classify, hnet, mnet))(given, inputs, labels)
+        (gradient,) = torch.autograd.grad(task_loss.sum(), given)
+    task_loss = task_loss.detach()
+
+    if checkpoint is None:
+        drift, outputs, gradients, extra = torch.zeros_like(task_loss), [weights], [gradient], {}
+    else:
+        drift, pulled, extra = checkpoint.drift_and_gradient(
+            leaves, kept, earlier, of_earlier, beta, mapped
+        )
+        outputs, gradients = [weights, of_earlier], [gradient, pulled]
+    gradients = torch.autograd.grad(outputs, list(leaves.values()), gradients)
+    gradients = [
+        gradient + extra[name] if name in extra else gradient
+        for name, gradient in zip(leaves, gradients, strict=True)
+    ]
+    return gradients, StepLosses(task_loss, drift, task_loss + beta * drift, accuracy)
+
+
+def _as_it_is(function: Callable) -> Callable:
+    return function
 
 
 def train_task(
     hnet: Hypernet,
     mnet: MainNetInterface,
-    leaves: Params,
+    params: Params,
     task: Task,
     task_id: int,
     checkpoint: Checkpoint | None,
     how: Training,
 ) -> Iterator[Progress]:
-    """Learn one task: an iterator that trains ``leaves`` and reports now and then.
+    """Learn one task: an iterator that trains and reports now and then.
 
-    Reports come at step 1, every LOG_ITER steps, at each validation and at the last step.
+    Reports come at step 1, every LOG_ITER steps, at each validation and at the last step. A member
+    whose loss is not finite is reported as failed from then on, and the task ends when no other is
+    left.
 
-    Raises:
-        RunFailed: A loss was not finite; the message names task and step.
+    Args:
+        params: [members, …] each; stay as they are.
     """
     device = task.train.labels.device
-    plan = draw_steps(task, task_id, checkpoint, how)
-    torch.manual_seed(derive_seed(how.seed, "dropout", task_id))
-    optimizer = torch.optim.Adam(
-        leaves.values(), lr=how.lr, betas=(how.adam_beta1, 0.999), weight_decay=how.weight_decay
-    )
-    current = torch.tensor([task_id], device=device)
-    history = torch.zeros(how.num_steps, len(StepLosses._fields), device=device)
-    logged = 0
+    history = torch.zeros(
+        how.num_steps, len(StepLosses._fields), len(how.seeds), device=device
+    )  # fmt: skip
+    torch.manual_seed(derive_seed(how.seeds[0], "dropout", task_id))
     mnet.train()
+    flat, trained = hnet.to_train(params, task_id + 1)
+    step = make_step(hnet, mnet, flat, trained, task, task_id, checkpoint, how, history)
+    run_step = StepRunner(step, device)
+    logged, failed = 0, {}
     for step in range(1, how.num_steps + 1):
-        batch, earlier = plan.batches[step - 1], plan.earlier[step - 1]
-        images, labels = task.train.images[batch], task.train.labels[batch]
-        if plan.crops is not None:
-            images = augment(images, *(crop[step - 1] for crop in plan.crops))
-        losses = train_step(
-            hnet, mnet, leaves, optimizer, task.inputs(images), labels, current,
-            checkpoint=checkpoint, earlier=earlier, beta=how.beta,
-        )  # fmt: skip
-        history[step - 1] = torch.stack(losses)
-
+        run_step()
         at_end = step == how.num_steps
         validate = (at_end or step % how.val_iter == 0) and len(task.validation.labels) > 0
-        if validate or at_end or step == 1 or step % LOG_ITER == 0:
-            rows = history[logged:step].tolist()  # here, and nowhere else, the device is waited for
-            _require_finite(rows, task_id, logged + 1)
-            logged = step
-            accuracy = None
-            if validate:
-                accuracy = evaluate(
-                    hnet, mnet, leaves, task, task_id, task.validation, how.val_batch_size
-                )
-            yield Progress(step, *rows[-1], validation_accuracy=accuracy)
+        if not (validate or at_end or step == 1 or step % LOG_ITER == 0):
+            continue
+        rows = history[logged:step].tolist()  # here, and nowhere else, the device is waited for
+        failed |= {
+            seed: message
+            for seed, message in find_failures(rows, how.seeds, task_id, logged + 1).items()
+            if seed not in failed
+        }
+        logged = step
+        accuracy = [None] * len(how.seeds)
+        if validate:
+            split = task.validation
+            accuracy = evaluate(hnet, mnet, trained, task, task_id, split, how.val_batch_size)
+        members = zip(how.seeds, zip(*rows[-1], strict=True), accuracy, strict=True)
+        yield Progress(
+            step,
+            {
+                seed: MemberProgress(*losses, validation_accuracy=value)
+                for seed, losses, value in members
+                if seed not in failed
+            },
+            failed,
+            trained,
+        )
+        if len(failed) == len(how.seeds):
+            return
+
+
+def make_step(
+    hnet: Hypernet,
+    mnet: MainNetInterface,
+    flat: Tensor,
+    trained: Params,
+    task: Task,
+    task_id: int,
+    checkpoint: Checkpoint | None,
+    how: Training,
+    history: Tensor,
+) -> Callable[[], None]:
+    """A function that takes the next step of a task and enters its losses into ``history``.
+
+    It takes no argument and returns nothing, and the number of the step is on the device: what is
+    captured once can be replayed for every step.
+
+    Args:
+        flat: [members, numbers], what the optimizer updates; ``trained``: the parameters in it.
+        history: [steps, fields of StepLosses, members].
+    """
+    device = task.train.labels.device
+    members = len(how.seeds)
+    plan = draw_steps(task, task_id, checkpoint, how)
+    current = torch.full((1, members, 1), task_id, device=device)
+    task_ids = torch.cat([plan.earlier, current.expand(len(plan.earlier), -1, -1)], dim=-1)
+    own = alone if members == 1 else _as_it_is
+    leaves = {name: own(value.detach()).requires_grad_() for name, value in trained.items()}
+    kept = own(checkpoint.kept) if checkpoint is not None else leaves
+    flat.grad = torch.zeros_like(flat)
+    optimizer = torch.optim.Adam(
+        [flat],
+        lr=how.lr,
+        betas=(how.adam_beta1, 0.999),
+        weight_decay=how.weight_decay,
+        fused=True,
+    )
+    counter = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def of_this_step(plans: Tensor) -> Tensor:
+        return (plans if len(plans) == 1 else plans.index_select(0, counter)).squeeze(0)
+
+    def step() -> None:
+        batch = of_this_step(plan.batches)  # [members, B]
+        images = task.train.images.index_select(0, batch.flatten())
+        labels = task.train.labels.index_select(0, batch.flatten())
+        if plan.crops is not None:
+            images = augment(images, *(of_this_step(crop).flatten(0, 1) for crop in plan.crops))
+        inputs = task.inputs(images).view(*batch.shape, -1)
+        # At the first step the parameters are those of the checkpoint, and the drift is a minimum:
+        # its gradient is zero but for rounding, which Adam, looking at signs, would blow up.
+        beta = how.beta * (counter > 0).squeeze(0) if hnet.dropout_rate <= 0 else how.beta
+        gradients, losses = train_step(
+            hnet, mnet, leaves, kept, own(inputs), own(labels.view(batch.shape)),
+            own(of_this_step(task_ids)), checkpoint, beta, how,
+        )  # fmt: skip
+        torch.cat([gradient.reshape(members, -1) for gradient in gradients], 1, out=flat.grad)
+        optimizer.step()
+        history.index_copy_(0, counter, torch.stack(losses).view(1, -1, members))
+        counter.add_(1)
+
+    return step
 
 
 def draw_steps(task: Task, task_id: int, checkpoint: Checkpoint | None, how: Training) -> StepPlan:
-    """Draw all that is random in a task's steps but dropout, each from a stream of its own."""
+    """Draw all that is random in a task's steps but dropout.
+
+    Each kind of randomness has a stream of its own for each seed, so that a member draws what it
+    would draw alone.
+    """
     device = task.train.labels.device
+    num_samples = len(task.train.labels)
+    num_earlier = 0 if checkpoint is None else checkpoint.num_tasks
+    steps, batch = how.num_steps, how.batch_size
 
-    def stream(purpose: str) -> torch.Generator:
-        return generator(how.seed, purpose, task_id)
+    def stack(draw: Callable[[torch.Generator], Tensor], purpose: str) -> Tensor:
+        drawn = [draw(generator(seed, purpose, task_id)) for seed in how.seeds]
+        return torch.stack(drawn, dim=1).to(device)
 
-    batches = draw_batches(
-        len(task.train.labels), how.num_steps, how.batch_size, stream("data order")
-    )
     crops = None
     if task.augmented:
-        crops = draw_crops(how.num_steps, how.batch_size, stream("augmentation"))
-        crops = Crops(*(crop.to(device) for crop in crops))
-    earlier = draw_subsets(
-        0 if checkpoint is None else checkpoint.num_tasks,
-        how.num_steps,
-        how.reg_batch_size,
-        stream("regularizer subset"),
+        crops = Crops(
+            stack(lambda g: draw_crops(steps, batch, g).offsets, "augmentation"),
+            stack(lambda g: draw_crops(steps, batch, g).flips, "augmentation"),
+        )
+    return StepPlan(
+        stack(lambda g: draw_batches(num_samples, steps, batch, g), "data order"),
+        crops,
+        stack(
+            lambda g: draw_subsets(num_earlier, steps, how.reg_batch_size, g),
+            "regularizer subset",
+        ),
     )
-    return StepPlan(batches.to(device), crops, earlier.to(device))
 
 
-def _require_finite(rows: list[list[float]], task_id: int, first_step: int) -> None:
-    for step, (task_loss, moved, *_) in enumerate(rows, start=first_step):
-        if not (math.isfinite(task_loss) and math.isfinite(moved)):
-            raise RunFailed(
-                f"the loss is not finite in task {task_id + 1} at step {step} "
-                f"(task loss {task_loss:g}, drift {moved:g}): lower --lr"
-            )
+def find_failures(
+    rows: list[list[list[float]]], seeds: Sequence[int], task_id: int, first_step: int
+) -> dict[int, str]:
+    """Which members' losses are not finite, and since when.
+
+    Args:
+        rows: [steps, fields of StepLosses, members].
+    """
+    failures: dict[int, str] = {}
+    for step, (task_losses, drifts, *_) in enumerate(rows, start=first_step):
+        for seed, task_loss, drift in zip(seeds, task_losses, drifts, strict=True):
+            if not (math.isfinite(task_loss) and math.isfinite(drift)):
+                failures.setdefault(
+                    seed,
+                    f"the loss is not finite in task {task_id + 1} at step {step} "
+                    f"(task loss {task_loss:g}, drift {drift:g}): lower --lr",
+                )
+    return failures
 
 
 @torch.no_grad()
@@ -192,32 +338,39 @@ def evaluate(
     task_id: int,
     split: Split,
     batch_size: int,
-) -> float:
-    """Share of a split's samples that the main network generated for a task gets right.
+) -> list[float]:
+    """Share of a split's samples that the main networks generated for a task get right.
 
     Leaves no trace: no gradients, the network's mode restored.
 
     Args:
+        params: [members, …] each.
         batch_size: Samples at a time, at most; the batches are of nearly equal size.
 
     Returns:
-        Accuracy in [0, 1].
+        Accuracy of each member, in [0, 1].
     """
-    num_samples = len(split.labels)
-    ids = torch.tensor([task_id], device=split.labels.device)
-    weights = hnet.split(hnet.weights(params, ids, training=False)[0])
-    correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
+
+    def count_correct(weights: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        logits = mnet.forward(inputs, weights=hnet.split(weights))
+        return (logits.argmax(dim=1) == labels).sum()
+
+    members = len(params["weight0"])
+    ids = torch.full((members, 1), task_id, device=split.labels.device)
+    weights = each_member(hnet.weights)(params, ids).squeeze(1)
+    correct = torch.zeros(members, dtype=torch.int64, device=split.labels.device)
+    num_batches = math.ceil(len(split.labels) / batch_size)
     was_training = mnet.training
     mnet.eval()
     try:
-        num_batches = math.ceil(num_samples / batch_size)
         for images, labels in zip(
             split.images.tensor_split(num_batches),
             split.labels.tensor_split(num_batches),
             strict=True,
         ):
-            logits = mnet.forward(task.inputs(images), weights=weights)
-            correct += (logits.argmax(dim=1) == labels).sum()
+            correct += each_member(count_correct, shared=(1, 2))(
+                weights, task.inputs(images), labels
+            )
     finally:
         mnet.train(was_training)
-    return correct.item() / num_samples
+    return [count / len(split.labels) for count in correct.tolist()]

@@ -9,7 +9,8 @@ EXAMPLES = """\
 examples:
   SplitMNIST, 5 tasks of 2 digits, default networks
     python run.py
-  the same over five seeds, quietly
+  the same over five seeds: in one process, or in a shell loop
+    python run.py --num_seeds=5
     for s in 1 2 3 4 5; do python run.py --random_seed=$s --out_dir=out/s$s --loglevel_info; done
   PermutedMNIST, 10 tasks, one random earlier task regularized per step
     python run.py --cl_exp=permmnist --num_classes_per_task=10 --num_tasks=10 \\
@@ -120,6 +121,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--loglevel_info", action="store_true", help="hide the debug lines on the screen; logfile.txt keeps them")
     add("--deterministic_run", action="store_true", help="use deterministic algorithms alone; slower on a GPU")
     add("--random_seed", type=natural, default=42, metavar="N", help="seed from which all randomness of the run is derived")
+    add("--num_seeds", type=count, default=1, metavar="N", help="train the seeds random_seed … random_seed + N - 1 together, in one process")
+    add("--tf32", action="store_true", help="on a GPU, TF32 for the main network's products and convolutions; never for the hypernetwork")
+    add("--amp", action="store_true", help="bfloat16 for the main network; never for the hypernetwork")
 # fmt: on
 
 

@@ -8,11 +8,12 @@ are saved. What is trained are plain tensors: a dictionary with
                            absent in a hypernetwork without chunks
     weight0, bias0, …      of the layers
 
-so that the embeddings of many tasks are gathered, trained and kept in one piece.
+so that the embeddings of many tasks are gathered, trained and kept in one piece. Several members
+(seeds trained together) have their parameters stacked along a leading dimension; the functions here
+are those of one member unless they say otherwise.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,14 @@ from torch import Tensor
 
 Params = dict[str, Tensor]
 
+_IN_PLACE = {
+    "linear": lambda x: x,
+    "sigmoid": torch.sigmoid_,
+    "relu": torch.relu_,
+    "elu": F.elu_,
+    "tanh": torch.tanh_,
+}
+
 
 @dataclass(frozen=True)
 class Hypernet:
@@ -30,7 +39,7 @@ class Hypernet:
     target_shapes: tuple[tuple[int, ...], ...]
     num_layers: int
     cond_chunk_embs: bool  # chunk embeddings of its own for each task
-    activation: Callable[[Tensor], Tensor] | None
+    activation: str  # a key of _IN_PLACE
     dropout_rate: float  # 0 or less: none
 
     @property
@@ -77,10 +86,24 @@ class Hypernet:
         Returns:
             [tasks, num_weights], each row the main network's tensors one after the other.
         """
-        x = self.features(params, task_ids, training=training)
-        last = self.num_layers - 1
-        chunks = F.linear(x, params[f"weight{last}"], params.get(f"bias{last}"))
-        return chunks.flatten(1)[:, : self.num_weights]  # the last chunk may hold more than needed
+        return self.generate(params, self.features(params, task_ids, training=training))
+
+    def generate(self, params: Params, features: Tensor) -> Tensor:
+        """The last layer: features [tasks, chunks, features] to weights [tasks, num_weights]."""
+        chunks = F.linear(features, *self.last_layer(params)).flatten(1)
+        # The last chunk may hold more than is needed. (The gradient of a split is one copy, that of
+        # a slice a copy and a tensor of zeros.)
+        return chunks.split([self.num_weights, chunks.shape[1] - self.num_weights], dim=1)[0]
+
+    def last_layer(self, params: Params) -> tuple[Tensor, Tensor | None]:
+        """Weight [chunk_size, features] and bias [chunk_size] of the last layer."""
+        weight, bias = self.last_layer_names
+        return params[weight], params.get(bias)
+
+    @property
+    def last_layer_names(self) -> tuple[str, str]:
+        """Under which its weight and bias are among the parameters."""
+        return f"weight{self.num_layers - 1}", f"bias{self.num_layers - 1}"
 
     def split(self, weights: Tensor) -> list[Tensor]:
         """Cut the weights of one task, [num_weights], into the main network's tensors."""
@@ -88,32 +111,37 @@ class Hypernet:
         pieces = weights.split(sizes)
         return [piece.view(shape) for piece, shape in zip(pieces, self.target_shapes, strict=True)]
 
-    def leaves(self, params: Params, num_tasks: int) -> Params:
-        """Copies of ``params`` to train, with embeddings of the first ``num_tasks`` tasks alone.
+    def to_train(self, params: Params, num_tasks: int) -> tuple[Tensor, Params]:
+        """A copy of ``params`` to train, with embeddings of the first ``num_tasks`` tasks alone.
 
         What belongs to later tasks stays out, so that neither weight decay nor momentum moves it.
+        Here and in :meth:`merged`, all tensors have a leading dimension of members.
+
+        Returns:
+            All numbers in one tensor [members, numbers], and the parameters as views of it.
         """
-        return {
-            name: (value[:num_tasks] if name in self.per_task else value)
-            .detach()
-            .clone()
-            .requires_grad_()
+        taken = {
+            name: value[:, :num_tasks] if name in self.per_task else value
             for name, value in params.items()
         }
+        flat = torch.cat([value.detach().flatten(1) for value in taken.values()], dim=1)
+        pieces = flat.split([value[0].numel() for value in taken.values()], dim=1)
+        views = zip(taken.items(), pieces, strict=True)
+        return flat, {name: piece.view(value.shape) for (name, value), piece in views}
 
-    def merged(self, params: Params, leaves: Params) -> Params:
-        """``params`` with what was trained put in its place, detached; the arguments stay."""
+    def merged(self, params: Params, trained: Params) -> Params:
+        """``params`` with a copy of what was trained put in its place; the arguments stay."""
         return {
-            name: torch.cat([leaf.detach(), params[name][len(leaf) :]])
+            name: torch.cat([value, params[name][:, value.shape[1] :]], dim=1)
             if name in self.per_task
-            else leaf.detach().clone()
-            for name, leaf in leaves.items()
+            else value.clone()
+            for name, value in trained.items()
         }
 
     def _hidden(self, x: Tensor, training: bool) -> Tensor:
         if self.dropout_rate > 0:
             x = F.dropout(x, self.dropout_rate, training)
-        return x if self.activation is None else self.activation(x)
+        return _IN_PLACE[self.activation](x)  # x is fresh, and no backward pass needs it
 
     def _embeddings(self, params: Params, task_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Chunk embeddings [1 or tasks, chunks, size], task embeddings [tasks, 1, size]."""
@@ -128,7 +156,7 @@ class Hypernet:
 
 
 def from_module(
-    module: HyperNetInterface, *, activation: Callable[[Tensor], Tensor] | None, dropout_rate: float
+    module: HyperNetInterface, *, activation: str, dropout_rate: float
 ) -> tuple[Hypernet, Params]:
     """The function that a module of hypnettorch computes, and a copy of its parameters."""
     hnet = Hypernet(
@@ -146,7 +174,7 @@ def from_module(
 
 
 def into_module(params: Params, module: HyperNetInterface) -> None:
-    """Copy parameters into the module they came from, to save them under its names."""
+    """Copy one member's parameters into a module, to save them under its names."""
     for name, slots in _slots(module).items():
         rows = params[name] if len(slots) > 1 else [params[name].reshape(slots[0].shape)]
         for slot, row in zip(slots, rows, strict=True):

@@ -43,6 +43,14 @@ METRICS: dict[str, Callable[[Matrix], float | None]] = {
 }
 
 
+def mean_matrix(matrices: Sequence[Matrix]) -> list[list[float]]:
+    """Mean over seeds of each entry; the matrices have equal shapes."""
+    return [
+        [statistics.fmean(values) for values in zip(*rows, strict=True)]
+        for rows in zip(*matrices, strict=True)
+    ]
+
+
 def summarize(values: Sequence[float | None]) -> dict[str, float | int | None]:
     """Mean, sample standard deviation and standard error over seeds; None where undefined."""
     known = [value for value in values if value is not None]

@@ -6,14 +6,19 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from hypercl.metrics import Matrix
+from hypercl.metrics import Matrix, mean_matrix
 
 _MAX_NUMBERS = 20  # tasks beyond which numbers in the cells could not be read
 _MAX_LEGEND = 10
 
 
-def accuracy_matrix(accuracy: Matrix, task_names: Sequence[str], title: str) -> Figure:
-    """Heatmap of the accuracy (%) on each task (column) after learning each task (row)."""
+def accuracy_matrix(matrices: Sequence[Matrix], task_names: Sequence[str], title: str) -> Figure:
+    """Heatmap of the accuracy (%) on each task (column) after learning each task (row).
+
+    Args:
+        matrices: One accuracy matrix for each seed; their mean is shown.
+    """
+    accuracy = mean_matrix(matrices)
     size = len(task_names)
     cells = np.full((size, size), np.nan)
     for t, row in enumerate(accuracy):
@@ -39,21 +44,31 @@ def accuracy_matrix(accuracy: Matrix, task_names: Sequence[str], title: str) -> 
     return figure
 
 
-def accuracy_over_time(accuracy: Matrix, task_names: Sequence[str], title: str) -> Figure:
-    """Accuracy (%) of each task after each task learned, and the mean over the tasks so far."""
-    size = len(task_names)
-    learned = np.arange(1, len(accuracy) + 1)
+def accuracy_over_time(matrices: Sequence[Matrix], task_names: Sequence[str], title: str) -> Figure:
+    """Accuracy (%) of each task after each task learned, and the mean over the tasks so far.
+
+    Args:
+        matrices: One accuracy matrix for each seed; lines are their means, bands ± the standard
+            error.
+    """
+    size, num_learned = len(task_names), len(matrices[0])
+    learned = np.arange(1, num_learned + 1)
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     colors = mpl.colormaps["viridis"](np.linspace(0, 0.9, size))
-    for k in range(len(accuracy)):
-        values = [row[k] for row in accuracy[k:]]
-        axes.plot(
-            learned[k:], values, "o-", ms=4, lw=1.2, color=colors[k],
-            label=f"{k + 1}: {task_names[k]}" if size <= _MAX_LEGEND else None,
-        )  # fmt: skip
-    means = [np.mean(row) for row in accuracy]
-    axes.plot(learned, means, "s--", ms=5, lw=2, color="crimson", label="mean of tasks so far")
+
+    def draw(x, values, style: str, **look) -> None:  # values [seeds, rows]
+        middle, sem = np.mean(values, axis=0), _sem(values)
+        axes.plot(x, middle, style, **look)
+        if len(values) > 1:
+            axes.fill_between(x, middle - sem, middle + sem, alpha=0.2, lw=0, color=look["color"])
+
+    for k in range(num_learned):
+        values = [[row[k] for row in accuracy[k:]] for accuracy in matrices]
+        label = f"{k + 1}: {task_names[k]}" if size <= _MAX_LEGEND else None
+        draw(learned[k:], values, "o-", ms=4, lw=1.2, color=colors[k], label=label)
+    means = [[np.mean(row) for row in accuracy] for accuracy in matrices]
+    draw(learned, means, "s--", ms=5, lw=2, color="crimson", label="mean of tasks so far")
     axes.set_xlim(0.8, size + 0.2)
     axes.set_xticks(learned if size <= _MAX_NUMBERS else learned[:: size // 10])
     axes.set_xlabel("tasks learned")
@@ -67,3 +82,9 @@ def accuracy_over_time(accuracy: Matrix, task_names: Sequence[str], title: str) 
         axes.legend(title="task", loc="center left", bbox_to_anchor=(1.01, 0.5))
     axes.set_title(title, fontsize=10)
     return figure
+
+
+def _sem(values) -> np.ndarray:
+    """Standard error of the mean over the first axis; zero for one value."""
+    count = len(values)
+    return np.std(values, axis=0, ddof=1) / np.sqrt(count) if count > 1 else np.zeros(1)

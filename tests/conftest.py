@@ -8,7 +8,7 @@ import torch
 
 from hypercl import datasets
 from hypercl.hypernet import from_module
-from hypercl.networks import ACTIVATIONS, build_hypernet
+from hypercl.networks import build_hypernet
 
 # A small hypernetwork of each kind; 3 * 7 + 3 + 5 = 29 weights, so that the last chunk of 8 is cut.
 TARGET_SHAPES = [[3, 7], [3], [5]]
@@ -38,7 +38,7 @@ def make_hypernet(num_tasks=4, dtype=torch.float64, seed=0, **options):
     ).to(dtype)  # fmt: skip
     hnet, params = from_module(
         module,
-        activation=ACTIVATIONS[options.get("activation", "relu")],
+        activation=options.get("activation", "relu"),
         dropout_rate=options.get("dropout_rate", -1),
     )
     return module, hnet, params

@@ -104,9 +104,7 @@ def test_cifar10_is_checked_by_its_md5(tmp_path):
 
 
 def test_a_stand_in_is_named_as_one(cifar_dir):
-    with pytest.warns(
-        UserWarning, match=r"is not the published cifar100: .*1200 train"
-    ):
+    with pytest.warns(UserWarning, match=r"is not the published cifar100: .*1200 train"):
         load_images("cifar100", cifar_dir)
 
 

@@ -5,6 +5,7 @@ import torch
 from conftest import HYPERNETS, TARGET_SHAPES, make_hypernet
 
 from hypercl.hypernet import into_module
+from hypercl.members import stack_members
 
 
 def as_matrix(module, task_ids):
@@ -56,20 +57,20 @@ def test_parameters_are_copies(hypernet):
         assert torch.equal(value, before[name])
 
 
-def test_leaves_hold_the_tasks_so_far_and_merge_back(hypernet):
+def test_the_tasks_so_far_are_trained_and_merged_back(hypernet):
     _, hnet, params = hypernet
+    params = stack_members([params, params])
     before = {name: value.clone() for name, value in params.items()}
-    leaves = hnet.leaves(params, 2)
-    for leaf in leaves.values():
-        assert leaf.is_leaf
-        leaf.data += 1
-    merged = hnet.merged(params, leaves)
+    flat, trained = hnet.to_train(params, 2)
+    flat += 1  # what the views show
+    assert flat.shape == (2, sum(value[0].numel() for value in trained.values()))
+    merged = hnet.merged(params, trained)
+    flat += 1  # what was merged stays
     for name, value in merged.items():
-        assert not value.requires_grad
         assert torch.equal(params[name], before[name])
-        learned = 2 if name in hnet.per_task else len(value)
-        assert torch.equal(value[:learned], params[name][:learned] + 1)
-        assert torch.equal(value[learned:], params[name][learned:])
+        learned = 2 if name in hnet.per_task else value.shape[1]
+        assert torch.equal(value[:, :learned], params[name][:, :learned] + 1)
+        assert torch.equal(value[:, learned:], params[name][:, learned:])
 
 
 @pytest.mark.parametrize("kind", ["hmlp", "chunked", "chunked conditional"])

@@ -12,7 +12,7 @@ def test_figures_hold_the_matrix(size, learned, tmp_path):
     accuracy = matrix(size, learned)
     names = [f"digits {i}" for i in range(size)]
 
-    figure = accuracy_matrix(accuracy, names, "title")
+    figure = accuracy_matrix([accuracy], names, "title")
     axes = figure.axes[0]
     cells = axes.images[0].get_array()
     assert cells.shape == (size, size)
@@ -23,10 +23,25 @@ def test_figures_hold_the_matrix(size, learned, tmp_path):
     assert texts == ([f"{v:.1f}" for row in accuracy for v in row] if size <= 20 else [])
     figure.savefig(tmp_path / "matrix.png")
 
-    figure = accuracy_over_time(accuracy, names, "title")
+    figure = accuracy_over_time([accuracy], names, "title")
     lines = figure.axes[0].lines
     assert len(lines) == learned + 1
     assert list(lines[0].get_ydata()) == [row[0] for row in accuracy]
     assert list(lines[-1].get_ydata()) == pytest.approx([sum(r) / len(r) for r in accuracy])
     assert "accuracy (%)" in figure.axes[0].get_ylabel()
     figure.savefig(tmp_path / "time.png")
+
+
+def test_several_seeds_have_their_mean_and_a_band():
+    seeds = [[[80.0], [90.0, 70.0]], [[84.0], [96.0, 70.0]]]
+    names = ["a", "b"]
+    cells = accuracy_matrix(seeds, names, "title").axes[0].images[0].get_array()
+    assert cells[0, 0] == 82
+    assert cells[1].tolist() == [93, 70]
+    axes = accuracy_over_time(seeds, names, "title").axes[0]
+    assert list(axes.lines[0].get_ydata()) == [82, 93]
+    assert len(axes.collections) == 3  # a band for each task and for their mean
+    band = axes.collections[0].get_paths()[0].vertices
+    assert band[:, 1].max() == pytest.approx(96)  # 93 and its standard error, 3
+    alone = accuracy_over_time(seeds[:1], names, "title").axes[0]
+    assert len(alone.collections) == 0

@@ -1,14 +1,27 @@
-"""The regularizer against hypnettorch's, on hypnettorch's own forward pass."""
+"""The regularizer: against hypnettorch's, the factored form against the dense one."""
 
 import pytest
 import torch
-from conftest import make_hypernet
+from conftest import HYPERNETS, make_hypernet
 from hypnettorch.utils.hnet_regularizer import calc_fix_target_reg, get_current_targets
 
-from hypercl.hypernet import into_module
-from hypercl.regularizer import draw_subsets, drift, take_checkpoint
+from hypercl import regularizer
+from hypercl.hypernet import from_module, into_module
+from hypercl.members import each_member, stack_members
+from hypercl.networks import build_hypernet
+from hypercl.regularizer import (
+    choose_factored,
+    count_multiplications,
+    draw_subsets,
+    take_checkpoint,
+)
 
 TASK_ID = 3
+FORMS = {
+    "factored": {"factored": True},
+    "stored": {"factored": False},
+    "online": {"factored": False, "store_targets": False},
+}
 
 
 def moved(params, scale=0.1):
@@ -16,95 +29,235 @@ def moved(params, scale=0.1):
     return {name: value + scale * torch.randn_like(value) for name, value in params.items()}
 
 
-def grads_by_module(module, hnet, grads):
-    """Our gradients as hypnettorch would name them: through a copy of the module."""
-    into_module(grads, module)
-    return [parameter.detach().clone() for parameter in module.internal_params]
+def drift_and_gradient(hnet, checkpoint, params, earlier=None, training=True):
+    """The drift [members] and its gradient, the way a training step comes to it."""
+    leaves = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
+    members = len(params["weight0"])
+    ids = torch.arange(TASK_ID) if earlier is None else torch.tensor(earlier)
+    ids = ids.expand(members, -1)
+    first = ids[:, : checkpoint.block_size(ids.shape[1])]
+    of_earlier = each_member(lambda p, i: hnet.features(p, i, training=training))(leaves, first)
+    if not checkpoint.factored:
+        of_earlier = each_member(hnet.generate)(leaves, of_earlier)
+    value, pulled, extra = checkpoint.drift_and_gradient(
+        leaves, checkpoint.kept, ids, of_earlier, beta=1.0
+    )
+    grads = torch.autograd.grad(of_earlier, list(leaves.values()), pulled, allow_unused=True)
+    gradient = {}
+    for (name, leaf), grad in zip(leaves.items(), grads, strict=True):
+        grad = torch.zeros_like(leaf) if grad is None else grad
+        gradient[name] = grad + extra[name] if name in extra else grad
+    return value, gradient
 
 
-@pytest.mark.parametrize("store_targets", [True, False], ids=["stored", "online"])
-def test_value_and_gradients_equal_hypnettorchs(hypernet, store_targets):
+@pytest.fixture(params=[1, 1000], ids=["small blocks", "one block"])
+def blocks(request, monkeypatch):
+    """Tasks one by one through the factored form, or all at once."""
+    monkeypatch.setitem(regularizer._BLOCK_ROWS, "cpu", request.param)
+
+
+@pytest.fixture
+def stacked(hypernet):
     module, hnet, params = hypernet
-    checkpoint = take_checkpoint(hnet, params, TASK_ID, store_targets=store_targets)
+    return module, hnet, stack_members([params])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_value_and_gradients_equal_hypnettorchs(stacked, form, blocks):
+    module, hnet, params = stacked
+    checkpoint = take_checkpoint(hnet, params, TASK_ID, **FORMS[form])
 
     # theirs
     targets = get_current_targets(TASK_ID, module)
     theta = [p.detach().clone() for p in module.unconditional_params]
     embs = [p.detach().clone() for p in module.conditional_params]
     now = moved(params)
-    into_module(now, module)
-    if store_targets:
-        expected = calc_fix_target_reg(module, TASK_ID, targets=targets)
-    else:
-        expected = calc_fix_target_reg(
-            module, TASK_ID, prev_theta=theta, prev_task_embs=embs
-        )  # fmt: skip
+    into_module({name: value[0] for name, value in now.items()}, module)
+    options = {"prev_theta": theta, "prev_task_embs": embs}
+    if form == "stored":
+        options = {"targets": targets}
+    expected = calc_fix_target_reg(module, TASK_ID, **options)
     expected.backward()
     expected_grads = [
         torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in module.internal_params
     ]
 
     # ours
-    earlier = torch.arange(TASK_ID)
-    leaves = hnet.leaves(now, 4)
-    value = drift(hnet.weights(leaves, earlier, training=True), checkpoint.targets(earlier))
-    value.backward()
+    value, gradient = drift_and_gradient(hnet, checkpoint, now)
     assert value.item() > 0
-    torch.testing.assert_close(value, expected, rtol=1e-6, atol=0)
-    grads = {name: leaf.grad for name, leaf in leaves.items()}
-    for ours, theirs in zip(grads_by_module(module, hnet, grads), expected_grads, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(value[0], expected.detach(), rtol=1e-6, atol=0)
+    into_module({name: grad[0] for name, grad in gradient.items()}, module)  # under its names
+    for ours, theirs in zip(module.internal_params, expected_grads, strict=True):
+        torch.testing.assert_close(ours.detach(), theirs, rtol=1e-6, atol=1e-12)
 
 
-def test_no_gradient_reaches_the_checkpoint(hypernet):
-    _, hnet, params = hypernet
+@pytest.mark.parametrize("earlier", [None, [2, 0]], ids=["all", "subset"])
+@pytest.mark.parametrize("num_members", [1, 3])
+@pytest.mark.parametrize("kind", HYPERNETS)
+def test_factored_form_equals_the_dense_one(kind, num_members, earlier, blocks):
+    made = [make_hypernet(seed=seed, **HYPERNETS[kind]) for seed in range(num_members)]
+    hnet = made[0][1]
+    params = stack_members([params for _, _, params in made])
+    size = -1 if earlier is None else len(earlier)
+    results = [
+        drift_and_gradient(
+            hnet,
+            take_checkpoint(hnet, params, TASK_ID, subset_size=size, **form),
+            moved(params),
+            earlier,
+        )
+        for form in FORMS.values()
+    ]
+    factored, factored_gradient = results[0]
+    for value, gradient in results[1:]:
+        torch.testing.assert_close(value, factored, rtol=1e-12, atol=0)
+        for name, grad in gradient.items():
+            assert (grad - factored_gradient[name]).norm() <= 1e-10 * grad.norm(), name
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_gradient_reaches_the_checkpoint(stacked, form):
+    _, hnet, params = stacked
     params = {name: value.requires_grad_() for name, value in params.items()}
-    for store_targets in (True, False):
-        checkpoint = take_checkpoint(hnet, params, TASK_ID, store_targets=store_targets)
-        assert not any(value.requires_grad for value in checkpoint.params.values())
-        assert not checkpoint.targets(torch.arange(TASK_ID)).requires_grad
+    checkpoint = take_checkpoint(hnet, params, TASK_ID, **FORMS[form])
+    assert not any(value.requires_grad for value in checkpoint.kept.values())
+    drift_and_gradient(hnet, checkpoint, moved(params))
+    assert all(value.grad is None for value in params.values())
 
 
-def test_drift_is_zero_at_the_checkpoint_and_grows_from_it(hypernet):
-    _, hnet, params = hypernet
-    checkpoint = take_checkpoint(hnet, params, TASK_ID)
-    earlier = torch.arange(TASK_ID)
-    targets = checkpoint.targets(earlier)
-    values = [drift(hnet.weights(moved(params, s), earlier), targets) for s in (0, 0.01, 0.1)]
-    assert values[0] == 0 < values[1] < values[2]
+@pytest.mark.parametrize("form", FORMS)
+def test_drift_is_zero_at_the_checkpoint_and_grows_from_it(stacked, form):
+    _, hnet, params = stacked
+    checkpoint = take_checkpoint(hnet, params, TASK_ID, **FORMS[form])
+    values = []
+    for scale in (0, 0.01, 0.1):
+        value, gradient = drift_and_gradient(hnet, checkpoint, moved(params, scale))
+        values.append(value.item())
+        largest = max(grad.abs().max() for grad in gradient.values())
+        assert (largest > 1e-9) == (scale > 0)  # in float64, other rounding of the same products
+    assert values[0] < 1e-24
+    assert values[0] < values[1] < values[2]
 
 
-def test_checkpoint_stays_when_the_parameters_change(hypernet):
-    _, hnet, params = hypernet
-    earlier = torch.arange(TASK_ID)
-    for store_targets in (True, False):
-        checkpoint = take_checkpoint(hnet, params, TASK_ID, store_targets=store_targets)
-        before = checkpoint.targets(earlier)
-        backup = {name: value.clone() for name, value in params.items()}
-        for value in params.values():
-            value += 1
-        assert torch.equal(checkpoint.targets(earlier), before)
-        params = backup
+@pytest.mark.parametrize("form", FORMS)
+def test_checkpoint_stays_when_the_parameters_change(stacked, form):
+    _, hnet, params = stacked
+    checkpoint = take_checkpoint(hnet, params, TASK_ID, **FORMS[form])
+    now = moved(params)
+    before, _ = drift_and_gradient(hnet, checkpoint, now)
+    for value in params.values():
+        value += 1
+    assert torch.equal(drift_and_gradient(hnet, checkpoint, now)[0], before)
 
 
-def test_checkpoint_is_in_evaluation_mode():
+@pytest.mark.parametrize("form", FORMS)
+def test_checkpoint_is_in_evaluation_mode(form):
+    """With dropout in training, the drift at the checkpoint is that of the dropout alone."""
     _, hnet, params = make_hypernet(hnet_type="chunked_hmlp", dropout_rate=0.5)
+    stacked = stack_members([params])
+    checkpoint = take_checkpoint(hnet, stacked, TASK_ID, **FORMS[form])
+    assert drift_and_gradient(hnet, checkpoint, stacked, training=False)[0] < 1e-24
+    torch.manual_seed(0)
+    value, _ = drift_and_gradient(hnet, checkpoint, stacked)
     earlier = torch.arange(TASK_ID)
-    evaluated = hnet.weights(params, earlier, training=False)
-    for store_targets in (True, False):
-        checkpoint = take_checkpoint(hnet, params, TASK_ID, store_targets=store_targets)
-        assert torch.equal(checkpoint.targets(earlier), evaluated)
+    torch.manual_seed(0)
+    weights = hnet.weights(params, earlier, training=True)
+    expected = (weights - hnet.weights(params, earlier)).square().sum() / TASK_ID
+    torch.testing.assert_close(value[0], expected)
+    assert value > 0
 
 
-def test_first_task_has_no_checkpoint(hypernet):
-    _, hnet, params = hypernet
+def test_first_task_has_no_checkpoint(stacked):
+    _, hnet, params = stacked
     assert take_checkpoint(hnet, params, 0) is None
 
 
+def test_form_is_chosen_by_the_number_of_multiplications():
+    """Few rows and a wide layer: dense; many rows: factored."""
+    shapes = [[100, 784], [100], [100, 100], [100], [2, 100], [2]]
+    hnets = {}
+    for kind in ("chunked_hmlp", "hmlp"):
+        module = build_hypernet(kind, shapes, 3)
+        hnet, params = from_module(module, activation="relu", dropout_rate=-1)
+        hnets[kind] = hnet, stack_members([params])
+    d, chunk = 100, 750
+    # worked by hand: 118 full chunks, one cut to 302 weights
+    assert count_multiplications(*hnets["chunked_hmlp"], 9) == (
+        3 * 9 * 119 * chunk * d,
+        4 * 9 * 118 * d * d + 5 * chunk * d * d + 4 * 9 * 302 * d,
+    )
+    assert count_multiplications(*hnets["chunked_hmlp"], 9, 2) == count_multiplications(
+        *hnets["chunked_hmlp"], 2
+    )
+    assert count_multiplications(*hnets["hmlp"], 4)[0] == 3 * 4 * 88_802 * d
+    chosen = [choose_factored(*hnets["chunked_hmlp"], tasks) for tasks in (1, 2, 9, 99)]
+    assert chosen == [False, True, True, True]
+    assert not choose_factored(*hnets["chunked_hmlp"], 99, 1)
+    assert not choose_factored(*hnets["hmlp"], 9)
+    assert take_checkpoint(*hnets["chunked_hmlp"], 2).factored
+    assert not take_checkpoint(*hnets["hmlp"], 1).factored
+
+
+def test_factored_checkpoint_keeps_features_not_weights():
+    module = build_hypernet("chunked_hmlp", [[88_802]], 100)
+    hnet, params = from_module(module, activation="relu", dropout_rate=-1)
+    params = stack_members([params])
+    factored = take_checkpoint(hnet, params, 99)
+    dense = take_checkpoint(hnet, params, 99, factored=False)
+    assert dense.num_bytes == 99 * 88_802 * 4
+    assert factored.num_bytes == (99 * 119 * 100 + 101 * 101 + 750 * 101) * 4
+
+
+@pytest.mark.parametrize("kind", ["chunked_hmlp", "hmlp"])
+@pytest.mark.parametrize("steps", [1, 100])
+def test_float32_gradient_stays_close_to_float64(kind, steps):
+    """After so many steps of Adam towards another task; benchmarks/precision.py goes further."""
+    torch.manual_seed(0)
+    options = {"chunk_size": 60} if kind == "chunked_hmlp" else {}
+    module = build_hypernet(kind, [[40, 30], [40], [17]], 4, hmlp_arch=(20, 20), **options)
+    hnet, params = from_module(module, activation="relu", dropout_rate=-1)
+    params = stack_members([params])
+    checkpoint = take_checkpoint(hnet, params, TASK_ID, factored=True)
+    _, now = hnet.to_train(params, 4)
+    target = torch.randn(hnet.num_weights)
+    optimizer = torch.optim.Adam(now.values(), lr=1e-3)
+    for _ in range(steps):
+        leaves = {name: value[0].detach().requires_grad_() for name, value in now.items()}
+        weights = hnet.weights(leaves, torch.tensor([TASK_ID]))
+        loss = (weights - target).square().mean()
+        _, gradient = drift_and_gradient(hnet, checkpoint, now)
+        grads = torch.autograd.grad(loss, list(leaves.values()))
+        for (name, value), grad in zip(now.items(), grads, strict=True):
+            value.grad = grad[None] + 0.01 * gradient[name]
+        optimizer.step()
+
+    def measure(dtype, factored):
+        star = {name: value.to(dtype) for name, value in params.items()}
+        kept = take_checkpoint(hnet, star, TASK_ID, factored=factored)
+        at = {name: value.to(dtype) for name, value in now.items()}
+        value, gradient = drift_and_gradient(hnet, kept, at)
+        return value.item(), torch.cat([g.flatten().double() for g in gradient.values()])
+
+    single, single_gradient = measure(torch.float32, True)
+    double, double_gradient = measure(torch.float64, False)
+    assert single == pytest.approx(double, rel=1e-4)
+    assert (single_gradient - double_gradient).norm() <= 1e-4 * double_gradient.norm()
+
+
 def test_mean_over_the_tasks_taken():
-    weights, targets = torch.zeros(2, 3), torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]])
-    assert drift(weights, targets) == (1 + 4 + 9) / 2
-    assert drift(weights[:1], targets[:1]) == 5
+    """Two tasks, of which the second alone has moved, by 3 in one weight."""
+    _, hnet, params = make_hypernet(hnet_type="hmlp", num_tasks=2)
+    params = stack_members([params])
+    checkpoint = take_checkpoint(hnet, params, 2, factored=False)
+    weights = each_member(hnet.weights)(params, torch.tensor([[0, 1]]))
+    weights[0, 1, 5] += 3
+    ids = torch.tensor([[0, 1]])
+    value, pulled, _ = checkpoint.drift_and_gradient(
+        params, checkpoint.kept, ids, weights, beta=0.5
+    )  # fmt: skip
+    assert value.item() == pytest.approx(9 / 2)
+    assert pulled[0, 1, 5].item() == pytest.approx(0.5 * 2 * 3 / 2)
+    assert pulled.count_nonzero() == 1
 
 
 def test_subsets():
@@ -114,5 +267,5 @@ def test_subsets():
     assert (subsets[:, 0] != subsets[:, 1]).all()
     assert (torch.bincount(subsets.flatten(), minlength=5) > 100).all()  # 160 expected
     for size in (-1, 0, 5, 9):
-        assert draw_subsets(5, 3, size, generator).tolist() == [[0, 1, 2, 3, 4]] * 3
-    assert draw_subsets(0, 3, 1, generator).shape == (3, 0)
+        assert draw_subsets(5, 3, size, generator).tolist() == [[0, 1, 2, 3, 4]]
+    assert draw_subsets(0, 3, 1, generator).shape == (1, 0)

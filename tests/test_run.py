@@ -140,9 +140,10 @@ def test_saved_weights_rebuild_the_hypernetwork(finished, tmp_path):
     saved = torch.load(path / "weights.pt", weights_only=True)
     args = run.parse_args(SHORT)
     tasks = run.build_tasks(args, torch.device("cpu"))
-    mnet, module = run.build_networks(args, tasks[0], torch.device("cpu"))
+    mnet = run.build_main_net(args, tasks[0], torch.device("cpu"))
+    module = run.build_hypernet(args, mnet, seed=0)
     assert saved["options"]["hmlp_arch"] == [100, 100]
-    module.load_state_dict(saved["hnet"])
+    module.load_state_dict(saved["hnet"][42])
     for task_id, task in enumerate(tasks):
         logits = mnet.forward(
             task.inputs(task.test.images), weights=module.forward(cond_id=task_id)
@@ -315,6 +316,48 @@ def test_interruption(number, code, tmp_path):
     assert errors == "run.py: interrupted\n"
     results = read_json(path / "results.json")
     assert (results["status"], results["error"]) == ("interrupted", None)
+
+
+def test_many_seeds_in_one_process(finished, tmp_path):
+    """Each is as if it had run alone; results, screen and weights name them all."""
+    results = main(tmp_path, "--num_seeds=3")
+    seeds = results["seeds"]
+    assert [seed["seed"] for seed in seeds] == [42, 43, 44]
+    alone = main(tmp_path, "--random_seed=44", name="alone")
+    for member, single in ((0, finished[1]), (2, alone)):
+        for row, expected in zip(
+            seeds[member]["accuracy"], single["seeds"][0]["accuracy"], strict=True
+        ):
+            assert row == pytest.approx(expected, abs=0.5)
+    final = [seed["final_accuracy"] for seed in seeds]
+    assert results["summary"]["final_accuracy"] == metrics.summarize(final)
+    assert results["summary"]["final_accuracy"]["n"] == 3
+    saved = torch.load(tmp_path / "run" / "weights.pt", weights_only=True)
+    assert sorted(saved["hnet"]) == [42, 43, 44]
+    log = (tmp_path / "run" / "logfile.txt").read_text()
+    assert "3 seeds in 1 group(s)" in log
+    assert " ± " in log
+    rows = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert {row["seed"] for row in rows} == {42, 43, 44}
+
+    first = [row for row in rows if row["seed"] == 44 and row["task"] == 0]
+    expected = (tmp_path / "alone" / "metrics.jsonl").read_text().splitlines()
+    for row, line in zip(first, expected, strict=False):
+        assert row["task_loss"] == pytest.approx(json.loads(line)["task_loss"], rel=1e-4)
+
+
+def test_seeds_that_do_not_fit_run_in_groups(tmp_path, monkeypatch):
+    together = main(tmp_path, "--num_seeds=3", "--n_iter=10", name="together")
+    from hypercl import memory
+
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 1)
+    results = main(tmp_path, "--num_seeds=3", "--n_iter=10", name="groups")
+    assert "3 seeds in 3 group(s)" in (tmp_path / "groups" / "logfile.txt").read_text()
+    assert len(results["seconds"]["train"]) == 3
+    for ours, theirs in zip(results["seeds"], together["seeds"], strict=True):
+        assert ours["seed"] == theirs["seed"]
+        assert ours["accuracy"][-1] == pytest.approx(theirs["accuracy"][-1], abs=0.5)
+    assert results["summary"]["final_accuracy"]["n"] == 3
 
 
 def test_no_output_is_made_of_numpy_numbers(finished):

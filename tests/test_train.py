@@ -4,16 +4,15 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import make_hypernet
 from hypnettorch.utils.hnet_regularizer import calc_fix_target_reg, get_current_targets
 
 import train
-from hypercl.errors import RunFailed
 from hypercl.hypernet import from_module, into_module
-from hypercl.networks import ACTIVATIONS, build_hypernet, build_main_net
+from hypercl.members import select_members, stack_members
+from hypercl.networks import build_hypernet, build_main_net
 from hypercl.regularizer import take_checkpoint
 from hypercl.tasks import Split, Task
-from train import Training, evaluate, train_step, train_task
+from train import Training, evaluate, find_failures, make_step, train_task
 
 HOW = Training(
     num_steps=20,
@@ -25,7 +24,7 @@ HOW = Training(
     adam_beta1=0.9,
     val_iter=10,
     val_batch_size=16,
-    seed=1,
+    seeds=[1],
 )
 
 
@@ -55,16 +54,23 @@ def make_networks(task, net="mlp", hnet_type="chunked_hmlp", num_tasks=3, **opti
     module = build_hypernet(
         hnet_type, mnet.param_shapes, num_tasks, hmlp_arch=(20, 20), **options
     )  # fmt: skip
-    hnet, params = from_module(module, activation=ACTIVATIONS["relu"], dropout_rate=-1)
-    return mnet, module, hnet, params
+    hnet, params = from_module(module, activation="relu", dropout_rate=-1)
+    return mnet, module, hnet, stack_members([params])
 
 
-def run_task(task, task_id=0, how=HOW, **options):
+def run_task(task, task_id=0, how=HOW, factored=None, **options):
+    """Train members that start alike, and return all that was reported."""
     mnet, _, hnet, params = make_networks(task, **options)
-    checkpoint = take_checkpoint(hnet, params, task_id)
-    leaves = hnet.leaves(params, task_id + 1)
-    reports = list(train_task(hnet, mnet, leaves, task, task_id, checkpoint, how))
-    return reports, hnet, mnet, leaves
+    params = {name: value.repeat_interleave(len(how.seeds), 0) for name, value in params.items()}
+    checkpoint = take_checkpoint(
+        hnet, params, task_id, subset_size=how.reg_batch_size, factored=factored
+    )
+    reports = list(train_task(hnet, mnet, params, task, task_id, checkpoint, how))
+    return reports, hnet, mnet, reports[-1].trained
+
+
+def losses_of(report, seed=1):
+    return report.members[seed]
 
 
 CIFAR_SHAPE = (32, 32, 3)
@@ -80,77 +86,73 @@ def test_every_pair_of_networks_learns(net, hnet_type):
     mnet, _, hnet, params = make_networks(
         task, net, "chunked_hmlp" if hnet_type == "conditional" else hnet_type, **options
     )
+    how = replace(HOW, num_steps=12, batch_size=32)
     checkpoint = take_checkpoint(hnet, params, 1)
-    leaves = hnet.leaves(params, 2)
-    optimizer = torch.optim.Adam(leaves.values(), lr=3e-3)
-    inputs, labels = task.inputs(task.train.images[:16]), task.train.labels[:16]
-    ids = {"task_id": torch.tensor([1]), "earlier": torch.tensor([0])}
-    losses = [
-        train_step(
-            hnet, mnet, leaves, optimizer, inputs, labels, beta=0.01, checkpoint=checkpoint, **ids
-        ).loss.item()
-        for _ in range(12)
-    ]
-    assert all(math.isfinite(loss) for loss in losses)
-    assert min(losses[-3:]) < losses[0]
+    flat, trained = hnet.to_train(params, 2)
+    history = torch.zeros(12, 4, 1)
+    step = make_step(hnet, mnet, flat, trained, task, 1, checkpoint, how, history)
+    for _ in range(12):
+        step()
+    losses = history[:, 2, 0]
+    assert losses.isfinite().all()
+    assert losses[-3:].min() < losses[0]
 
 
+@pytest.mark.parametrize("factored", [True, False], ids=["factored", "dense"])
 @pytest.mark.parametrize("options", [{}, {"cond_chunk_embs": True}], ids=["shared", "conditional"])
-def test_steps_equal_the_plain_loop_on_hypnettorchs_own_api(options):
-    """Fifteen steps in float64: the parameters after them, and the losses on the way."""
+def test_steps_equal_the_plain_loop_on_hypnettorchs_own_api(options, factored):
+    """Fifteen steps in float64: the losses on the way and the parameters after them."""
     task = make_task((5, 5, 1))
-    task_id, beta = 2, 0.05
+    task_id = 2
+    how = replace(HOW, num_steps=15, beta=0.05, lr=1e-2)
     mnet, module, hnet, params = make_networks(task, chunk_size=30, **options)
     module.double()
     params = {name: value.double() for name, value in params.items()}
     inputs = task.inputs(task.train.images).double()
-    batches = torch.randint(64, (15, 8), generator=torch.Generator().manual_seed(4))
+    batches = train.draw_steps(task, task_id, None, how).batches[:, 0]
 
     targets = get_current_targets(task_id, module)
-    optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(module.parameters(), lr=how.lr)
     expected = []
     for batch in batches:
         optimizer.zero_grad()
         logits = mnet.forward(inputs[batch], weights=module.forward(cond_id=task_id))
         loss = F.cross_entropy(logits, task.train.labels[batch])
-        loss = loss + beta * calc_fix_target_reg(module, task_id, targets=targets)
+        loss = loss + how.beta * calc_fix_target_reg(module, task_id, targets=targets)
         loss.backward()
         optimizer.step()
         expected.append(loss.item())
 
-    checkpoint = take_checkpoint(hnet, params, task_id)
-    leaves = hnet.leaves(params, task_id + 1)
-    optimizer = torch.optim.Adam(leaves.values(), lr=1e-2)
-    losses = [
-        train_step(
-            hnet,
-            mnet,
-            leaves,
-            optimizer,
-            inputs[batch],
-            task.train.labels[batch],
-            torch.tensor([task_id]),
-            checkpoint=checkpoint,
-            earlier=torch.arange(task_id),
-            beta=beta,
-        ).loss.item()
-        for batch in batches
-    ]
-    torch.testing.assert_close(losses, expected, rtol=1e-9, atol=0)
+    class InDouble(Task):
+        def inputs(self, images):
+            return super().inputs(images).double()
+
+    doubled = InDouble(task.name, 2, task.train, task.validation, task.test)
+    checkpoint = take_checkpoint(hnet, params, task_id, factored=factored)
+    flat, trained = hnet.to_train(params, task_id + 1)
+    history = torch.zeros(15, 4, 1, dtype=torch.float64)
+    step = make_step(hnet, mnet, flat, trained, doubled, task_id, checkpoint, how, history)
+    for _ in range(15):
+        step()
+    # Inputs are computed in float32 in both, and then converted.
+    torch.testing.assert_close(history[:, 2, 0].tolist(), expected, rtol=1e-6, atol=0)
     theirs = [parameter.detach().clone() for parameter in module.internal_params]
-    into_module(hnet.merged(params, leaves), module)
+    into_module(select_members(hnet.merged(params, trained), 0), module)
     for ours, plain in zip(module.internal_params, theirs, strict=True):
-        torch.testing.assert_close(ours.detach(), plain, rtol=1e-7, atol=1e-10)
+        torch.testing.assert_close(ours.detach(), plain, rtol=1e-5, atol=1e-8)
 
 
 def test_a_task_is_learned_and_reported():
     task = make_task()
-    reports, hnet, mnet, leaves = run_task(task, how=replace(HOW, num_steps=100, lr=3e-3))
+    how = replace(HOW, num_steps=100, lr=3e-3)
+    reports, hnet, mnet, trained = run_task(task, how=how)
     assert [report.step for report in reports] == [1, *range(10, 101, 10)]
-    assert [report.validation_accuracy is None for report in reports] == [True, *[False] * 10]
-    assert reports[-1].loss == reports[-1].task_loss < reports[0].task_loss
-    assert reports[-1].validation_accuracy == 1.0
-    assert evaluate(hnet, mnet, leaves, task, 0, task.test, 7) == 1.0
+    first, *others = [losses_of(report) for report in reports]
+    assert first.validation_accuracy is None
+    assert None not in [losses.validation_accuracy for losses in others]
+    assert others[-1].loss == others[-1].task_loss < first.task_loss
+    assert others[-1].validation_accuracy == 1.0
+    assert evaluate(hnet, mnet, trained, task, 0, task.test, 7) == [1.0]
 
 
 def test_reports_come_every_log_iter_steps_without_validation(monkeypatch):
@@ -159,85 +161,132 @@ def test_reports_come_every_log_iter_steps_without_validation(monkeypatch):
     task = Task("", 2, task.train, Split(task.test.images[:0], task.test.labels[:0]), task.test)
     reports, *_ = run_task(task)
     assert [report.step for report in reports] == [1, 8, 16, 20]
-    assert all(report.validation_accuracy is None for report in reports)
+    assert all(losses_of(report).validation_accuracy is None for report in reports)
 
 
 def test_same_seed_same_losses_other_seed_others():
     task = make_task(CIFAR_SHAPE, augmented=True)
     how = replace(HOW, reg_batch_size=1)
-    other = replace(how, seed=2)
-    first, again, different = (run_task(task, task_id=2, how=h)[0] for h in (how, how, other))
+    first, again = ([losses_of(r) for r in run_task(task, 2, how)[0]] for _ in range(2))
+    other = [losses_of(r, 2) for r in run_task(task, 2, replace(how, seeds=[2]))[0]]
     assert first == again
-    assert first != different
+    assert first != other
+
+
+@pytest.mark.parametrize("factored", [True, False], ids=["factored", "dense"])
+@pytest.mark.parametrize("subset", [-1, 1], ids=["all earlier", "one earlier"])
+@pytest.mark.parametrize("net", ["mlp", "resnet"])
+def test_members_learn_what_their_seeds_learn_alone(net, subset, factored):
+    """The same data, augmentation and subset exactly; losses to 1e-5; the same test results."""
+    task = make_task(CIFAR_SHAPE, augmented=True)
+    how = replace(HOW, num_steps=50, lr=1e-4, reg_batch_size=subset, val_iter=1, seeds=[5, 6, 7])
+    options = {"net": net, "factored": factored}
+    together, hnet, mnet, trained = run_task(task, 2, how, **options)
+    accuracy = evaluate(hnet, mnet, trained, task, 2, task.test, 100)
+    for member, seed in enumerate(how.seeds):
+        single = replace(how, seeds=[seed])
+        plan, plan_alone = (train.draw_steps(task, 2, None, h) for h in (how, single))
+        assert torch.equal(plan.batches[:, member], plan_alone.batches[:, 0])
+        assert torch.equal(plan.crops.offsets[:, member], plan_alone.crops.offsets[:, 0])
+        assert torch.equal(plan.crops.flips[:, member], plan_alone.crops.flips[:, 0])
+        alone, _, _, trained_alone = run_task(task, 2, single, **options)
+        for report, report_alone in zip(together, alone, strict=True):
+            assert losses_of(report, seed)[:3] == pytest.approx(
+                losses_of(report_alone, seed)[:3], rel=1e-5, abs=1e-6
+            )
+        assert accuracy[member] == pytest.approx(
+            evaluate(hnet, mnet, trained_alone, task, 2, task.test, 100)[0], abs=0.04
+        )
 
 
 def test_steps_draw_each_kind_of_randomness_from_a_stream_of_its_own():
     plain, augmented = make_task(CIFAR_SHAPE), make_task(CIFAR_SHAPE, augmented=True)
-    _, hnet, params = make_hypernet(hnet_type="hmlp")
+    _, _, hnet, params = make_networks(plain, num_tasks=5)
     checkpoint = take_checkpoint(hnet, params, 3)
     subset = replace(HOW, reg_batch_size=2)
     first = train.draw_steps(plain, 3, checkpoint, HOW)
     second = train.draw_steps(augmented, 3, checkpoint, subset)
     assert torch.equal(first.batches, second.batches)
     assert first.crops is None
-    assert second.crops.offsets.shape == (20, 8, 2)
-    assert first.earlier.tolist() == [[0, 1, 2]] * 20
-    assert second.earlier.shape == (20, 2)
+    assert second.crops.offsets.shape == (20, 1, 8, 2)
+    assert first.earlier.tolist() == [[[0, 1, 2]]]
+    assert second.earlier.shape == (20, 1, 2)
     assert not torch.equal(train.draw_steps(plain, 4, checkpoint, HOW).batches, first.batches)
-    assert train.draw_steps(plain, 0, None, HOW).earlier.shape == (20, 0)
+    assert train.draw_steps(plain, 0, None, HOW).earlier.shape == (1, 1, 0)
 
 
-def test_a_subset_of_the_earlier_tasks_moves_their_embeddings_alone():
+@pytest.mark.parametrize("factored", [True, False], ids=["factored", "dense"])
+def test_a_subset_of_the_earlier_tasks_moves_their_embeddings_alone(factored):
     task = make_task()
     mnet, _, hnet, params = make_networks(task, num_tasks=4)
-    checkpoint = take_checkpoint(hnet, params, 3)
-    leaves = hnet.leaves(params, 4)
-    with torch.no_grad():
-        for name, leaf in leaves.items():
-            if name.startswith("weight"):
-                leaf += 0.01
-    before = leaves["task_embs"].detach().clone()
-    optimizer = torch.optim.Adam(leaves.values(), lr=1e-3)
-    train_step(
-        hnet,
-        mnet,
-        leaves,
-        optimizer,
-        task.inputs(task.train.images[:8]),
-        task.train.labels[:8],
-        torch.tensor([3]),
-        checkpoint=checkpoint,
-        earlier=torch.tensor([1]),
-        beta=1.0,
-    )
-    moved = (leaves["task_embs"] != before).any(dim=1)
-    assert moved.tolist() == [False, True, False, True]
+    how = replace(HOW, num_steps=2, beta=1.0, reg_batch_size=1)
+    checkpoint = take_checkpoint(hnet, params, 3, subset_size=1, factored=factored)
+    drawn = train.draw_steps(task, 3, checkpoint, how).earlier[1].item()
+    flat, trained = hnet.to_train(params, 4)
+    step = make_step(hnet, mnet, flat, trained, task, 3, checkpoint, how, torch.zeros(2, 4, 1))
+    step()  # at the checkpoint itself, the drift pulls nowhere
+    moved = (trained["task_embs"] != params["task_embs"]).any(dim=-1)[0]
+    assert moved.nonzero().flatten().tolist() == [3]
+    step()
+    moved = (trained["task_embs"] != params["task_embs"]).any(dim=-1)[0]
+    assert moved.nonzero().flatten().tolist() == [drawn, 3]
 
 
-def test_divergence_names_task_and_step():
-    how = replace(HOW, lr=1e30)
-    with pytest.raises(RunFailed, match=r"not finite in task 3 at step \d+ .*--lr"):
-        run_task(make_task(), task_id=2, how=how)
+def test_divergence_ends_the_task_and_names_task_and_step():
+    reports, *_ = run_task(make_task(), task_id=2, how=replace(HOW, lr=1e30, num_steps=200))
+    assert reports[-1].step <= 10
+    assert reports[-1].members == {}
+    assert "not finite in task 3 at step" in reports[-1].failed[1]
+    assert "--lr" in reports[-1].failed[1]
+
+
+def test_one_member_may_fail_while_the_others_go_on():
+    task = make_task()
+    how = replace(HOW, seeds=[1, 2, 3])
+    mnet, _, hnet, params = make_networks(task)
+    params = {name: value.repeat_interleave(3, 0) for name, value in params.items()}
+    params["weight2"][1] = float("nan")
+    checkpoint = take_checkpoint(hnet, params, 1)
+    reports = list(train_task(hnet, mnet, params, task, 1, checkpoint, how))
+    assert [sorted(report.members) for report in reports] == [[1, 3]] * 3
+    assert reports[-1].step == 20
+    assert list(reports[-1].failed) == [2]
+    assert "task 2 at step 1 " in reports[-1].failed[2]
+    assert losses_of(reports[-1], 3).validation_accuracy > 0.4
 
 
 def test_the_first_step_that_is_not_finite_is_named():
-    fine = [0.5, 0.1, 0.6, 1.0]
-    train._require_finite([fine, fine], 0, 5)
-    for bad in ([math.nan, 0.1, 0.6, 1.0], [0.5, math.inf, 0.6, 1.0]):
-        with pytest.raises(RunFailed, match="task 1 at step 6 "):
-            train._require_finite([fine, bad, bad], 0, 5)
+    fine = [[0.5, 0.5], [0.1, 0.1], [0.6, 0.6], [1.0, 1.0]]
+    assert find_failures([fine, fine], [8, 9], 0, 5) == {}
+    for field, value in ((0, math.nan), (1, math.inf)):
+        bad = [list(row) for row in fine]
+        bad[field][1] = value
+        failures = find_failures([fine, bad, bad], [8, 9], 0, 5)
+        assert list(failures) == [9]
+        assert "task 1 at step 6 " in failures[9]
+
+
+def test_bfloat16_for_the_main_network_learns_too_and_leaves_the_rest_in_float32():
+    task = make_task()
+    how = replace(HOW, num_steps=60, lr=3e-3, amp=True)
+    reports, _, _, trained = run_task(task, task_id=2, how=how)
+    exact, *_ = run_task(task, task_id=2, how=replace(how, amp=False))
+    assert all(value.dtype == torch.float32 for value in trained.values())
+    assert losses_of(reports[0]).task_loss == pytest.approx(losses_of(exact[0]).task_loss, rel=0.02)
+    assert losses_of(reports[0]).task_loss != losses_of(exact[0]).task_loss
+    assert losses_of(reports[-1]).task_loss < losses_of(reports[0]).task_loss
 
 
 @pytest.mark.parametrize("was_training", [True, False])
 def test_evaluation_leaves_no_trace(was_training):
     task = make_task()
     mnet, _, hnet, params = make_networks(task)
-    leaves = hnet.leaves(params, 1)
+    params = {name: value.requires_grad_() for name, value in params.items()}
     mnet.train(was_training)
     state = torch.get_rng_state()
-    accuracy = evaluate(hnet, mnet, leaves, task, 0, task.test, 7)
+    (accuracy,) = evaluate(hnet, mnet, params, task, 0, task.test, 7)
     assert mnet.training is was_training
-    assert all(leaf.grad is None for leaf in leaves.values())
+    assert all(value.grad is None for value in params.values())
     assert torch.equal(torch.get_rng_state(), state)
     assert isinstance(accuracy, float)
 
@@ -245,8 +294,9 @@ def test_evaluation_leaves_no_trace(was_training):
 def test_evaluation_counts_every_sample_whatever_the_batches():
     task = make_task()
     mnet, _, hnet, params = make_networks(task)
-    weights = hnet.split(hnet.weights(params, torch.tensor([1]))[0])
+    one = select_members(params, 0)
+    weights = hnet.split(hnet.weights(one, torch.tensor([1]))[0])
     logits = mnet.forward(task.inputs(task.test.images), weights=weights)
     expected = (logits.argmax(1) == task.test.labels).double().mean().item()
     for batch_size in (1, 7, 29, 30, 1000):
-        assert evaluate(hnet, mnet, params, task, 1, task.test, batch_size) == expected
+        assert evaluate(hnet, mnet, params, task, 1, task.test, batch_size) == [expected]

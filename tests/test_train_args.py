@@ -55,6 +55,9 @@ DEFAULTS = {
     "loglevel_info": False,
     "deterministic_run": False,
     "random_seed": 42,
+    "num_seeds": 1,
+    "tf32": False,
+    "amp": False,
 }
 
 
@@ -178,7 +181,7 @@ def test_help_groups_every_option_and_shows_its_default(capsys):
             assert option in text
     assert text.count("(default: ") == sum(d is not False for d in DEFAULTS.values())
     examples = text.split("examples:")[1]
-    assert examples.count("python run.py") == 6
+    assert examples.count("python run.py") == 7
 
 
 def test_help_imports_no_torch_and_is_quick():

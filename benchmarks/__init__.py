@@ -1,0 +1,1 @@
+"""Commands that measure, ``python -m benchmarks.<name>``, and what they found, in results/."""

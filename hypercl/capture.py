@@ -1,0 +1,59 @@
+"""Steps without Python: on CUDA, a step is captured as a graph once and replayed from then on."""
+
+import warnings
+from collections.abc import Callable
+
+import torch
+
+_WARM_UP = 3  # eager steps before the capture, in which libraries allocate what they need
+
+
+class StepRunner:
+    """Calls ``step`` each time it is called itself, on CUDA by replaying a graph of it.
+
+    Args:
+        step: Takes no arguments, returns nothing and changes tensors in place; what differs from
+            step to step it reads from tensors on the device.
+        device: Anything but CUDA runs ``step`` as it is.
+    """
+
+    def __init__(self, step: Callable[[], None], device: torch.device) -> None:
+        self._step = step
+        self._eager = device.type != "cuda"
+        self._steps_done = 0
+        self._graph = None
+        if not self._eager:
+            self._stream = torch.cuda.Stream()  # graphs cannot be captured on the default stream
+
+    def __call__(self) -> None:
+        if self._eager:
+            self._step()
+        elif self._graph is not None:
+            self._graph.replay()
+        elif self._steps_done < _WARM_UP:
+            self._warm_up()
+        else:
+            self._capture()
+        self._steps_done += 1
+
+    def _warm_up(self) -> None:
+        """A real step, on the stream on which the capture will be."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            self._step()
+        torch.cuda.current_stream().wait_stream(self._stream)
+
+    def _capture(self) -> None:
+        """Record the step, which does not run it, and replay it; stay eager where that fails."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream):
+                self._step()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            warnings.warn(f"steps run eagerly, no CUDA graph could be made: {reason}", stacklevel=3)
+            self._eager = True
+            self._step()
+            return
+        self._graph = graph
+        graph.replay()
