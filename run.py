@@ -51,10 +51,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     module = build_hypernet(args, mnet, args.random_seed)
     num_weights = {"main": mnet.num_params, "hypernet": module.num_params}
     seeds = range(args.random_seed, args.random_seed + args.num_seeds)
-    groups = split_into_groups(seeds, *member_and_free_bytes(args, mnet, module, tasks[0], device))
+    groups = [seeds]
+    if len(seeds) > 1:
+        memory = member_and_free_bytes(args, mnet, module, tasks[0], device)
+        groups = split_into_groups(seeds, *memory)
 
     # All input has been found good: from here on, there is a run directory.
-    run_dir = rundir.RunDir(out_dir)
+    run_dir = rundir.RunDir(out_dir, overwrite=args.overwrite)
     run_dir.write_json("config.json", describe_run(args, argv, device))
     screen = Screen(run_dir.write_log, show_debug=not args.loglevel_info)
     screen.say(
@@ -73,15 +76,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         config=vars(args),
         num_weights=num_weights,
         seeds=seeds,
+        tested_on="validation" if args.test_with_val_set else "test",
         started=started,
     ) as report:
         learned = {}
         for group in groups:
             report.start_group(group)
             learned |= learn_tasks(args, group, tasks, mnet, device, report)
+            save_weights(run_dir, args, module, learned)
         if not learned:
             raise RunFailed(report.results["seeds"][0]["failed"])
-        save_weights(run_dir, args, module, learned)
     return report.results
 
 
@@ -140,7 +144,7 @@ def learn_tasks(args, seeds, tasks, mnet, device, report) -> dict[int, dict]:
 def describe(checkpoint) -> str:
     """One remark on how the earlier tasks are regularized."""
     if checkpoint is None:
-        return "nothing to regularize"
+        return "no regularizer"
     form = "factored" if checkpoint.factored else "dense"
     return f"{form} regularizer, which keeps {checkpoint.num_bytes / 2**20:.1f} MiB"
 
@@ -247,6 +251,7 @@ def member_and_free_bytes(args, mnet, module, task, device) -> tuple[int, int]:
         subset_size=args.hnet_reg_batch_size,
         num_inputs=prod(task.in_shape),
         batch_size=max(args.batch_size, args.val_batch_size),
+        num_steps=training(args, [args.random_seed], len(task.train.labels)).num_steps,
     )
     return per_member, available_bytes(device)
 
@@ -296,6 +301,8 @@ def device_name(device) -> str:
 
 def git_commit() -> str | None:
     """The commit of this code, with "+" behind it where files differ; None outside a checkout."""
+    if not Path(__file__).with_name(".git").exists():  # a copy inside some other checkout
+        return None
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
@@ -316,6 +323,14 @@ def save_weights(run_dir, args, module, learned: dict[int, dict]) -> None:
         states[seed] = {name: value.clone() for name, value in module.state_dict().items()}
     options = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(args).items()}
     run_dir.write_weights({"hnet": states, "options": options})
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, torch's CPU allocator or CUDA found no memory."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error)
+    return "out of memory" in text or "can't allocate memory" in text
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
@@ -342,6 +357,15 @@ def command_line() -> int:
         return 2
     except RunFailed as error:
         print(f"run.py: failed: {error}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise  # a bug: the traceback is what helps
+        print(
+            "run.py: failed: out of memory: lower --batch_size, --val_batch_size or --num_seeds, "
+            "or take a smaller network",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt as interrupt:
         print("run.py: interrupted", file=sys.stderr)

@@ -22,7 +22,15 @@ from hypercl.members import alone, each_member
 from hypercl.precision import tf32
 from hypercl.regularizer import Checkpoint, draw_subsets
 from hypercl.seeding import derive_seed, generator
-from hypercl.tasks import Crops, Split, Task, augment, draw_batches, draw_crops
+from hypercl.tasks import (
+    Crops,
+    Split,
+    Task,
+    augment,
+    draw_batches,
+    draw_flips,
+    draw_offsets,
+)
 
 LOG_ITER = 50  # steps from one line in metrics.jsonl to the next
 
@@ -89,7 +97,7 @@ def classify(
     return F.cross_entropy(logits, labels), (logits.argmax(dim=1) == labels).float().mean()
 
 
-def train_step(
+def loss_and_gradient(
     hnet: Hypernet,
     mnet: MainNetInterface,
     leaves: Params,
@@ -180,11 +188,12 @@ def train_task(
     torch.manual_seed(derive_seed(how.seeds[0], "dropout", task_id))
     mnet.train()
     flat, trained = hnet.to_train(params, task_id + 1)
-    step = make_step(hnet, mnet, flat, trained, task, task_id, checkpoint, how, history)
-    run_step = StepRunner(step, device)
+    take_step = StepRunner(
+        make_step(hnet, mnet, flat, trained, task, task_id, checkpoint, how, history), device
+    )
     logged, failed = 0, {}
     for step in range(1, how.num_steps + 1):
-        run_step()
+        take_step()
         at_end = step == how.num_steps
         validate = (at_end or step % how.val_iter == 0) and len(task.validation.labels) > 0
         if not (validate or at_end or step == 1 or step % LOG_ITER == 0):
@@ -195,6 +204,14 @@ def train_task(
             for seed, message in find_failures(rows, how.seeds, task_id, logged + 1).items()
             if seed not in failed
         }
+        if at_end:  # the last update has no loss after it that would tell
+            for seed, finite in zip(how.seeds, flat.isfinite().all(1).tolist(), strict=True):
+                if not finite:
+                    failed.setdefault(
+                        seed,
+                        f"the parameters are not finite after task {task_id + 1} at step {step}: "
+                        "lower --lr or --beta",
+                    )
         logged = step
         accuracy = [None] * len(how.seeds)
         if validate:
@@ -244,13 +261,7 @@ def make_step(
     leaves = {name: own(value.detach()).requires_grad_() for name, value in trained.items()}
     kept = own(checkpoint.kept) if checkpoint is not None else leaves
     flat.grad = torch.zeros_like(flat)
-    optimizer = torch.optim.Adam(
-        [flat],
-        lr=how.lr,
-        betas=(how.adam_beta1, 0.999),
-        weight_decay=how.weight_decay,
-        fused=True,
-    )
+    optimizer = torch.optim.Adam([flat], **adam_options(how, device))
     counter = torch.zeros(1, dtype=torch.int64, device=device)
 
     def of_this_step(plans: Tensor) -> Tensor:
@@ -266,7 +277,7 @@ def make_step(
         # At the first step the parameters are those of the checkpoint, and the drift is a minimum:
         # its gradient is zero but for rounding, which Adam, looking at signs, would blow up.
         beta = how.beta * (counter > 0).squeeze(0) if hnet.dropout_rate <= 0 else how.beta
-        gradients, losses = train_step(
+        gradients, losses = loss_and_gradient(
             hnet, mnet, leaves, kept, own(inputs), own(labels.view(batch.shape)),
             own(of_this_step(task_ids)), checkpoint, beta, how,
         )  # fmt: skip
@@ -276,6 +287,17 @@ def make_step(
         counter.add_(1)
 
     return step
+
+
+def adam_options(how: Training, device: torch.device) -> dict:
+    """Adam's arguments; it can be captured as part of a CUDA graph only if told beforehand."""
+    return {
+        "lr": how.lr,
+        "betas": (how.adam_beta1, 0.999),
+        "weight_decay": how.weight_decay,
+        "fused": True,
+        "capturable": device.type == "cuda",
+    }
 
 
 def draw_steps(task: Task, task_id: int, checkpoint: Checkpoint | None, how: Training) -> StepPlan:
@@ -296,8 +318,8 @@ def draw_steps(task: Task, task_id: int, checkpoint: Checkpoint | None, how: Tra
     crops = None
     if task.augmented:
         crops = Crops(
-            stack(lambda g: draw_crops(steps, batch, g).offsets, "augmentation"),
-            stack(lambda g: draw_crops(steps, batch, g).flips, "augmentation"),
+            stack(lambda g: draw_offsets(steps, batch, g), "crops"),
+            stack(lambda g: draw_flips(steps, batch, g), "flips"),
         )
     return StepPlan(
         stack(lambda g: draw_batches(num_samples, steps, batch, g), "data order"),
@@ -318,13 +340,13 @@ def find_failures(
         rows: [steps, fields of StepLosses, members].
     """
     failures: dict[int, str] = {}
-    for step, (task_losses, drifts, *_) in enumerate(rows, start=first_step):
-        for seed, task_loss, drift in zip(seeds, task_losses, drifts, strict=True):
-            if not (math.isfinite(task_loss) and math.isfinite(drift)):
+    for step, (task_losses, drifts, losses, _) in enumerate(rows, start=first_step):
+        for seed, task_loss, drift, loss in zip(seeds, task_losses, drifts, losses, strict=True):
+            if not (math.isfinite(task_loss) and math.isfinite(drift) and math.isfinite(loss)):
                 failures.setdefault(
                     seed,
                     f"the loss is not finite in task {task_id + 1} at step {step} "
-                    f"(task loss {task_loss:g}, drift {drift:g}): lower --lr",
+                    f"(task loss {task_loss:g}, drift {drift:g}): lower --lr or --beta",
                 )
     return failures
 

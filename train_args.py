@@ -24,6 +24,10 @@ examples:
 """
 
 
+# The experiments, and what their images measure.
+IMAGE_SIZES = {"splitmnist": "28x28x1", "permmnist": "32x32x1", "splitcifar": "32x32x3"}
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read and check the command line.
 
@@ -58,11 +62,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("continual learning")
     add = group.add_argument
-    add("--cl_exp", default="splitmnist", choices=["splitmnist", "permmnist", "splitcifar"], help="sequence of tasks")
+    add("--cl_exp", default="splitmnist", choices=list(IMAGE_SIZES), help="sequence of tasks")
     add("--num_tasks", type=count, default=5, metavar="N", help="number of tasks")
     add("--num_classes_per_task", type=count, default=2, metavar="N", help="number of classes a task has")
     add("--beta", type=non_negative, default=0.01, metavar="X", help="strength of the regularizer")
-    add("--calc_hnet_reg_targets_online", action="store_true", help="recompute the regularizer's targets from the checkpoint at each step instead of storing them: less memory, more time")
+    add("--calc_hnet_reg_targets_online", action="store_true", help="where the regularizer compares weights with targets, recompute these at each step instead of storing them")
     add("--hnet_reg_batch_size", type=int, default=-1, metavar="N", help="regularize at most N random earlier tasks per step; 0 or less: all")
 
     group = parser.add_argument_group("training")
@@ -116,14 +120,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--out_dir", metavar="DIR", help="run directory to make (default: ./out/run_<timestamp>)")
     add("--overwrite", action="store_true", help="if --out_dir is an earlier run's directory, replace that run")
-    add("--data_dir", default="./datasets", metavar="DIR", help="where mnist.npz, cifar10.npz and cifar100.npz lie or are put")
+    add("--data_dir", default="./datasets", metavar="DIR", help="where cifar10.npz and cifar100.npz lie or are put (and mnist.npz, without the package that carries it)")
     add("--no_cuda", action="store_true", help="run on the CPU even where there is a GPU")
     add("--loglevel_info", action="store_true", help="hide the debug lines on the screen; logfile.txt keeps them")
     add("--deterministic_run", action="store_true", help="use deterministic algorithms alone; slower on a GPU")
     add("--random_seed", type=natural, default=42, metavar="N", help="seed from which all randomness of the run is derived")
     add("--num_seeds", type=count, default=1, metavar="N", help="train the seeds random_seed … random_seed + N - 1 together, in one process")
     add("--tf32", action="store_true", help="on a GPU, TF32 for the main network's products and convolutions; never for the hypernetwork")
-    add("--amp", action="store_true", help="bfloat16 for the main network; never for the hypernetwork")
+    add("--amp", action="store_true", help="bfloat16 for the main network, on a CPU too; never for the hypernetwork")
 # fmt: on
 
 
@@ -149,13 +153,13 @@ def _problems(args: argparse.Namespace) -> list[str]:
             f"--cl_exp=permmnist has 10 classes in every task, not {classes}: "
             "give --num_classes_per_task=10",
         )
-    elif classes not in (1, 2, 5, 10):
+    elif args.cl_exp == "splitcifar" and classes not in (1, 2, 5, 10):
         refuse(
             True,
             f"--cl_exp=splitcifar splits into 1, 2, 5 or 10 classes per task, not {classes}: "
             "change --num_classes_per_task",
         )
-    else:
+    elif args.cl_exp == "splitcifar":
         refuse(
             tasks * classes > 110,
             f"--num_tasks={tasks} with --num_classes_per_task={classes} takes {tasks * classes} "
@@ -175,12 +179,12 @@ def _problems(args: argparse.Namespace) -> list[str]:
 
     # What the main networks cannot do.
     net = f"--net_type={args.net_type}"
-    sizes = {"splitmnist": "28x28x1", "permmnist": "32x32x1", "splitcifar": "32x32x3"}
+    size = IMAGE_SIZES[args.cl_exp]
     lenet_size = "32x32x3" if args.lenet_type == "cifar" else "28x28x1"
     refuse(
-        args.net_type == "lenet" and lenet_size != sizes[args.cl_exp],
+        args.net_type == "lenet" and lenet_size != size,
         f"--lenet_type={args.lenet_type} takes {lenet_size} images and --cl_exp={args.cl_exp} has "
-        f"{sizes[args.cl_exp]} ones: choose another --lenet_type or --net_type",
+        f"{size} ones: choose another --lenet_type or --net_type",
     )
     c = args.resnet_channel_sizes
     refuse(  # hypnettorch's shortcuts subsample only where the number of feature maps changes
@@ -320,7 +324,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         if message.startswith("unrecognized arguments: "):
-            given = message.split(": ", 1)[1].split()[0].split("=")[0]
+            given = message.split(": ", 1)[1].split("=")[0].partition(" ")[0]
             close = difflib.get_close_matches(given, self._option_string_actions, n=1)
             message += f" (did you mean {close[0]}?)" if close else " (--help lists the options)"
         self.exit(2, f"{self.prog}: error: {message}\n")

@@ -102,7 +102,7 @@ def load_images(name: str, data_dir: str | Path) -> Images:
 
     path = Path(data_dir, f"{name}.npz")
     mend = "delete it to have it made anew from torchvision's download, or copy a good one there"
-    if path.exists():
+    if os.path.exists(path):  # Path.exists() would raise where it may not look
         return _checked(name, _read(_read_npz, path, mend), path, mend)
     images = _download(name, path)
     _checked(name, images, Path(data_dir), "delete torchvision's files there, and run again")
@@ -124,7 +124,8 @@ def _read(reader, path: Path, mend: str) -> Images:
     try:
         return reader(path)
     except KeyError as error:
-        raise InputError(f"{path} lacks the array {error}: {mend}") from error
+        fields = ", ".join(Images._fields)
+        raise InputError(f"{path} lacks one of the arrays {fields}: {mend}") from error
     except _UNREADABLE as error:
         raise InputError(f"{path} is damaged or no such file ({error}): {mend}") from error
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from hypnettorch.hnets import ChunkedHMLP, HyperNetInterface
 from torch import Tensor
 
-Params = dict[str, Tensor]
+from hypercl.members import Params
 
 _IN_PLACE = {
     "linear": lambda x: x,

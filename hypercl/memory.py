@@ -35,6 +35,7 @@ def estimate_member(
     subset_size: int,
     num_inputs: int,
     batch_size: int,
+    num_steps: int,
 ) -> int:
     """Roughly the bytes that one more member takes in the last task, the most demanding one.
 
@@ -42,6 +43,7 @@ def estimate_member(
         params: Of one member.
         num_inputs: Numbers in one input of the main network.
         batch_size: The larger of those in training and in evaluation.
+        num_steps: Of a task; each has indices for a batch drawn beforehand.
     """
     parameters = sum(value.numel() for value in params.values())
     earlier = max(0, num_tasks - 1)
@@ -52,14 +54,16 @@ def estimate_member(
     # A row's features in every layer and as much again for gradients; kept and moved ones.
     hypernet = taken * rows * (3 * sum(widths) + 3 * weight.shape[1])
     if earlier and choose_factored(hnet, params, earlier, subset_size):
-        kept = earlier * rows * weight.shape[1]
+        d = weight.shape[1]
+        kept = earlier * rows * d + (earlier if subset_size > 0 else 1) * (d + 1) ** 2
         generated = 3 * hnet.num_weights
     else:
         kept = earlier * hnet.num_weights
         generated = 3 * taken * hnet.num_weights
     activations = 2 * _count_activations(mnet, batch_size, num_inputs)
+    drawn = 3 * num_steps * batch_size  # indices are int64; crops and flips are smaller
     # parameters, gradients, Adam's two means, the checkpoint
-    return _FLOAT * (5 * parameters + hypernet + kept + generated + activations)
+    return _FLOAT * (5 * parameters + hypernet + kept + generated + activations + drawn)
 
 
 def available_bytes(device: torch.device) -> int:

@@ -119,7 +119,7 @@ def build_hypernet(
         "layers": hmlp_arch,
         "activation_fn": ACTIVATIONS[activation],
         "use_bias": bias,
-        "dropout_rate": dropout_rate,
+        "dropout_rate": dropout_rate if dropout_rate > 0 else -1,  # hypnettorch refuses 0
         "verbose": False,
     }
     if hnet_type == "hmlp":

@@ -28,16 +28,19 @@ def accuracy_matrix(matrices: Sequence[Matrix], task_names: Sequence[str], title
     figure = Figure(figsize=(width, 0.85 * width), layout="constrained")
     axes = figure.subplots()
     low = min(90.0, 10 * np.floor(np.nanmin(cells) / 10))
-    image = axes.imshow(cells, cmap="viridis", vmin=low, vmax=100)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="test accuracy (%)")
+    extent = (0.5, size + 0.5, size + 0.5, 0.5)  # tasks are counted from 1
+    image = axes.imshow(cells, cmap="viridis", vmin=low, vmax=100, extent=extent)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="accuracy (%)")
     if size <= _MAX_NUMBERS:
         for t, row in enumerate(accuracy):
             for k, value in enumerate(row):
                 color = "white" if value < (low + 100) / 2 else "black"
-                axes.text(k, t, f"{value:.1f}", ha="center", va="center", color=color, fontsize=9)
+                axes.text(
+                    k + 1, t + 1, f"{value:.1f}", ha="center", va="center", color=color, fontsize=9
+                )
         labels = [f"{i + 1}: {name}" for i, name in enumerate(task_names)]
-        axes.set_xticks(range(size), labels, rotation=45, ha="right")
-        axes.set_yticks(range(size), labels)
+        axes.set_xticks(range(1, size + 1), labels, rotation=45, ha="right")
+        axes.set_yticks(range(1, size + 1), labels)
     axes.set_xlabel("task tested")
     axes.set_ylabel("after learning task")
     axes.set_title(title, fontsize=10)
@@ -72,7 +75,7 @@ def accuracy_over_time(matrices: Sequence[Matrix], task_names: Sequence[str], ti
     axes.set_xlim(0.8, size + 0.2)
     axes.set_xticks(learned if size <= _MAX_NUMBERS else learned[:: size // 10])
     axes.set_xlabel("tasks learned")
-    axes.set_ylabel("test accuracy (%)")
+    axes.set_ylabel("accuracy (%)")
     axes.grid(alpha=0.3)
     if size > _MAX_LEGEND:
         scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(1, size), mpl.colormaps["viridis"])

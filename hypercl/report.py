@@ -1,5 +1,6 @@
 """What a run tells of itself while it goes: the screen, the run directory, results.json."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from hypercl.rundir import RunDir
 from hypercl.screen import Screen
 
 FORMAT = 1  # of results.json
+_PLOT_SECONDS = 30  # at least, from one drawing of the plots to the next; one takes half a second
 _MAX_COLUMNS = 10  # tasks beyond which the whole matrix is not shown on the screen
 
 
@@ -19,6 +21,7 @@ class Report:
     Args:
         config: Every option, as results.json repeats them.
         num_weights: ``{"main": int, "hypernet": int}``.
+        tested_on: What the accuracies are of: ``"test"`` or ``"validation"``.
         started: ``time.monotonic()`` when the program began.
     """
 
@@ -32,14 +35,18 @@ class Report:
         config: Mapping[str, Any],
         num_weights: Mapping[str, int],
         seeds: Sequence[int],
+        tested_on: str,
         started: float,
     ) -> None:
         self._run_dir = run_dir
         self._screen = screen
         self._task_names = task_names
         self._started = started
+        self._tested_on = tested_on
         self._task_started = 0.0
+        self._plotted = -math.inf
         self._steps_before = 0  # of the earlier tasks, for TensorBoard's axis
+        self._tag = ""  # before TensorBoard's tags, where there are several groups of seeds
         self._validation = ""  # the last one of this task, as the screen says it
         self._seeds: dict[int, dict[str, Any]] = {
             seed: {"seed": seed, "accuracy": [], **dict.fromkeys(metrics.METRICS)} for seed in seeds
@@ -53,6 +60,7 @@ class Report:
             "num_weights": dict(num_weights),
             "compression_ratio": num_weights["hypernet"] / num_weights["main"],
             "seeds": list(self._seeds.values()),
+            "tested_on": tested_on,
             "summary": {},
             "seconds": {"total": 0.0, "train": [], "test": []},
         }
@@ -62,17 +70,18 @@ class Report:
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        self._screen.stop_progress()
-        if error is None:
-            self.results["status"] = "finished"
-            self._show_summary()
-        elif isinstance(error, KeyboardInterrupt):
-            self.results["status"] = "interrupted"
-        else:
-            self.results["status"] = "failed"
-            self.results["error"] = str(error) or type(error).__name__
         try:
+            self._screen.stop_progress()
+            if error is None:
+                self.results["status"] = "finished"
+            elif isinstance(error, KeyboardInterrupt):
+                self.results["status"] = "interrupted"
+            else:
+                self.results["status"] = "failed"
+                self.results["error"] = str(error) or type(error).__name__
             self._write_results()
+            if error is None:
+                self._show_summary()
         except RunFailed:
             if error is None:  # else the error that is under way says more
                 raise
@@ -82,6 +91,7 @@ class Report:
     def start_group(self, seeds: Sequence[int]) -> None:
         """From now on, these seeds are trained together."""
         self._steps_before = 0
+        self._tag = "" if len(seeds) == len(self._seeds) else f"seeds {_ranges(seeds)}/"
         if len(seeds) < len(self._seeds):
             self._screen.say(f"seeds {_ranges(seeds)}")
 
@@ -113,7 +123,9 @@ class Report:
             for name in next(iter(members.values()))
         }
         scalars = {
-            f"train/{name}": entry["mean"] for name, entry in summary.items() if entry["n"] > 0
+            f"{self._tag}train/{name}": entry["mean"]
+            for name, entry in summary.items()
+            if entry["n"] > 0
         }
         self._run_dir.write_scalars(self._steps_before + step, scalars)
 
@@ -151,11 +163,15 @@ class Report:
             name: metrics.summarize([seed[name] for seed in done]) for name in metrics.METRICS
         }
         self._write_results()
-        self._write_plots()
+        at_end = task_id + 1 == len(self._task_names)
+        if at_end or time.monotonic() - self._plotted > _PLOT_SECONDS:
+            self._write_plots()
         columns = [metrics.summarize(column) for column in zip(*accuracy.values(), strict=True)]
         mean = metrics.summarize([metrics.final_accuracy([row]) for row in accuracy.values()])
-        scalars = {f"test/task_{k + 1}": column["mean"] for k, column in enumerate(columns)}
-        self._run_dir.write_scalars(task_id + 1, {**scalars, "test/mean": mean["mean"]})
+        scalars = {f"task_{k + 1}": column["mean"] for k, column in enumerate(columns)}
+        scalars = {**scalars, "mean": mean["mean"]}
+        tag = f"{self._tag}{self._tested_on}/"
+        self._run_dir.write_scalars(task_id + 1, {tag + k: v for k, v in scalars.items()})
         self._show_row(columns, mean)
 
     def _done(self) -> list[dict[str, Any]]:
@@ -165,7 +181,7 @@ class Report:
         return [seed for seed in alive if len(seed["accuracy"]) == furthest]
 
     def _show_row(self, columns: Sequence[dict], mean: dict) -> None:
-        title = f"test accuracy (%) after task {len(columns)}/{len(self._task_names)}"
+        title = f"{self._tested_on} accuracy (%) after task {len(columns)}/{len(self._task_names)}"
         if len(self._task_names) > _MAX_COLUMNS:
             worst = min(range(len(columns)), key=lambda k: columns[k]["mean"])
             self._screen.say(
@@ -223,9 +239,11 @@ class Report:
         self._run_dir.write_json("results.json", self.results)
 
     def _write_plots(self) -> None:
+        self._plotted = time.monotonic()
         done = self._done()
         seeds = _ranges([seed["seed"] for seed in done])
-        title = f"{self.results['experiment']}, seed{'s' if len(done) > 1 else ''} {seeds}"
+        plural = "s" if len(done) > 1 else ""
+        title = f"{self.results['experiment']}, {self._tested_on} sets, seed{plural} {seeds}"
         for plot in (plots.accuracy_matrix, plots.accuracy_over_time):
             figure = plot([seed["accuracy"] for seed in done], self._task_names, title)
             self._run_dir.write_figure(plot.__name__, figure)

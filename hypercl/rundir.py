@@ -4,11 +4,13 @@ config.json, results.json, metrics.jsonl, logfile.txt, weights.pt, summary/ (Ten
 README.rst says what is in each.
 """
 
+import io
 import json
 import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,15 @@ def check_out_dir(path: Path, *, overwrite: bool) -> None:
     Raises:
         InputError: The path exists and is not a run directory to overwrite, or cannot be made.
     """
+    try:
+        _check_out_dir(path, overwrite)
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise InputError(
+            f"--out_dir={path} cannot be used ({error.strerror or error}): choose another directory"
+        ) from error
+
+
+def _check_out_dir(path: Path, overwrite: bool) -> None:
     if path.exists() or path.is_symlink():
         if not path.is_dir():
             raise InputError(f"--out_dir={path} is a file: choose another directory")
@@ -70,27 +81,36 @@ def _is_run_dir(path: Path) -> bool:
     return isinstance(config, dict) and "options" in config and "versions" in config
 
 
+def _remove_run(path: Path) -> None:
+    for name in _FILES:
+        (path / name).unlink(missing_ok=True)
+    for name in _FOLDERS:
+        if (path / name).is_dir():
+            shutil.rmtree(path / name)
+
+
 class RunDir:
     """Makes the directory, then writes into it. Check with :func:`check_out_dir` first.
 
+    Args:
+        overwrite: The directory may exist; what a run wrote in it is removed.
+
     Raises:
-        InputError: The directory cannot be made.
+        InputError: The directory cannot be made, or was made by another process meanwhile.
         RunFailed: Later, when something cannot be written (no space, directory gone).
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
         self.path = path
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            for name in _FILES:
-                (path / name).unlink(missing_ok=True)
-            for name in _FOLDERS:
-                if (path / name).is_dir():
-                    shutil.rmtree(path / name)
+            path.mkdir(parents=True, exist_ok=overwrite)
+            if overwrite:
+                _remove_run(path)
             (path / "plots").mkdir()
         except OSError as error:
             raise InputError(
-                f"--out_dir={path} cannot be made ({error.strerror}): choose another directory"
+                f"--out_dir={path} cannot be made ({error.strerror or error}): "
+                "choose another directory"
             ) from error
         # A line at a time, so that a crash loses none.
         self._metrics = self._open("metrics.jsonl")
@@ -104,7 +124,9 @@ class RunDir:
 
     def write_weights(self, content: Mapping[str, Any]) -> None:
         """Write weights.pt, which ``torch.load(path, weights_only=True)`` reads."""
-        self._replace("weights.pt", lambda part: torch.save(dict(content), part))
+        buffer = io.BytesIO()  # torch's own writer would not report a full disk as an OSError
+        torch.save(dict(content), buffer)
+        self._replace("weights.pt", lambda part: part.write_bytes(buffer.getbuffer()))
 
     def write_figure(self, name: str, figure) -> None:
         """Write a matplotlib figure as plots/<name>.png."""
@@ -120,20 +142,22 @@ class RunDir:
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Add numbers to the TensorBoard summary."""
-        if self._summary is None:
-            # Here and not above: it takes two seconds, while the training could already run.
-            from torch.utils.tensorboard import SummaryWriter
+        try:
+            if self._summary is None:
+                from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-            self._summary = SummaryWriter(self.path / "summary")
-        for tag, value in scalars.items():
-            self._summary.add_scalar(tag, value, step)
+                self._summary = SummaryWriter(self.path / "summary")
+            for tag, value in scalars.items():
+                self._summary.add_scalar(tag, value, step)
+        except OSError as error:
+            raise self._failure("summary", error) from error
 
     def close(self) -> None:
         """Close what is open; nothing can be written after it."""
-        for file in (self._metrics, self._log):
-            file.close()
-        if self._summary is not None:
-            self._summary.close()
+        for file in (self._metrics, self._log, self._summary):
+            with suppress(OSError):  # what could not be written has been reported when it was
+                if file is not None:
+                    file.close()
 
     def _open(self, name: str):
         try:

@@ -1,5 +1,7 @@
 """What the user sees: live on a terminal, plain lines elsewhere, and the same lines in the log."""
 
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -7,6 +9,14 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+
+class _Console(Console):
+    """Goes on silently where the reader of a pipe has gone (``python run.py | head``)."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it at exit
 
 
 class Screen:
@@ -27,7 +37,7 @@ class Screen:
     ) -> None:
         self._write_log = write_log
         self._show_debug = show_debug
-        self._console = console or Console(highlight=False)
+        self._console = console or _Console(highlight=False)
         self._bar: Progress | None = None
         self._bar_started = 0.0
 

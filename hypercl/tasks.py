@@ -172,13 +172,16 @@ def draw_batches(
     return torch.cat(epochs)[: num_steps * batch_size].view(num_steps, batch_size)
 
 
-def draw_crops(num_steps: int, batch_size: int, generator: torch.Generator) -> Crops:
-    """Draw the augmentation of every image of every step beforehand, on the CPU."""
-    offsets = torch.randint(
-        2 * CROP_PADDING + 1, (num_steps, batch_size, 2), generator=generator, dtype=torch.uint8
-    )
-    flips = torch.randint(2, (num_steps, batch_size), generator=generator, dtype=torch.uint8)
-    return Crops(offsets, flips.bool())
+def draw_offsets(num_steps: int, batch_size: int, generator: torch.Generator) -> Tensor:
+    """Draw beforehand where images are cropped, [num_steps, batch_size, 2] uint8, on the CPU."""
+    size = (num_steps, batch_size, 2)
+    return torch.randint(2 * CROP_PADDING + 1, size, generator=generator, dtype=torch.uint8)
+
+
+def draw_flips(num_steps: int, batch_size: int, generator: torch.Generator) -> Tensor:
+    """Draw beforehand which images are flipped, [num_steps, batch_size] bool, on the CPU."""
+    size = (num_steps, batch_size)
+    return torch.randint(2, size, generator=generator, dtype=torch.uint8).bool()
 
 
 def augment(images: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
@@ -217,13 +220,15 @@ def _class_task(
     name = f"{prefix} {classes.start}" + (f"-{classes.stop - 1}" if len(classes) > 1 else "")
     train = select(images.train_images, images.train_labels)
     test = select(images.test_images, images.test_labels)
+    if len(train.labels) == 0:
+        raise InputError(f"the data have no training samples for '{name}': complete the file")
     if val_set_size >= len(train.labels):
         raise InputError(
             f"--val_set_size={val_set_size} leaves nothing to train on: the task '{name}' has "
             f"{len(train.labels)} training samples"
         )
     if len(test.labels) == 0:
-        raise InputError(f"the data have no test samples for the task '{name}': complete the file")
+        raise InputError(f"the data have no test samples for '{name}': complete the file")
     return Task(
         name,
         len(classes),

@@ -26,6 +26,7 @@ def estimate(net="mlp", num_tasks=5, subset_size=-1, batch_size=32):
         subset_size=subset_size,
         num_inputs=shape[0] * shape[1] * shape[2],
         batch_size=batch_size,
+        num_steps=1000,
     )
 
 

@@ -2,11 +2,16 @@
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import fake_images
 
-from train_args import EXAMPLES, parse_args
+import run
+from hypercl import datasets, tasks
+from train_args import EXAMPLES, IMAGE_SIZES, parse_args
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.rst").read_text()
@@ -45,4 +50,42 @@ def test_pictures_are_there():
 def test_every_option_of_the_readme_exists():
     known = set(vars(parse_args([])))
     for option in re.findall(r"--(\w+)", README):
-        assert option in known | {"help"}, option
+        assert option in known | {"help", "logdir"}, option
+
+
+def test_the_recipe_for_an_experiment_works(monkeypatch, tmp_path):
+    """SplitFashion, as the README has it, learns on small images."""
+    recipe = README[README.index("    def split_fashion") :].split("\n\n", 1)[0]
+    code = textwrap.dedent(recipe)
+    namespace = vars(tasks)
+    monkeypatch.setitem(namespace, "split_fashion", None)
+    exec(code, namespace)
+    entry = re.search(r'"fashion": _Dataset\((.*)\),', README).group(1)
+    monkeypatch.setitem(
+        datasets._DATASETS, "fashion", eval(f"_Dataset({entry})", vars(datasets))
+    )  # fmt: skip
+    monkeypatch.setitem(IMAGE_SIZES, "splitfashion", "28x28x1")
+    np.savez(tmp_path / "fashion.npz", **fake_images(10, 8, (28, 28))._asdict())
+    monkeypatch.setattr(
+        run,
+        "build_tasks",
+        lambda args, device: namespace["split_fashion"](
+            args.data_dir,
+            num_tasks=args.num_tasks,
+            num_classes_per_task=args.num_classes_per_task,
+            val_set_size=args.val_set_size,
+            device=device,
+        ),
+    )
+    results = run.main(
+        [
+            "--cl_exp=splitfashion",
+            "--num_tasks=2",
+            "--n_iter=3",
+            "--val_set_size=2",
+            "--no_cuda",
+            f"--data_dir={tmp_path}",
+            f"--out_dir={tmp_path / 'run'}",
+        ]
+    )
+    assert results["experiment"] == "splitfashion"

@@ -68,6 +68,7 @@ def test_results_are_as_documented(finished):
         "num_weights",
         "compression_ratio",
         "seeds",
+        "tested_on",
         "summary",
         "seconds",
     ]
@@ -177,7 +178,7 @@ def test_same_seed_same_results_other_seed_others(finished, tmp_path):
         ["--net_type=lenet", "--hnet_dropout_rate=0.1", "--dropout_rate=0.1"],
         ["--cl_exp=permmnist", "--num_classes_per_task=10", "--mlp_arch=20"],
         ["--test_with_val_set", "--val_set_size=50"],
-        ["--val_set_size=0", "--beta=0", "--weight_decay=1e-4"],
+        ["--val_set_size=0", "--beta=0", "--weight_decay=1e-4", "--hnet_dropout_rate=0"],
         ["--batchnorm", "--bn_no_running_stats", "--net_act=tanh"],
         ["--epochs=1", "--batch_size=4000", "--num_tasks=2"],
         ["--deterministic_run"],
@@ -190,6 +191,8 @@ def test_options_run(options, tmp_path):
     finally:
         torch.use_deterministic_algorithms(False)
     assert results["status"] == "finished"
+    on_validation = "--test_with_val_set" in options
+    assert results["tested_on"] == ("validation" if on_validation else "test")
     if "--epochs=1" in options:  # ceil(12565 / 4000) and ceil(11989 / 4000) steps
         rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(row)["step"] for row in rows] == [1, 4, 1, 3]

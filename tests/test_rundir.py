@@ -44,7 +44,7 @@ def test_overwrite_replaces_a_run_and_nothing_else(tmp_path):
     (path / "plots" / "old.png").write_text("")
     (path / "notes.txt").write_text("mine")
     check_out_dir(path, overwrite=True)
-    RunDir(path).close()
+    RunDir(path, overwrite=True).close()
     assert sorted(p.name for p in path.iterdir()) == [
         "logfile.txt",
         "metrics.jsonl",
@@ -141,4 +141,29 @@ def test_lines_are_on_disk_at_once(tmp_path):
     run.write_log("hello")
     assert (run.path / "metrics.jsonl").read_text() == '{"step": 1}\n'
     assert (run.path / "logfile.txt").read_text() == "hello\n"
+    run.close()
+
+
+def test_a_directory_made_by_another_process_meanwhile(tmp_path):
+    path = tmp_path / "run"
+    check_out_dir(path, overwrite=False)
+    make_run(path).close()  # the other process
+    before = sorted(p.name for p in path.iterdir())
+    with pytest.raises(InputError, match="cannot be made"):
+        RunDir(path)
+    assert sorted(p.name for p in path.iterdir()) == before
+
+
+def test_a_name_that_is_too_long():
+    with pytest.raises(InputError, match="File name too long"):
+        check_out_dir(rundir.Path("x" * 300), overwrite=False)
+
+
+def test_a_full_disk_is_one_failure(tmp_path):
+    """/dev/full stands for a disk without space."""
+    run = make_run(tmp_path / "run")
+    run._metrics.close()
+    run._metrics = rundir.Path("/dev/full").open("w", buffering=1)
+    with pytest.raises(RunFailed, match="No space left"):
+        run.write_metrics({"step": 1})
     run.close()

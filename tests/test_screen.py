@@ -1,4 +1,8 @@
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 from rich.console import Console
 
@@ -54,6 +58,25 @@ def test_a_terminal_gets_a_live_bar_and_a_table():
     assert "━" in text
     assert "─" in text
     assert any("step 50/100" in line for line in log)
+
+
+def test_a_reader_that_has_gone_does_not_end_the_run():
+    code = (
+        "from hypercl.screen import Screen\n"
+        "screen = Screen(lambda line: None)\n"
+        "for _ in range(20000): screen.say('a line that nobody reads')\n"
+        "import sys; print('alive', file=sys.stderr)\n"
+    )
+    shell = f'{sys.executable} -c "$CODE" | head -n 1'
+    done = subprocess.run(
+        ["bash", "-c", shell],
+        env={**os.environ, "CODE": code},
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "a line that nobody reads\n"
+    assert done.stderr == "alive\n"
 
 
 def test_long_lines_are_not_broken():
