@@ -168,8 +168,10 @@ def draw_batches(
         Indices [num_steps, batch_size] int64, on the CPU.
     """
     num_epochs = math.ceil(num_steps * batch_size / num_samples)
-    epochs = [torch.randperm(num_samples, generator=generator) for _ in range(num_epochs)]
-    return torch.cat(epochs)[: num_steps * batch_size].view(num_steps, batch_size)
+    epochs = torch.empty(num_epochs, num_samples, dtype=torch.int64)
+    for epoch in epochs:
+        torch.randperm(num_samples, generator=generator, out=epoch)
+    return epochs.flatten()[: num_steps * batch_size].view(num_steps, batch_size)
 
 
 def draw_offsets(num_steps: int, batch_size: int, generator: torch.Generator) -> Tensor:

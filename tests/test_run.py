@@ -296,6 +296,15 @@ def test_divergence(tmp_path, capsys):
     assert done.stderr.count("\n") == 1
 
 
+def test_no_memory(tmp_path):
+    options = ["--batch_size=100000000000", f"--out_dir={tmp_path / 'run'}", "--loglevel_info"]
+    done = shell(*options)
+    assert done.returncode == 1
+    assert done.stderr.startswith("run.py: failed: out of memory: lower --batch_size")
+    assert done.stderr.count("\n") == 1
+    assert read_json(tmp_path / "run" / "results.json")["status"] == "failed"
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interruption(number, code, tmp_path):
     path = tmp_path / "run"
