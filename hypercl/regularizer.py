@@ -14,7 +14,7 @@ and over rows of features (tasks times chunks), which are the rows of ΔX and U*
 
 so that the generated weights are needed for neither: this is the *factored* form. Every term is
 of second order in the differences; the middle one may be negative, so where Δx and E nearly make
-up for each other the value loses digits in float32 (2e-5 of it at worst in benchmarks/precision.py;
+up for each other the value loses digits in float32 (7e-5 of it at worst in benchmarks/precision.py;
 the gradient loses no more than in the dense form). It goes through the tasks in blocks, so that
 memory does not grow with them beyond the features kept. The *dense* form generates the weights and
 compares them with targets, which is cheaper where few rows meet a wide layer.
