@@ -83,7 +83,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         for group in groups:
             report.start_group(group)
             learned |= learn_tasks(args, group, tasks, mnet, device, report)
-            save_weights(run_dir, args, module, learned)
+            if learned:
+                save_weights(run_dir, args, module, learned)
         if not learned:
             raise RunFailed(report.results["seeds"][0]["failed"])
     return report.results

@@ -177,9 +177,10 @@ def take_checkpoint(
     members = len(params["weight0"])
     earlier = torch.arange(task_id, device=params["weight0"].device).expand(members, -1)
     if not factored:
-        kept = {name: value.clone() for name, value in params.items()}
         if store_targets:
             kept = {"targets": each_member(hnet.weights)(params, earlier)}
+        else:
+            kept = {name: value.clone() for name, value in params.items()}
         return Checkpoint(hnet, task_id, factored, subset, kept)
 
     weight, bias = hnet.last_layer(params)

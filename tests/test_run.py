@@ -287,6 +287,7 @@ def test_default_directory_is_below_out(tmp_path, monkeypatch):
 def test_divergence(tmp_path, capsys):
     with pytest.raises(RunFailed, match=r"not finite in task 1 at step \d+"):
         main(tmp_path, "--lr=1e30", name="diverged")
+    assert not (tmp_path / "diverged" / "weights.pt").exists()
     results = read_json(tmp_path / "diverged" / "results.json")
     assert results["status"] == "failed"
     assert "not finite in task 1 at step" in results["error"]
@@ -375,7 +376,9 @@ def test_seeds_that_do_not_fit_run_in_groups(tmp_path, monkeypatch):
 def test_no_output_is_made_of_numpy_numbers(finished):
     def check(value):
         assert not isinstance(value, np.generic)
-        for item in value.values() if isinstance(value, dict) else []:
+        if isinstance(value, dict):
+            value = list(value.values())
+        for item in value if isinstance(value, list) else []:
             check(item)
 
     check(finished[1])
