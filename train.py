@@ -17,10 +17,10 @@ from hypnettorch.mnets import MainNetInterface
 from torch import Tensor
 
 from hypercl.capture import StepRunner
-from hypercl.hypernet import Hypernet, Params
-from hypercl.members import alone, each_member
+from hypercl.hypernet import Hypernet
+from hypercl.members import Params, each_member
 from hypercl.precision import tf32
-from hypercl.regularizer import Checkpoint, draw_subsets
+from hypercl.regularizer import Checkpoint, add_into, draw_subsets
 from hypercl.seeding import derive_seed, generator
 from hypercl.tasks import (
     Crops,
@@ -59,6 +59,14 @@ class StepPlan(NamedTuple):
     batches: Tensor  # [steps, members, B] int64, indices of training samples
     crops: Crops | None  # [steps, members, B], where the task is augmented
     earlier: Tensor  # [steps or 1, members, tasks] int64, the earlier tasks to regularize
+
+
+class Batch(NamedTuple):
+    """What a step is taken on."""
+
+    inputs: Tensor  # [members, B, H * W * C] float32
+    labels: Tensor  # [members, B] int64
+    task_ids: Tensor  # [members, tasks + 1] int64: earlier tasks to regularize, the current one
 
 
 class StepLosses(NamedTuple):
@@ -100,67 +108,64 @@ def classify(
 def loss_and_gradient(
     hnet: Hypernet,
     mnet: MainNetInterface,
-    leaves: Params,
-    kept: Params,
-    inputs: Tensor,
-    labels: Tensor,
-    task_ids: Tensor,
+    params: Params,
+    batch: Batch,
     checkpoint: Checkpoint | None,
     beta: float | Tensor,
     how: Training,
-) -> tuple[list[Tensor], StepLosses]:
-    """Loss and gradient of a step, task_loss + beta * drift; nothing in it waits for the device.
+) -> tuple[Params, StepLosses]:
+    """Gradient and loss of a step, task_loss + beta * drift; nothing in it waits for the device."""
+    # One pass of the hypernetwork serves the current task and the earlier ones, or the first block
+    # of them.
+    earlier = batch.task_ids[:, :-1]
+    num_first = checkpoint.block_size(earlier.shape[1]) if checkpoint is not None else 0
+    first = torch.cat([earlier[:, :num_first], batch.task_ids[:, -1:]], dim=1)
+    passed = hnet.forward(params, first, training=True)
+    # The dense form needs the weights of all of them, the factored form those of the current one.
+    dense = checkpoint is not None and not checkpoint.factored
+    features = passed.features if dense else passed.features[:, -1:]
+    weights = hnet.generate(params, features)
 
-    Several members have all tensors stacked along a leading dimension; a single one has not.
-
-    Args:
-        leaves: What is trained; ``kept``: what the checkpoint keeps, if there is one.
-        inputs: [B, H * W * C] float32; ``labels``: [B] int64.
-        task_ids: [tasks + 1] int64, earlier tasks to regularize and then the current one.
-
-    Returns:
-        The gradients, in the order of ``leaves``, and the losses.
-    """
-    mapped = each_member if labels.ndim == 2 else _as_it_is
-    earlier = task_ids[..., :-1]
-    num_first = checkpoint.block_size(earlier.shape[-1]) if checkpoint is not None else 0
-
-    # One pass of the hypernetwork serves the current task and the first block of earlier ones.
-    first = torch.cat([earlier[..., :num_first], task_ids[..., -1:]], dim=-1)
-    features = mapped(partial(hnet.features, training=True))(leaves, first)
-    if checkpoint is None or checkpoint.factored:
-        of_earlier, of_current = features.split([num_first, 1], dim=-3)
-        weights = mapped(hnet.generate)(leaves, of_current)
-    else:
-        of_earlier, weights = mapped(hnet.generate)(leaves, features).split([num_first, 1], dim=-2)
-    weights = weights.squeeze(-2)
-
-    # The gradient for the generated weights first, then through the hypernetwork: so that reduced
-    # precision, where it is asked for, ends at the main network.
-    given = weights.detach().requires_grad_()
-    with tf32(how.tf32):
-        with torch.autocast(inputs.device.type, torch.bfloat16) if how.amp else nullcontext():
-            task_loss, accuracy = mapped(partial(classify, hnet, mnet))(given, inputs, labels)
-        (gradient,) = torch.autograd.grad(task_loss.sum(), given)
-    task_loss = task_loss.detach()
-
+    task_loss, accuracy, pull = task_loss_and_gradient(hnet, mnet, weights[:, -1], batch, how)
+    pull = pull[:, None]
     if checkpoint is None:
-        drift, outputs, gradients, extra = torch.zeros_like(task_loss), [weights], [gradient], {}
+        drift = torch.zeros_like(task_loss)
+        to_features, gradients = hnet.generate_backward(params, features, pull)
+    elif dense:
+        drift, pulled, _ = checkpoint.drift_and_gradient(params, earlier, weights[:, :-1], beta)
+        pull = torch.cat([pulled, pull], dim=1)
+        to_features, gradients = hnet.generate_backward(params, features, pull)
     else:
         drift, pulled, extra = checkpoint.drift_and_gradient(
-            leaves, kept, earlier, of_earlier, beta, mapped
+            params, earlier, passed.features[:, :-1], beta
         )
-        outputs, gradients = [weights, of_earlier], [gradient, pulled]
-    gradients = torch.autograd.grad(outputs, list(leaves.values()), gradients)
-    gradients = [
-        gradient + extra[name] if name in extra else gradient
-        for name, gradient in zip(leaves, gradients, strict=True)
-    ]
+        to_current, gradients = hnet.generate_backward(params, features, pull)
+        to_features = torch.cat([pulled, to_current], dim=1)
+        add_into(gradients, extra)
+    add_into(gradients, hnet.backward(params, passed, to_features))
     return gradients, StepLosses(task_loss, drift, task_loss + beta * drift, accuracy)
 
 
-def _as_it_is(function: Callable) -> Callable:
-    return function
+def task_loss_and_gradient(
+    hnet: Hypernet, mnet: MainNetInterface, weights: Tensor, batch: Batch, how: Training
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The task loss [members], the batch's accuracy [members], the gradient for the weights.
+
+    That gradient is taken here, before it goes on through the hypernetwork, so that reduced
+    precision, where it is asked for, ends at the main network.
+
+    Args:
+        weights: Of the current task, [members, num_weights].
+    """
+    given = weights.detach().requires_grad_()
+    device = weights.device.type
+    with tf32(how.tf32):
+        with torch.autocast(device, torch.bfloat16) if how.amp else nullcontext():
+            task_loss, accuracy = each_member(partial(classify, hnet, mnet))(
+                given, batch.inputs, batch.labels
+            )
+        (gradient,) = torch.autograd.grad(task_loss.sum(), given)
+    return task_loss.detach(), accuracy, gradient
 
 
 def train_task(
@@ -257,9 +262,6 @@ def make_step(
     plan = draw_steps(task, task_id, checkpoint, how)
     current = torch.full((1, members, 1), task_id, device=device)
     task_ids = torch.cat([plan.earlier, current.expand(len(plan.earlier), -1, -1)], dim=-1)
-    own = alone if members == 1 else _as_it_is
-    leaves = {name: own(value.detach()).requires_grad_() for name, value in trained.items()}
-    kept = own(checkpoint.kept) if checkpoint is not None else leaves
     flat.grad = torch.zeros_like(flat)
     optimizer = torch.optim.Adam([flat], **adam_options(how, device))
     counter = torch.zeros(1, dtype=torch.int64, device=device)
@@ -268,20 +270,18 @@ def make_step(
         return (plans if len(plans) == 1 else plans.index_select(0, counter)).squeeze(0)
 
     def step() -> None:
-        batch = of_this_step(plan.batches)  # [members, B]
-        images = task.train.images.index_select(0, batch.flatten())
-        labels = task.train.labels.index_select(0, batch.flatten())
+        chosen = of_this_step(plan.batches)  # [members, B]
+        images = task.train.images.index_select(0, chosen.flatten())
+        labels = task.train.labels.index_select(0, chosen.flatten()).view(chosen.shape)
         if plan.crops is not None:
             images = augment(images, *(of_this_step(crop).flatten(0, 1) for crop in plan.crops))
-        inputs = task.inputs(images).view(*batch.shape, -1)
+        inputs = task.inputs(images).view(*chosen.shape, -1)
+        batch = Batch(inputs, labels, of_this_step(task_ids))
         # At the first step the parameters are those of the checkpoint, and the drift is a minimum:
         # its gradient is zero but for rounding, which Adam, looking at signs, would blow up.
         beta = how.beta * (counter > 0).squeeze(0) if hnet.dropout_rate <= 0 else how.beta
-        gradients, losses = loss_and_gradient(
-            hnet, mnet, leaves, kept, own(inputs), own(labels.view(batch.shape)),
-            own(of_this_step(task_ids)), checkpoint, beta, how,
-        )  # fmt: skip
-        torch.cat([gradient.reshape(members, -1) for gradient in gradients], 1, out=flat.grad)
+        gradients, losses = loss_and_gradient(hnet, mnet, trained, batch, checkpoint, beta, how)
+        torch.cat([gradients[name].flatten(1) for name in trained], 1, out=flat.grad)
         optimizer.step()
         history.index_copy_(0, counter, torch.stack(losses).view(1, -1, members))
         counter.add_(1)
@@ -379,7 +379,7 @@ def evaluate(
 
     members = len(params["weight0"])
     ids = torch.full((members, 1), task_id, device=split.labels.device)
-    weights = each_member(hnet.weights)(params, ids).squeeze(1)
+    weights = hnet.weights(params, ids).squeeze(1)
     correct = torch.zeros(members, dtype=torch.int64, device=split.labels.device)
     num_batches = math.ceil(len(split.labels) / batch_size)
     was_training = mnet.training

@@ -12,8 +12,7 @@ import torch
 
 import run
 from benchmarks.common import print_table, save
-from hypercl.hypernet import Params
-from hypercl.members import each_member
+from hypercl.members import Params
 from hypercl.regularizer import take_checkpoint
 from train import make_step
 
@@ -61,22 +60,17 @@ def compare(hnet, star: Params, trained: Params, step: int) -> dict:
     """The errors of the three other ways against the dense form in float64."""
 
     def gradient(dtype: torch.dtype, factored: bool) -> tuple[float, torch.Tensor]:
-        copies = {name: value.to(dtype, copy=True) for name, value in trained.items()}
-        leaves = {name: value.requires_grad_() for name, value in copies.items()}
+        params = {name: value.to(dtype, copy=True) for name, value in trained.items()}
         converted = {name: value.to(dtype) for name, value in star.items()}
         checkpoint = take_checkpoint(hnet, converted, TASK_ID, factored=factored)
         earlier = torch.arange(TASK_ID)[None]
-        of_earlier = each_member(hnet.features)(leaves, earlier)
+        passed = hnet.forward(params, earlier)
+        of_earlier = passed.features if factored else hnet.generate(params, passed.features)
+        drift, pulled, found = checkpoint.drift_and_gradient(params, earlier, of_earlier, 1.0)
         if not factored:
-            of_earlier = each_member(hnet.generate)(leaves, of_earlier)
-        drift, pulled, extra = checkpoint.drift_and_gradient(
-            leaves, checkpoint.kept, earlier, of_earlier, 1.0
-        )
-        found = torch.autograd.grad(
-            of_earlier, list(leaves.values()), pulled, materialize_grads=True, allow_unused=True
-        )
-        found = [grad + extra.get(name, 0) for name, grad in zip(leaves, found, strict=True)]
-        return drift.item(), torch.cat([grad.flatten().double() for grad in found])
+            pulled, found = hnet.generate_backward(params, passed.features, pulled)
+        found |= hnet.backward(params, passed, pulled)
+        return drift.item(), torch.cat([found[name].flatten().double() for name in params])
 
     value, exact = gradient(torch.float64, False)
     row = {"step": step, "drift": value, "gradient": exact.norm().item()}

@@ -9,7 +9,8 @@ import torch
 from hypnettorch.mnets import MainNetInterface
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hypercl.hypernet import Hypernet, Params
+from hypercl.hypernet import Hypernet
+from hypercl.members import Params
 from hypercl.regularizer import choose_factored
 
 _FLOAT = 4  # bytes

@@ -20,16 +20,15 @@ memory does not grow with them beyond the features kept. The *dense* form genera
 compares them with targets, which is cheaper where few rows meet a wide layer.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hypercl.hypernet import Hypernet, Params
-from hypercl.members import each_member
+from hypercl.hypernet import Hypernet, rows_of
+from hypercl.members import Params
 
 # Rows of features in a block: what fits into a core's cache, what keeps a GPU busy.
 _BLOCK_ROWS = {"cpu": 1200, "cuda": 1 << 17}
@@ -62,14 +61,9 @@ class Checkpoint:
             return num_taken
         return _block_size(self.hnet, self.kept["weight"], num_taken)
 
+    @torch.no_grad()
     def drift_and_gradient(
-        self,
-        leaves: Params,
-        kept: Params,
-        earlier: Tensor,
-        of_earlier: Tensor,
-        beta: float | Tensor,
-        mapped: Callable[[Callable], Callable] = each_member,
+        self, params: Params, earlier: Tensor, of_earlier: Tensor, beta: float | Tensor
     ) -> tuple[Tensor, Tensor, Params]:
         """How far the earlier tasks' weights have moved:
 
@@ -79,72 +73,53 @@ class Checkpoint:
         equation 2 of von Oswald et al. without its lookahead, ΔΘ = 0.
 
         Args:
-            leaves: θ and e now.
-            kept: ``self.kept``.
+            params: θ and e now.
             earlier: [members, tasks] int64, the tasks taken.
             of_earlier: Their generated weights [members, tasks, num_weights] in the dense form, the
                 features [members, block, chunks, features] of the first block in the factored one.
-            mapped: Makes a function of one member one of what is given here: the identity, if that
-                is one member without its leading dimension.
 
         Returns:
             The drift [members]; the gradient of ``beta`` times it for ``of_earlier``; and for the
-            leaves, what of it does not come through ``of_earlier``.
+            parameters, what of it does not come through ``of_earlier``.
         """
         form = self._factored if self.factored else self._dense
-        return form(leaves, kept, earlier, of_earlier, beta, mapped)
+        return form(params, earlier, of_earlier, 2 * beta / earlier.shape[1])
 
-    @torch.no_grad()
-    def _dense(self, leaves, kept, earlier, weights, beta, mapped):
-        num_taken = earlier.shape[-1]
-        moved = weights - mapped(self._targets)(kept, earlier)
-        return moved.square().sum((-2, -1)) / num_taken, (2 * beta / num_taken) * moved, {}
+    def _dense(self, params, earlier, weights, scale):
+        moved = weights - self._targets(earlier)
+        return moved.square().sum((1, 2)) / earlier.shape[1], scale * moved, {}
 
-    def _targets(self, kept: Params, earlier: Tensor) -> Tensor:
-        if "targets" not in kept:
-            return self.hnet.weights(kept, earlier, training=False)
-        return kept["targets"][earlier] if self.subset else kept["targets"]
+    def _targets(self, earlier: Tensor) -> Tensor:
+        if "targets" not in self.kept:
+            return self.hnet.weights(self.kept, earlier)
+        return rows_of(self.kept["targets"], earlier) if self.subset else self.kept["targets"]
 
-    @torch.no_grad()
-    def _factored(self, leaves, kept, earlier, features, beta, mapped):
-        num_taken, block = earlier.shape[-1], features.shape[-3]
-        scale = 2 * beta / num_taken
-        weight, bias = self.hnet.last_layer(leaves)
-        full, rest = _full_chunks(self.hnet, weight.shape[-2])
-        biases = () if bias is None else (bias, kept["bias"])
-        e, g, p = mapped(_layer_products)(weight, kept["weight"], *biases)
-        block_products = mapped(partial(_block_products, scale=scale, full=full, rest=rest))
-        of_layer = self.hnet.last_layer_names
-        others = [name for name in leaves if name not in of_layer]
-
-        first, sums, through_features = None, None, None
+    def _factored(self, params, earlier, features, scale):
+        kept, block, num_taken = self.kept, features.shape[1], earlier.shape[1]
+        layer = _Layer.moved(self.hnet, params, kept, scale)
+        pulled, sums, passed = None, None, None
+        through_features: Params = {}  # of the blocks after the first
         for start in range(0, num_taken, block):
-            ids = earlier[..., start : start + block]
+            ids = earlier[:, start : start + block]
             if start > 0:
-                with torch.enable_grad():
-                    features = mapped(partial(self.hnet.features, training=True))(leaves, ids)
-            x_star = kept["features"][..., start : start + block, :, :]
-            if self.subset:
-                x_star = mapped(_rows)(kept["features"], ids)
-            gradient, *products = block_products(features.detach(), x_star, weight, e, g, p)
-            sums = _add(sums, products)
+                passed = self.hnet.forward(params, ids, training=True)
+                features = passed.features
+            x_star = kept["features"]
+            x_star = rows_of(x_star, ids) if self.subset else x_star[:, start : start + block]
+            gradient, products = _block_products(features, x_star, layer)
+            sums = products if sums is None else sums.plus(products)
             if start == 0:
-                first = gradient
-                continue
-            gradients = torch.autograd.grad(features, [leaves[name] for name in others], gradient)
-            through_features = _add(through_features, gradients)
-
-        gram = mapped(_sum_of_rows)(kept["gram"], earlier) if self.subset else kept["gram"]
-        total, gradient = mapped(partial(_layer_gradient, scale=scale, rest=rest))(
-            weight, e, g, p, gram, *sums
-        )
-        d = weight.shape[-1]
-        extra = {of_layer[0]: gradient[..., :d]}
-        if bias is not None:
-            extra[of_layer[1]] = gradient[..., d]
-        if through_features is not None:
-            extra |= dict(zip(others, through_features, strict=True))
-        return total / num_taken, first, extra
+                pulled = gradient
+            else:
+                add_into(through_features, self.hnet.backward(params, passed, gradient))
+        gram = rows_of(kept["gram"], earlier).sum(1) if self.subset else kept["gram"]
+        total, of_layer = _layer_gradient(layer, gram, sums)
+        d = features.shape[-1]
+        weight_name, bias_name = self.hnet.last_layer_names
+        extra = {weight_name: of_layer[..., :d]}
+        if layer.has_bias:
+            extra[bias_name] = of_layer[..., d]
+        return total / num_taken, pulled, extra | through_features
 
 
 def take_checkpoint(
@@ -178,13 +153,13 @@ def take_checkpoint(
     earlier = torch.arange(task_id, device=params["weight0"].device).expand(members, -1)
     if not factored:
         if store_targets:
-            kept = {"targets": each_member(hnet.weights)(params, earlier)}
+            kept = {"targets": hnet.weights(params, earlier).clone()}
         else:
             kept = {name: value.clone() for name, value in params.items()}
         return Checkpoint(hnet, task_id, factored, subset, kept)
 
     weight, bias = hnet.last_layer(params)
-    features = each_member(hnet.features)(params, earlier)  # [members, tasks, chunks, features]
+    features = hnet.features(params, earlier)  # [members, tasks, chunks, features]
     extended = features[:, :, : _full_chunks(hnet, weight.shape[1])[0]]
     if bias is not None:
         extended = F.pad(extended, (0, 1), value=1.0)
@@ -253,76 +228,103 @@ def _full_chunks(hnet: Hypernet, chunk_size: int) -> tuple[int, int]:
     return divmod(hnet.num_weights, chunk_size)
 
 
-# The products of the factored form, of one member; symbols as at the head of this file. Where the
-# layer has no bias, E has no column for it, and u* is x*.
+# The products of the factored form; symbols as at the head of this file, each with a leading
+# dimension of members. Where the layer has no bias, E has no column for it, and u* is x*.
 
 
-def _layer_products(weight, weight_star, bias=None, bias_star=None):
-    """E [C, d + 1], WᵀW [d, d], WᵀE [d, d + 1]."""
-    e = weight - weight_star
-    if bias is not None:
-        e = torch.cat([e, (bias - bias_star)[:, None]], dim=1)
-    return e, weight.T @ weight, weight.T @ e
+class _Layer(NamedTuple):
+    """The last layer and how it has moved from the checkpoint."""
+
+    weight: Tensor  # W [members, C, d]
+    e: Tensor  # E [members, C, d + 1]
+    g: Tensor  # WᵀW [members, d, d]
+    p: Tensor  # WᵀE [members, d, d + 1]
+    scale: float | Tensor  # twice beta over the number of tasks taken
+    full: int  # chunks used in full
+    rest: int  # weights used of one more
+
+    @classmethod
+    def moved(cls, hnet: Hypernet, params: Params, kept: Params, scale: float | Tensor) -> "_Layer":
+        weight, bias = hnet.last_layer(params)
+        e = weight - kept["weight"]
+        if bias is not None:
+            e = torch.cat([e, (bias - kept["bias"])[..., None]], dim=-1)
+        transposed = weight.mT
+        full, rest = _full_chunks(hnet, weight.shape[1])
+        return cls(weight, e, transposed @ weight, transposed @ e, scale, full, rest)
+
+    @property
+    def has_bias(self) -> bool:
+        return self.e.shape[-1] > self.weight.shape[-1]
 
 
-def _block_products(x, x_star, weight, e, g, p, *, scale, full: int, rest: int):
-    """What the rows of a block of tasks contribute.
+class _Products(NamedTuple):
+    """Sums over rows of features."""
+
+    a: Tensor  # ΔXᵀΔX [members, d, d]
+    b: Tensor  # ΔXᵀU* [members, d, d + 1]
+    cut: tuple[Tensor, Tensor] | None  # of the cut chunks, Σ ||y||² and Σ y [x, 1]
+
+    def plus(self, other: "_Products") -> "_Products":
+        cut = self.cut and tuple(x + y for x, y in zip(self.cut, other.cut, strict=True))
+        return _Products(self.a + other.a, self.b + other.b, cut)
+
+
+def _block_products(x: Tensor, x_star: Tensor, layer: _Layer) -> tuple[Tensor, _Products]:
+    """What the features of a block of tasks contribute, and the gradient for them.
 
     The chunk that is cut, if there is one, has its y computed as it stands and stays out of the
     products.
 
     Args:
-        x: [tasks, chunks, d], as ``x_star``; e, g, p: from :func:`_layer_products`.
-        scale: Two times beta over the number of tasks taken.
-        full: Number of chunks used in full; ``rest``: weights used of one more.
-
-    Returns:
-        The gradient for x; ΔXᵀΔX; ΔXᵀU*; of the cut chunk Σ ||y||² and Σ y [x, 1].
+        x: [members, tasks, chunks, d], as ``x_star``.
     """
-    d, has_bias = x.shape[-1], e.shape[-1] > x.shape[-1]
+    weight, e, g, p, scale, full, rest = layer
+    d = x.shape[-1]
     dx = x - x_star
-    cut = dx[:, full:].clone()  # [tasks, 0 or 1, d]
+    cut = None
     if rest:
-        dx[:, full:] = 0
-    rows, rows_star = dx.reshape(-1, d), x_star.reshape(-1, d)
-    a, b = rows.T @ rows, rows.T @ rows_star
+        cut_dx = dx[:, :, full].clone()  # [members, tasks, d]
+        dx[:, :, full] = 0
+    rows, rows_star = dx.flatten(1, 2), x_star.flatten(1, 2)
+    transposed = rows.mT
+    a, b = transposed @ rows, transposed @ rows_star
     p_scaled = scale * p
-    if has_bias:
-        b = torch.cat([b, rows.sum(0)[:, None]], dim=1)
-        gradient = torch.addmm(p_scaled[:, d], rows, scale * g)
+    if layer.has_bias:
+        b = torch.cat([b, rows.sum(1)[..., None]], dim=-1)
+        gradient = torch.baddbmm(p_scaled[:, None, :, d], rows, scale * g)
     else:
         gradient = rows @ (scale * g)
-    gradient = torch.addmm(gradient, rows_star, p_scaled[:, :d].T).view(x.shape)
-    if not rest:
-        return gradient, a, b, x.new_zeros(()), e.new_zeros(0, e.shape[1])
-
-    y = cut @ weight[:rest].T + x_star[:, full:] @ e[:rest, :d].T  # [tasks, 1, rest]
-    u = x[:, full:].reshape(-1, d)
-    if has_bias:
-        y = y + e[:rest, d]
-        u = F.pad(u, (0, 1), value=1.0)
-    gradient[:, full:] = y @ (scale * weight[:rest])
-    return gradient, a, b, y.square().sum(), y.reshape(-1, rest).T @ u
-
-
-def _layer_gradient(weight, e, g, p, gram, a, b, cut_total, cut_gradient, *, scale, rest: int):
-    """Σ ||y||² over everything, and the gradient for [W, b], [C, d + 1]."""
-    total = (a * g).sum() + 2 * (b * p).sum() + (gram * (e.T @ e)).sum() + cut_total
-    extra = gram.shape[0] - a.shape[0]  # 1 with a bias
-    gradient = weight @ (scale * (F.pad(a, (0, extra)) + b))
-    gradient = torch.addmm(gradient, e, scale * (F.pad(b.T, (0, extra)) + gram))
+    gradient = gradient.baddbmm_(rows_star, p_scaled[..., :d].mT).view(x.shape)
     if rest:
-        gradient[:rest] += scale * cut_gradient
+        y = cut_dx @ weight[:, :rest].mT + x_star[:, :, full] @ e[:, :rest, :d].mT
+        u = x[:, :, full]
+        if layer.has_bias:
+            y = y + e[:, None, :rest, d]
+            u = F.pad(u, (0, 1), value=1.0)
+        gradient[:, :, full] = y @ (scale * weight[:, :rest])
+        cut = (y.square().sum((1, 2)), y.mT @ u)
+    return gradient, _Products(a, b, cut)
+
+
+def _layer_gradient(layer: _Layer, gram: Tensor, sums: _Products) -> tuple[Tensor, Tensor]:
+    """Σ ||y||² over everything, and the gradient for [W, b], [members, C, d + 1]."""
+    weight, e, g, p, scale, _, rest = layer
+    a, b, cut = sums
+    total = (a * g).sum((1, 2)) + 2 * (b * p).sum((1, 2)) + (gram * (e.mT @ e)).sum((1, 2))
+    extra = gram.shape[-1] - a.shape[-1]  # 1 with a bias
+    gradient = weight @ (scale * (F.pad(a, (0, extra)) + b))
+    gradient.baddbmm_(e, scale * (F.pad(b.mT, (0, extra)) + gram))
+    if rest:
+        total = total + cut[0]
+        gradient[:, :rest] += scale * cut[1]
     return total, gradient
 
 
-def _rows(values: Tensor, ids: Tensor) -> Tensor:
-    return values[ids]
-
-
-def _sum_of_rows(values: Tensor, ids: Tensor) -> Tensor:
-    return values[ids].sum(0)
-
-
-def _add(sums, values):
-    return values if sums is None else [a + b for a, b in zip(sums, values, strict=True)]
+def add_into(sums: Params, values: Params) -> None:
+    """Add to each entry of ``sums``, in place, that of the same name; a new name is entered."""
+    for name, value in values.items():
+        if name in sums:
+            sums[name] += value
+        else:
+            sums[name] = value

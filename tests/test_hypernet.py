@@ -1,4 +1,4 @@
-"""The pure function against hypnettorch's own forward pass."""
+"""The pure functions against hypnettorch's own forward pass, and their gradients."""
 
 import pytest
 import torch
@@ -12,27 +12,62 @@ def as_matrix(module, task_ids):
     return module.forward(cond_id=list(task_ids), ret_format="flattened")
 
 
-def test_generates_what_hypnettorch_generates(hypernet):
-    module, hnet, params = hypernet
-    assert hnet.num_weights == module.num_outputs == 29
-    ids = torch.tensor([2, 0, 3])
-    torch.testing.assert_close(
-        hnet.weights(params, ids), as_matrix(module, [2, 0, 3]), rtol=1e-12, atol=1e-12
+def two_members(**options):
+    """Two modules, initialized differently, and both members' parameters in one."""
+    made = [make_hypernet(seed=seed, **options) for seed in (0, 1)]
+    return [module for module, _, _ in made], made[0][1], stack_members([p for _, _, p in made])
+
+
+@pytest.mark.parametrize("kind", HYPERNETS)
+def test_generates_what_hypnettorch_generates(kind):
+    """Two members, and of each other tasks."""
+    modules, hnet, params = two_members(**HYPERNETS[kind])
+    assert hnet.num_weights == modules[0].num_outputs == 29
+    ids = torch.tensor([[2, 0, 3], [1, 2, 0]])
+    expected = torch.stack(
+        [as_matrix(m, row.tolist()) for m, row in zip(modules, ids, strict=True)]
     )
+    torch.testing.assert_close(hnet.weights(params, ids), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize("dropout_rate", [-1, 0.3])
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh", "elu", "linear"])
+@pytest.mark.parametrize("kind", HYPERNETS)
+def test_the_backward_pass_is_autograds(kind, activation, dropout_rate, members):
+    options = {**HYPERNETS[kind], "activation": activation, "dropout_rate": dropout_rate}
+    _, hnet, params = two_members(**options)
+    params = {name: value[:members] for name, value in params.items()}
+    leaves = {name: value.requires_grad_() for name, value in params.items()}
+    ids = torch.tensor([[3, 1], [0, 3]])[:members]
+    torch.manual_seed(5)
+    passed = hnet.forward(leaves, ids, training=True)
+    weights = hnet.generate(leaves, passed.features)
+    gradient = torch.randn_like(weights)
+    expected = torch.autograd.grad(weights, list(leaves.values()), gradient)
+
+    torch.manual_seed(5)
+    passed = hnet.forward(params, ids, training=True)
+    to_features, found = hnet.generate_backward(params, passed.features, gradient)
+    found |= hnet.backward(params, passed, to_features)
+    assert found.keys() == params.keys()
+    for name, value in zip(leaves, expected, strict=True):
+        torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-12)
 
 
 def test_features_enter_the_last_layer(hypernet):
     _, hnet, params = hypernet
-    ids = torch.arange(4)
-    x = hnet.features(params, ids)
-    last = hnet.num_layers - 1
-    chunks = x @ params[f"weight{last}"].T + params.get(f"bias{last}", 0)
-    torch.testing.assert_close(chunks.flatten(1)[:, :29], hnet.weights(params, ids))
+    params = stack_members([params])
+    ids = torch.arange(4)[None]
+    x = hnet.features(params, ids)[0]
+    weight, bias = hnet.last_layer(params)
+    chunks = x @ weight[0].T + (0 if bias is None else bias[0])
+    torch.testing.assert_close(chunks.flatten(1)[:, :29], hnet.weights(params, ids)[0])
 
 
 def test_split_gives_the_main_networks_tensors(hypernet):
     module, hnet, params = hypernet
-    pieces = hnet.split(hnet.weights(params, torch.tensor([1]))[0])
+    pieces = hnet.split(hnet.weights(stack_members([params]), torch.tensor([[1]]))[0, 0])
     expected = module.forward(cond_id=1)
     assert [list(piece.shape) for piece in pieces] == TARGET_SHAPES
     for piece, tensor in zip(pieces, expected, strict=True):
@@ -43,8 +78,8 @@ def test_parameters_survive_the_way_into_the_module_and_back(hypernet):
     module, hnet, params = hypernet
     changed = {name: value + torch.randn_like(value) for name, value in params.items()}
     into_module(changed, module)
-    ids = torch.arange(4)
-    torch.testing.assert_close(as_matrix(module, ids.tolist()), hnet.weights(changed, ids))
+    weights = hnet.weights(stack_members([changed]), torch.arange(4)[None])
+    torch.testing.assert_close(as_matrix(module, range(4)), weights[0])
     assert sum(value.numel() for value in params.values()) == module.num_params
 
 
@@ -75,12 +110,11 @@ def test_the_tasks_so_far_are_trained_and_merged_back(hypernet):
 
 @pytest.mark.parametrize("kind", ["hmlp", "chunked", "chunked conditional"])
 def test_dropout_in_training_alone(kind):
-    _, hnet, params = make_hypernet(dropout_rate=0.5, **HYPERNETS[kind])
-    ids = torch.tensor([0, 1])
-    torch.manual_seed(1)
-    first, second = (hnet.weights(params, ids, training=True) for _ in range(2))
+    _, hnet, params = two_members(dropout_rate=0.5, **HYPERNETS[kind])
+    ids = torch.tensor([[0, 1], [1, 0]])
+    first, second = (hnet.forward(params, ids, training=True).features for _ in range(2))
     assert not torch.equal(first, second)
-    first, second = (hnet.weights(params, ids, training=False) for _ in range(2))
+    first, second = (hnet.forward(params, ids).features for _ in range(2))
     assert torch.equal(first, second)
 
 
@@ -89,10 +123,10 @@ def test_dropout_is_hypnettorchs():
     module, hnet, params = make_hypernet(
         hnet_type="hmlp", dropout_rate=0.5, activation="sigmoid", num_tasks=1
     )
+    params = stack_members([params])
     module.train()
     torch.manual_seed(3)
     expected = as_matrix(module, [0])
     torch.manual_seed(3)
-    torch.testing.assert_close(
-        hnet.weights(params, torch.tensor([0]), training=True), expected
-    )  # fmt: skip
+    features = hnet.forward(params, torch.tensor([[0]]), training=True).features
+    torch.testing.assert_close(hnet.generate(params, features)[0], expected)

@@ -7,9 +7,10 @@ from hypnettorch.utils.hnet_regularizer import calc_fix_target_reg, get_current_
 
 from hypercl import regularizer
 from hypercl.hypernet import from_module, into_module
-from hypercl.members import each_member, stack_members
+from hypercl.members import stack_members
 from hypercl.networks import build_hypernet
 from hypercl.regularizer import (
+    add_into,
     choose_factored,
     count_multiplications,
     draw_subsets,
@@ -31,23 +32,19 @@ def moved(params, scale=0.1):
 
 def drift_and_gradient(hnet, checkpoint, params, earlier=None, training=True):
     """The drift [members] and its gradient, the way a training step comes to it."""
-    leaves = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
-    members = len(params["weight0"])
     ids = torch.arange(TASK_ID) if earlier is None else torch.tensor(earlier)
-    ids = ids.expand(members, -1)
+    ids = ids.expand(len(params["weight0"]), -1)
     first = ids[:, : checkpoint.block_size(ids.shape[1])]
-    of_earlier = each_member(lambda p, i: hnet.features(p, i, training=training))(leaves, first)
-    if not checkpoint.factored:
-        of_earlier = each_member(hnet.generate)(leaves, of_earlier)
-    value, pulled, extra = checkpoint.drift_and_gradient(
-        leaves, checkpoint.kept, ids, of_earlier, beta=1.0
-    )
-    grads = torch.autograd.grad(of_earlier, list(leaves.values()), pulled, allow_unused=True)
-    gradient = {}
-    for (name, leaf), grad in zip(leaves.items(), grads, strict=True):
-        grad = torch.zeros_like(leaf) if grad is None else grad
-        gradient[name] = grad + extra[name] if name in extra else grad
-    return value, gradient
+    passed = hnet.forward(params, first, training=training)
+    if checkpoint.factored:
+        value, pulled, gradient = checkpoint.drift_and_gradient(params, ids, passed.features, 1.0)
+    else:
+        weights = hnet.generate(params, passed.features)
+        value, pulled, gradient = checkpoint.drift_and_gradient(params, ids, weights, 1.0)
+        pulled, of_layer = hnet.generate_backward(params, passed.features, pulled)
+        add_into(gradient, of_layer)
+    add_into(gradient, hnet.backward(params, passed, pulled))
+    return value, {name: gradient[name] for name in params}
 
 
 @pytest.fixture(params=[1, 1000], ids=["small blocks", "one block"])
@@ -159,10 +156,10 @@ def test_checkpoint_is_in_evaluation_mode(form):
     assert drift_and_gradient(hnet, checkpoint, stacked, training=False)[0] < 1e-24
     torch.manual_seed(0)
     value, _ = drift_and_gradient(hnet, checkpoint, stacked)
-    earlier = torch.arange(TASK_ID)
+    earlier = torch.arange(TASK_ID)[None]
     torch.manual_seed(0)
-    weights = hnet.weights(params, earlier, training=True)
-    expected = (weights - hnet.weights(params, earlier)).square().sum() / TASK_ID
+    weights = hnet.generate(stacked, hnet.forward(stacked, earlier, training=True).features)
+    expected = (weights - hnet.weights(stacked, earlier)).square().sum() / TASK_ID
     torch.testing.assert_close(value[0], expected)
     assert value > 0
 
@@ -222,13 +219,13 @@ def test_float32_gradient_stays_close_to_float64(kind, steps):
     target = torch.randn(hnet.num_weights)
     optimizer = torch.optim.Adam(now.values(), lr=1e-3)
     for _ in range(steps):
-        leaves = {name: value[0].detach().requires_grad_() for name, value in now.items()}
-        weights = hnet.weights(leaves, torch.tensor([TASK_ID]))
+        leaves = {name: value.detach().requires_grad_() for name, value in now.items()}
+        weights = hnet.weights(leaves, torch.tensor([[TASK_ID]]))
         loss = (weights - target).square().mean()
         _, gradient = drift_and_gradient(hnet, checkpoint, now)
         grads = torch.autograd.grad(loss, list(leaves.values()))
         for (name, value), grad in zip(now.items(), grads, strict=True):
-            value.grad = grad[None] + 0.01 * gradient[name]
+            value.grad = grad + 0.01 * gradient[name]
         optimizer.step()
 
     def measure(dtype, factored):
@@ -249,12 +246,10 @@ def test_mean_over_the_tasks_taken():
     _, hnet, params = make_hypernet(hnet_type="hmlp", num_tasks=2)
     params = stack_members([params])
     checkpoint = take_checkpoint(hnet, params, 2, factored=False)
-    weights = each_member(hnet.weights)(params, torch.tensor([[0, 1]]))
+    weights = hnet.weights(params, torch.tensor([[0, 1]]))
     weights[0, 1, 5] += 3
     ids = torch.tensor([[0, 1]])
-    value, pulled, _ = checkpoint.drift_and_gradient(
-        params, checkpoint.kept, ids, weights, beta=0.5
-    )  # fmt: skip
+    value, pulled, _ = checkpoint.drift_and_gradient(params, ids, weights, beta=0.5)
     assert value.item() == pytest.approx(9 / 2)
     assert pulled[0, 1, 5].item() == pytest.approx(0.5 * 2 * 3 / 2)
     assert pulled.count_nonzero() == 1

@@ -300,8 +300,7 @@ def test_evaluation_leaves_no_trace(was_training):
 def test_evaluation_counts_every_sample_whatever_the_batches():
     task = make_task()
     mnet, _, hnet, params = make_networks(task)
-    one = select_members(params, 0)
-    weights = hnet.split(hnet.weights(one, torch.tensor([1]))[0])
+    weights = hnet.split(hnet.weights(params, torch.tensor([[1]]))[0, 0])
     logits = mnet.forward(task.inputs(task.test.images), weights=weights)
     expected = (logits.argmax(1) == task.test.labels).double().mean().item()
     for batch_size in (1, 7, 29, 30, 1000):
