@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from hypnettorch.mnets import MainNetInterface
 from torch import Tensor
 
+from hypercl import mlp
 from hypercl.capture import StepRunner
 from hypercl.hypernet import Hypernet
 from hypercl.members import Params, each_member
+from hypercl.optimizer import Adam
 from hypercl.precision import tf32
 from hypercl.regularizer import Checkpoint, add_into, draw_subsets
 from hypercl.seeding import derive_seed, generator
@@ -157,6 +159,16 @@ def task_loss_and_gradient(
     Args:
         weights: Of the current task, [members, num_weights].
     """
+    activation = mlp.plain_activation(mnet)
+    if activation is not None and not how.amp:
+        gradient = torch.empty_like(weights)
+        tensors, gradients = hnet.split(weights), hnet.split(gradient)
+        with tf32(how.tf32):
+            task_loss, accuracy = mlp.loss_and_gradient(
+                activation, tensors, gradients, batch.inputs, batch.labels
+            )
+        return task_loss, accuracy, gradient
+
     given = weights.detach().requires_grad_()
     device = weights.device.type
     with tf32(how.tf32):
@@ -262,8 +274,9 @@ def make_step(
     plan = draw_steps(task, task_id, checkpoint, how)
     current = torch.full((1, members, 1), task_id, device=device)
     task_ids = torch.cat([plan.earlier, current.expand(len(plan.earlier), -1, -1)], dim=-1)
-    flat.grad = torch.zeros_like(flat)
-    optimizer = torch.optim.Adam([flat], **adam_options(how, device))
+    gradient = torch.zeros_like(flat)
+    betas = (how.adam_beta1, 0.999)
+    optimizer = Adam(flat, gradient, lr=how.lr, betas=betas, weight_decay=how.weight_decay)
     counter = torch.zeros(1, dtype=torch.int64, device=device)
 
     def of_this_step(plans: Tensor) -> Tensor:
@@ -281,23 +294,12 @@ def make_step(
         # its gradient is zero but for rounding, which Adam, looking at signs, would blow up.
         beta = how.beta * (counter > 0).squeeze(0) if hnet.dropout_rate <= 0 else how.beta
         gradients, losses = loss_and_gradient(hnet, mnet, trained, batch, checkpoint, beta, how)
-        torch.cat([gradients[name].flatten(1) for name in trained], 1, out=flat.grad)
+        torch.cat([gradients[name].flatten(1) for name in trained], 1, out=gradient)
         optimizer.step()
         history.index_copy_(0, counter, torch.stack(losses).view(1, -1, members))
         counter.add_(1)
 
     return step
-
-
-def adam_options(how: Training, device: torch.device) -> dict:
-    """Adam's arguments; it can be captured as part of a CUDA graph only if told beforehand."""
-    return {
-        "lr": how.lr,
-        "betas": (how.adam_beta1, 0.999),
-        "weight_decay": how.weight_decay,
-        "fused": True,
-        "capturable": device.type == "cuda",
-    }
 
 
 def draw_steps(task: Task, task_id: int, checkpoint: Checkpoint | None, how: Training) -> StepPlan:

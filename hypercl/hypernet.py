@@ -25,23 +25,8 @@ import torch.nn.functional as F
 from hypnettorch.hnets import ChunkedHMLP, HyperNetInterface
 from torch import Tensor
 
+from hypercl.activations import ACTIVATIONS
 from hypercl.members import Params
-
-_IN_PLACE = {
-    "linear": lambda x: x,
-    "sigmoid": torch.sigmoid_,
-    "relu": torch.relu_,
-    "elu": F.elu_,
-    "tanh": torch.tanh_,
-}
-# The gradient for what entered an activation, from that for what left it, and what left it.
-_BACKWARD = {
-    "linear": lambda gradient, x: gradient,
-    "sigmoid": torch.ops.aten.sigmoid_backward,
-    "relu": lambda gradient, x: torch.ops.aten.threshold_backward(gradient, x, 0),
-    "elu": lambda gradient, x: torch.ops.aten.elu_backward(gradient, 1, 1, 1, True, x),
-    "tanh": torch.ops.aten.tanh_backward,
-}
 
 
 class Pass(NamedTuple):
@@ -60,7 +45,7 @@ class Hypernet:
     target_shapes: tuple[tuple[int, ...], ...]
     num_layers: int
     cond_chunk_embs: bool  # chunk embeddings of its own for each task
-    activation: str  # a key of _IN_PLACE
+    activation: str  # a key of ACTIVATIONS
     dropout_rate: float  # 0 or less: none
 
     @property
@@ -125,7 +110,7 @@ class Hypernet:
 
         gradient = gradient.reshape(members, tasks * chunks, width)
         for layer in reversed(range(self.num_layers - 1)):
-            gradient = _BACKWARD[self.activation](gradient, passed.outputs[layer])
+            gradient = ACTIVATIONS[self.activation].backward(gradient, passed.outputs[layer])
             if passed.masks[layer] is not None:
                 gradient = gradient * passed.masks[layer]
             if layer > 0:
@@ -201,10 +186,12 @@ class Hypernet:
         return f"weight{self.num_layers - 1}", f"bias{self.num_layers - 1}"
 
     def split(self, weights: Tensor) -> list[Tensor]:
-        """Cut the weights of one task, [num_weights], into the main network's tensors."""
-        sizes = [math.prod(shape) for shape in self.target_shapes]
-        pieces = weights.split(sizes)
-        return [piece.view(shape) for piece, shape in zip(pieces, self.target_shapes, strict=True)]
+        """Cut the weights of one task, [..., num_weights], into the main network's tensors."""
+        pieces = weights.split([math.prod(shape) for shape in self.target_shapes], dim=-1)
+        return [
+            piece.view(*weights.shape[:-1], *shape)
+            for piece, shape in zip(pieces, self.target_shapes, strict=True)
+        ]
 
     def to_train(self, params: Params, num_tasks: int) -> tuple[Tensor, Params]:
         """A copy of ``params`` to train, with embeddings of the first ``num_tasks`` tasks alone.
@@ -245,7 +232,7 @@ class Hypernet:
         if self.dropout_rate > 0 and training:
             mask = F.dropout(torch.ones_like(x), self.dropout_rate)
             x = x * mask
-        return _IN_PLACE[self.activation](x), mask
+        return ACTIVATIONS[self.activation].in_place(x), mask
 
     def _embeddings(self, params: Params, task_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Chunk embeddings [members, 1 or tasks, chunks, size], task embeddings

@@ -142,12 +142,6 @@ def test_steps_equal_the_plain_loop_on_hypnettorchs_own_api(options, factored):
         torch.testing.assert_close(ours.detach(), plain, rtol=1e-5, atol=1e-8)
 
 
-def test_adam_can_be_captured_on_a_gpu_alone():
-    """torch refuses to capture it unless told beforehand."""
-    assert train.adam_options(HOW, torch.device("cuda"))["capturable"]
-    assert not train.adam_options(HOW, torch.device("cpu"))["capturable"]
-
-
 def test_a_task_is_learned_and_reported():
     task = make_task()
     how = replace(HOW, num_steps=100, lr=3e-3)
