@@ -11,16 +11,32 @@ _ATEN = torch.ops.aten
 
 
 class Activation(NamedTuple):
-    """An elementwise function y = σ(x) whose gradient can be had from y."""
+    """An elementwise function y = σ(x) whose gradient can be had from y. Both work in place."""
 
-    in_place: Callable[[Tensor], Tensor]  # turns x into y
-    backward: Callable[[Tensor, Tensor], Tensor]  # (gradient for y, y) -> gradient for x
+    forward: Callable[[Tensor], Tensor]  # turns x into y
+    backward: Callable[[Tensor, Tensor], Tensor]  # turns the gradient for y, given y, into x's
+
+
+def _sigmoid_backward(gradient: Tensor, y: Tensor) -> Tensor:
+    return _ATEN.sigmoid_backward.grad_input(gradient, y, grad_input=gradient)
+
+
+def _relu_backward(gradient: Tensor, y: Tensor) -> Tensor:
+    return _ATEN.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient)
+
+
+def _elu_backward(gradient: Tensor, y: Tensor) -> Tensor:
+    return _ATEN.elu_backward.grad_input(gradient, 1, 1, 1, True, y, grad_input=gradient)
+
+
+def _tanh_backward(gradient: Tensor, y: Tensor) -> Tensor:
+    return _ATEN.tanh_backward.grad_input(gradient, y, grad_input=gradient)
 
 
 ACTIVATIONS = {
     "linear": Activation(lambda x: x, lambda gradient, y: gradient),
-    "sigmoid": Activation(torch.sigmoid_, _ATEN.sigmoid_backward),
-    "relu": Activation(torch.relu_, lambda gradient, y: _ATEN.threshold_backward(gradient, y, 0)),
-    "elu": Activation(F.elu_, lambda gradient, y: _ATEN.elu_backward(gradient, 1, 1, 1, True, y)),
-    "tanh": Activation(torch.tanh_, _ATEN.tanh_backward),
+    "sigmoid": Activation(torch.sigmoid_, _sigmoid_backward),
+    "relu": Activation(torch.relu_, _relu_backward),
+    "elu": Activation(F.elu_, _elu_backward),
+    "tanh": Activation(torch.tanh_, _tanh_backward),
 }

@@ -96,7 +96,7 @@ class Hypernet:
 
         Args:
             params: As in the forward pass; ``passed``: its result.
-            gradient: For the features, of their shape.
+            gradient: For the features, of their shape; it is overwritten.
         """
         found: Params = {}
         members, tasks, chunks, width = gradient.shape
@@ -112,7 +112,7 @@ class Hypernet:
         for layer in reversed(range(self.num_layers - 1)):
             gradient = ACTIVATIONS[self.activation].backward(gradient, passed.outputs[layer])
             if passed.masks[layer] is not None:
-                gradient = gradient * passed.masks[layer]
+                gradient *= passed.masks[layer]
             if layer > 0:
                 weight, bias = f"weight{layer}", f"bias{layer}"
                 found[weight] = gradient.mT @ passed.outputs[layer - 1]
@@ -168,7 +168,8 @@ class Hypernet:
         members, tasks, chunks, width = features.shape
         weight, bias = self.last_layer(params)
         surplus = chunks * weight.shape[1] - self.num_weights
-        gradient = F.pad(gradient, (0, surplus)).view(members, tasks * chunks, -1)
+        gradient = torch.cat([gradient, gradient.new_zeros(members, tasks, surplus)], dim=-1)
+        gradient = gradient.view(members, tasks * chunks, -1)
         name, bias_name = self.last_layer_names
         found = {name: gradient.mT @ features.reshape(members, tasks * chunks, width)}
         if bias is not None:
@@ -232,7 +233,7 @@ class Hypernet:
         if self.dropout_rate > 0 and training:
             mask = F.dropout(torch.ones_like(x), self.dropout_rate)
             x = x * mask
-        return ACTIVATIONS[self.activation].in_place(x), mask
+        return ACTIVATIONS[self.activation].forward(x), mask
 
     def _embeddings(self, params: Params, task_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Chunk embeddings [members, 1 or tasks, chunks, size], task embeddings

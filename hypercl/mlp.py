@@ -50,7 +50,7 @@ def loss_and_gradient(
     xs = [inputs]  # what enters each layer
     for weight, bias in zip(weights, biases, strict=True):
         x = _affine(xs[-1], weight, bias)
-        xs.append(activation.in_place(x) if len(xs) < len(weights) else x)
+        xs.append(activation.forward(x) if len(xs) < len(weights) else x)
 
     log_probabilities = xs.pop().log_softmax(-1)  # [members, B, classes]
     index = labels[..., None]

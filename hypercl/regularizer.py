@@ -30,8 +30,8 @@ from torch import Tensor
 from hypercl.hypernet import Hypernet, rows_of
 from hypercl.members import Params
 
-# Rows of features in a block: what fits into a core's cache, what keeps a GPU busy.
-_BLOCK_ROWS = {"cpu": 1200, "cuda": 1 << 17}
+# Rows of features in a block: few enough for a CPU's cache and many enough to outweigh the calls.
+_BLOCK_ROWS = {"cpu": 2400, "cuda": 1 << 17}
 
 
 @dataclass(frozen=True)
@@ -295,7 +295,8 @@ def _block_products(x: Tensor, x_star: Tensor, layer: _Layer) -> tuple[Tensor, _
         gradient = torch.baddbmm(p_scaled[:, None, :, d], rows, scale * g)
     else:
         gradient = rows @ (scale * g)
-    gradient = gradient.baddbmm_(rows_star, p_scaled[..., :d].mT).view(x.shape)
+    torch.baddbmm(gradient, rows_star, p_scaled[..., :d].mT, out=gradient)
+    gradient = gradient.view(x.shape)
     if rest:
         y = cut_dx @ weight[:, :rest].mT + x_star[:, :, full] @ e[:, :rest, :d].mT
         u = x[:, :, full]
@@ -314,7 +315,7 @@ def _layer_gradient(layer: _Layer, gram: Tensor, sums: _Products) -> tuple[Tenso
     total = (a * g).sum((1, 2)) + 2 * (b * p).sum((1, 2)) + (gram * (e.mT @ e)).sum((1, 2))
     extra = gram.shape[-1] - a.shape[-1]  # 1 with a bias
     gradient = weight @ (scale * (F.pad(a, (0, extra)) + b))
-    gradient.baddbmm_(e, scale * (F.pad(b.mT, (0, extra)) + gram))
+    torch.baddbmm(gradient, e, scale * (F.pad(b.mT, (0, extra)) + gram), out=gradient)
     if rest:
         total = total + cut[0]
         gradient[:, :rest] += scale * cut[1]

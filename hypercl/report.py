@@ -1,6 +1,5 @@
 """What a run tells of itself while it goes: the screen, the run directory, results.json."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -44,7 +43,7 @@ class Report:
         self._started = started
         self._tested_on = tested_on
         self._task_started = 0.0
-        self._plotted = -math.inf
+        self._plotted = started
         self._steps_before = 0  # of the earlier tasks, for TensorBoard's axis
         self._tag = ""  # before TensorBoard's tags, where there are several groups of seeds
         self._validation = ""  # the last one of this task, as the screen says it

@@ -1,0 +1,62 @@
+"""The written-out network against hypnettorch's with autograd."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hypercl import mlp
+from hypercl.hypernet import from_module
+from hypercl.networks import build_hypernet, build_main_net
+
+
+def cut(weights, mnet):
+    module = build_hypernet("chunked_hmlp", mnet.param_shapes, 1)
+    return from_module(module, activation="relu", dropout_rate=-1)[0].split(weights)
+
+
+@pytest.mark.parametrize("arch", [(), (5,), (5, 7)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("activation", ["linear", "sigmoid", "relu", "elu", "tanh"])
+def test_loss_accuracy_and_gradient_are_those_of_hypnettorchs_network(activation, bias, arch):
+    mnet = build_main_net("mlp", (3, 3, 1), 4, mlp_arch=arch, net_act=activation, bias=bias)
+    members, size = 3, 6
+    generator = torch.Generator().manual_seed(0)
+    draw = {"generator": generator, "dtype": torch.float64}
+    weights = torch.randn(members, mnet.num_params, **draw).requires_grad_()
+    inputs = torch.randn(members, size, 9, **draw)
+    labels = torch.randint(4, (members, size), generator=generator)
+
+    gradient = torch.full_like(weights, torch.nan)
+    with torch.no_grad():
+        loss, accuracy = mlp.loss_and_gradient(
+            mlp.plain_activation(mnet), cut(weights, mnet), cut(gradient, mnet), inputs, labels
+        )
+    for i in range(members):
+        logits = mnet.forward(inputs[i], weights=cut(weights[i], mnet))
+        expected = F.cross_entropy(logits, labels[i])
+        torch.testing.assert_close(loss[i], expected.detach())
+        assert accuracy[i] == (logits.argmax(1) == labels[i]).double().mean()
+        torch.testing.assert_close(gradient[i], torch.autograd.grad(expected, weights)[0][i])
+
+
+def test_saturated_logits_give_a_finite_loss_and_gradient():
+    mnet = build_main_net("mlp", (1, 1, 1), 2, mlp_arch=())
+    weights = torch.tensor([[1e4, -1e4, 0.0, 0.0]])
+    gradient = torch.empty_like(weights)
+    loss, _ = mlp.loss_and_gradient(
+        mlp.plain_activation(mnet),
+        cut(weights, mnet),
+        cut(gradient, mnet),
+        torch.ones(1, 1, 1),
+        torch.ones(1, 1, dtype=torch.int64),
+    )
+    assert loss.item() == 2e4
+    assert gradient.tolist() == [[1.0, -1.0, 1.0, -1.0]]
+
+
+@pytest.mark.parametrize(
+    ("net", "options"),
+    [("mlp", {"batchnorm": True}), ("mlp", {"dropout_rate": 0.2}), ("lenet", {}), ("resnet", {})],
+)
+def test_other_networks_are_not_plain(net, options):
+    assert mlp.plain_activation(build_main_net(net, (28, 28, 1), 2, **options)) is None
