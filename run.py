@@ -357,11 +357,12 @@ def load_run(path: str | Path, argv: Sequence[str] = ()) -> Learned:
     tasks = build_tasks(args, device)
     mnet = build_main_net(args, tasks[0], device)
     mnet.load_state_dict(saved["mnet"])
+    mnet.eval()
     hnets = {}
     for seed, state in saved["hnet"].items():
         hnets[seed] = build_hypernet(args, mnet, seed)
         hnets[seed].load_state_dict(state)
-        hnets[seed].to(device)
+        hnets[seed].to(device).eval()
     return Learned(args, tasks, mnet, hnets, saved["groups"])
 
 
@@ -621,7 +622,8 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
     text = str(error)
-    return "out of memory" in text or "can't allocate memory" in text
+    words = ("out of memory", "can't allocate memory", "calculation overflowed", "nteger overflow")
+    return any(word in text for word in words)
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

@@ -25,6 +25,8 @@ examples:
 """
 
 
+_MAX_INT = 10**9  # for any number that counts something; the product of two fits 64 bits
+
 # The experiments, and what their images measure.
 IMAGE_SIZES = {"splitmnist": "28x28x1", "permmnist": "32x32x1", "splitcifar": "32x32x3"}
 
@@ -43,6 +45,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """
     parser = make_parser()
     args = parser.parse_args(argv)
+    for name, value in vars(args).items():
+        if isinstance(value, list):  # Python's argparse makes an empty one of --name=--
+            parser.error(f"argument --{name}: expected one argument")
     for problem in _problems(args):
         parser.error(problem)
     return args
@@ -114,7 +119,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--num_classes_per_task", type=count, default=2, metavar="N", help="number of classes a task has")
     add("--beta", type=non_negative, default=0.01, metavar="X", help="strength of the regularizer")
     add("--calc_hnet_reg_targets_online", action="store_true", help="where the regularizer compares weights with targets, recompute these at each step instead of storing them")
-    add("--hnet_reg_batch_size", type=int, default=-1, metavar="N", help="regularize at most N random earlier tasks per step; 0 or less: all")
+    add("--hnet_reg_batch_size", type=_any_int, default=-1, metavar="N", help="regularize at most N random earlier tasks per step; 0 or less: all")
 
     group = parser.add_argument_group("training")
     add = group.add_argument
@@ -312,15 +317,29 @@ def _problems(args: argparse.Namespace) -> list[str]:
 
 def _int_at_least(minimum: int) -> Callable[[str], int]:
     def convert(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = minimum - 1
+        value = _int_or(text, minimum - 1)
         if value < minimum:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {minimum} or more")
         return value
 
     return convert
+
+
+def _any_int(text: str) -> int:
+    value = _int_or(text, None)
+    if value is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return value
+
+
+def _int_or(text: str, otherwise: int | None) -> int | None:
+    try:
+        value = int(text)
+    except ValueError:
+        return otherwise
+    if abs(value) > _MAX_INT:
+        raise argparse.ArgumentTypeError(f"{text!r} is larger than {_MAX_INT:,}")
+    return value
 
 
 def _float_in(interval: str) -> Callable[[str], float]:
@@ -356,6 +375,8 @@ def _minus_one_or(convert: Callable) -> Callable:
 def _int_list(length: int | None = None) -> Callable[[str], tuple[int, ...]]:
     def convert(text: str) -> tuple[int, ...]:
         items = text.split(",") if text.strip() else []
+        for item in items:
+            _int_or(item, None)
         if not all(item.strip().isdecimal() and int(item) > 0 for item in items):
             raise argparse.ArgumentTypeError(
                 f"{text!r} is not a comma-separated list of positive whole numbers, like 100,100"

@@ -258,8 +258,8 @@ class RunDir:
         Args:
             keep: The name under which what it replaces stays.
         """
-        if self._lock is not None and not self._lock.in_place:
-            raise RunFailed(f"{self.path} was removed while the run was writing to it")
+        if self._is_gone():
+            raise self._failure(name, FileNotFoundError())
         path = self.path / name
         part = path.with_name(f".{path.name}.part")
         try:
@@ -275,7 +275,13 @@ class RunDir:
                 part.unlink(missing_ok=True)
             raise self._failure(name, error) from error
 
+    def _is_gone(self) -> bool:
+        """Whether the directory was removed, or is another's by now."""
+        return self._lock is not None and not self._lock.in_place
+
     def _failure(self, name: str, error: OSError) -> RunFailed:
+        if self._is_gone():
+            return RunFailed(f"{self.path} was removed while the run was writing to it")
         return RunFailed(f"{self.path / name} cannot be written ({error.strerror or error})")
 
 
