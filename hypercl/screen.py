@@ -12,11 +12,20 @@ from rich.table import Table
 
 
 class _Console(Console):
-    """Goes on silently where the reader of a pipe has gone (``python run.py | head``)."""
+    """Goes on silently where the reader of a pipe has gone (``python run.py | head``).
+
+    The same where the output is a file on a full disk: the run has files of its own to fail on.
+    """
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it at exit
+
+    def print(self, *objects, **options) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.on_broken_pipe()
 
 
 class Screen:
