@@ -3,27 +3,30 @@
 python run.py --help
 """
 
+import json
 import platform
 import shlex
-import signal
 import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from math import ceil, prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypercl.errors import InputError, RunFailed
-from train_args import parse_args
+from hypercl.interruption import Interrupted, Interruption
+from train_args import as_arguments, differing_options, parse_args, plain_options
 
 # torch takes seconds to import. It is imported where the command line has been accepted, in the
-# functions below, so that --help and a mistyped option answer at once.
+# functions below, so that --help, a mistyped option and a finished run answer at once.
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Run the experiment that a command line describes.
+    """Run the experiment that a command line describes, or what is left of it.
 
     Args:
         argv: The options; ``None`` takes those of the process.
@@ -35,31 +38,56 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         SystemExit: A bad option (code 2), or ``--help`` (code 0).
         InputError: Data or a directory that cannot be used.
         RunFailed: The loss was not finite, or the results could not be written.
+        Interrupted: SIGINT or SIGTERM; what was learned has been saved.
     """
     started = time.monotonic()
+    argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
-    from hypercl import rundir
-    from hypercl.memory import split_into_groups
-    from hypercl.report import Report
-    from hypercl.screen import Screen
+    from hypercl.rundir import RunDir
 
-    out_dir = Path(args.out_dir) if args.out_dir else rundir.default_out_dir()
-    rundir.check_out_dir(out_dir, overwrite=args.overwrite)
+    with Interruption() as interruption:
+        if args.eval is not None:
+            return test_again(Path(args.eval), argv)
+        if args.resume:
+            args = resumed(args, argv)
+        out_dir = None if args.out_dir is None else Path(args.out_dir)
+        with RunDir(out_dir, overwrite=args.overwrite) as run_dir:
+            for stored in (run_dir.config, run_dir.results):
+                if stored is not None:
+                    options = stored["options" if stored is run_dir.config else "config"]
+                    require_same_options(out_dir, options, args)
+            if run_dir.finished:
+                return show_again(run_dir)
+            return learn(args, argv, run_dir, interruption, started)
+
+
+def learn(args, argv, run_dir, interruption, started: float) -> dict[str, Any]:
+    """Learn all tasks with all seeds, from the beginning or from the last checkpoint."""
+    from hypercl.report import Report
+    from hypercl.saving import Position
+    from hypercl.screen import Screen
+    from hypercl.tasks import fingerprint
+
     device = pick_device(args)
     tasks = build_tasks(args, device)
     mnet = build_main_net(args, tasks[0], device)
     module = build_hypernet(args, mnet, args.random_seed)
     num_weights = {"main": mnet.num_params, "hypernet": module.num_params}
     seeds = range(args.random_seed, args.random_seed + args.num_seeds)
-    groups = [seeds]
-    if len(seeds) > 1:
-        memory = member_and_free_bytes(args, mnet, module, tasks[0], device)
-        groups = split_into_groups(seeds, *memory)
+    described, data = describe_run(args, argv, device), fingerprint(tasks)
+    saved = load_checkpoint(args, run_dir, described, data)
+    if saved is None:
+        groups = split_seeds(args, seeds, mnet, module, tasks[0], device)
+        position, report_state, lengths = Position.start(groups), None, None
+        # All input has been found good: from here on, there is a run directory.
+        run_dir.begin(described)
+    else:
+        position, report_state, lengths = saved
+    run_dir.open(lengths)
 
-    # All input has been found good: from here on, there is a run directory.
-    run_dir = rundir.RunDir(out_dir, overwrite=args.overwrite)
-    run_dir.write_json("config.json", describe_run(args, argv, device))
     screen = Screen(run_dir.write_log, show_debug=not args.loglevel_info)
+    if saved is not None:
+        screen.say(f"continues {run_dir.path} at {describe_position(position, len(tasks))}")
     screen.say(
         f"{args.cl_exp}: {len(tasks)} tasks of {tasks[0].num_classes} classes on {device}; "
         f"{args.net_type} with {num_weights['main']:,} weights from {args.hnet_type} with "
@@ -67,42 +95,61 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         f"{num_weights['hypernet'] / num_weights['main']:.3f})"
     )
     if len(seeds) > 1:
-        screen.say(f"{len(seeds)} seeds in {len(groups)} group(s), each trained together")
-    with Report(
+        screen.say(f"{len(seeds)} seeds in {len(position.groups)} group(s), each trained together")
+    report = Report(
         run_dir,
         screen,
         experiment=args.cl_exp,
         task_names=[task.name for task in tasks],
-        config=vars(args),
+        config=plain_options(args),
         num_weights=num_weights,
         seeds=seeds,
         tested_on="validation" if args.test_with_val_set else "test",
         started=started,
-    ) as report:
-        learned = {}
-        for group in groups:
-            report.start_group(group)
-            learned |= learn_tasks(args, group, tasks, mnet, device, report)
-            if learned:
-                save_weights(run_dir, args, module, learned)
-        if not learned:
+        state=report_state,
+    )
+
+    def save(position: Position) -> None:
+        save_checkpoint(run_dir, position, report, described, data)
+
+    with report, interruption.grace():
+        if saved is None:
+            save(position)
+        while position.group < len(position.groups):
+            report.start_group(position.groups[position.group])
+            position = learn_tasks(args, position, tasks, mnet, device, report, save, interruption)
+            if position.learned:
+                save_weights(run_dir, args, module, position)
+            save(position)
+        if not position.learned:
             raise RunFailed(report.results["seeds"][0]["failed"])
     return report.results
 
 
-def learn_tasks(args, seeds, tasks, mnet, device, report) -> dict[int, dict]:
-    """Learn one task after the other with all ``seeds`` at once.
+def learn_tasks(args, position, tasks, mnet, device, report, save, interruption):
+    """Learn, one after the other, the tasks that a group of seeds has yet to learn.
+
+    Args:
+        save: Writes a checkpoint from which the run can go on at a position.
 
     Returns:
-        The hypernetwork's parameters at the end, by seed, without the seeds that failed.
+        The position at which the next group starts.
     """
-    from hypercl.members import select_members, stack_members
+    from hypercl.members import select_members, stack_members, to_device
     from hypercl.regularizer import take_checkpoint
-    from train import evaluate, train_task
+    from train import TaskState, evaluate, train_task
 
+    seeds = position.seeds
     functions = [as_function(args, build_hypernet(args, mnet, seed), device) for seed in seeds]
     hnet, params = functions[0][0], stack_members([params for _, params in functions])
-    for task_id, task in enumerate(tasks):
+    if position.params is not None:
+        params = to_device(position.params, device)
+    if position.mnet:
+        mnet.load_state_dict(position.mnet)
+    start = TaskState(**position.training) if position.training is not None else None
+
+    for task_id in range(position.task_id, len(tasks)):
+        task = tasks[task_id]
         how = training(args, seeds, num_samples=len(task.train.labels))
         checkpoint = None
         if args.beta > 0:
@@ -113,33 +160,268 @@ def learn_tasks(args, seeds, tasks, mnet, device, report) -> dict[int, dict]:
                 subset_size=args.hnet_reg_batch_size,
                 store_targets=not args.calc_hnet_reg_targets_online,
             )
-        report.start_task(task_id, how.num_steps, len(task.train.labels), describe(checkpoint))
-        for progress in train_task(hnet, mnet, params, task, task_id, checkpoint, how):
+        steps_done = 0 if start is None else start.step
+        report.start_task(
+            task_id, how.num_steps, len(task.train.labels), describe(checkpoint), steps_done
+        )
+        for progress in train_task(
+            hnet, mnet, params, task, task_id, checkpoint, how,
+            start=start, wants_state=state_is_due(args, how, interruption),
+        ):  # fmt: skip
             if progress.members:
                 members = {seed: m._asdict() for seed, m in progress.members.items()}
                 report.step(task_id, progress.step, members)
-        params = hnet.merged(params, progress.trained)
-        report.end_training(task_id, how.num_steps)
+            if progress.state is not None:
+                position = replace(
+                    position, seeds=seeds, task_id=task_id, params=params,
+                    training=progress.state._asdict(), mnet=mnet.state_dict(),
+                )  # fmt: skip
+                if progress.step < how.num_steps:
+                    save(position)
+                    interruption.leave_if_pending()
+        report.end_training(task_id)
 
         for seed, reason in progress.failed.items():
             report.fail(seed, reason)
         going = [i for i, seed in enumerate(seeds) if seed not in progress.failed]
-        params, seeds = select_members(params, going), [seeds[i] for i in going]
+        params = select_members(hnet.merged(params, progress.trained), going)
+        seeds, start = [seeds[i] for i in going], None
         if not seeds:
-            return {}
-        columns = [  # [tasks][members]
-            evaluate(
-                hnet, mnet, params, seen, seen_id,
-                seen.validation if args.test_with_val_set else seen.test,
-                args.val_batch_size,
-            )
-            for seen_id, seen in enumerate(tasks[: task_id + 1])
-        ]  # fmt: skip
+            break
+        columns = []  # [tasks][members]
+        for seen_id, seen in enumerate(tasks[: task_id + 1]):
+            if interruption.pending:
+                save(position)
+                interruption.leave()
+            split = seen.validation if args.test_with_val_set else seen.test
+            columns.append(
+                evaluate(hnet, mnet, params, seen, seen_id, split, args.val_batch_size)
+            )  # fmt: skip
         rows = zip(*columns, strict=True)
         report.end_task(
             task_id, {s: [100 * a for a in row] for s, row in zip(seeds, rows, strict=True)}
         )
-    return {seed: select_members(params, i) for i, seed in enumerate(seeds)}
+        position = replace(
+            position, seeds=seeds, task_id=task_id + 1, params=params, training=None,
+            mnet=mnet.state_dict(),
+        )  # fmt: skip
+        if task_id + 1 < len(tasks):
+            save(position)
+            interruption.leave_if_pending()
+    learned = {seed: select_members(params, i) for i, seed in enumerate(seeds)}
+    following = type(position).start(
+        position.groups, position.group + 1, {**position.learned, **learned}
+    )
+    return replace(following, mnet=mnet.state_dict())
+
+
+def state_is_due(args, how, interruption):
+    """After which steps of a task the state is asked for; after the last it is, for the tests."""
+
+    def is_due(step: int) -> bool:
+        at_checkpoint = args.ckpt_iter > 0 and step % args.ckpt_iter == 0
+        return at_checkpoint or step == how.num_steps or interruption.pending is not None
+
+    return is_due
+
+
+def save_checkpoint(run_dir, position, report, described, data: str) -> None:
+    """checkpoint.pt: the position, the report's state, and what belongs to them."""
+    from hypercl import saving
+
+    content = {
+        "format": saving.FORMAT,
+        "made_by": json.dumps({name: described[name] for name in _MADE_BY}),
+        "data": data,
+        **vars(position),
+        "report": json.dumps(report.state()),
+        "lengths": run_dir.lengths(),
+    }
+    run_dir.write_checkpoint(saving.encode(content))
+
+
+_MADE_BY = ("options", "versions", "device", "git_commit")
+
+
+def load_checkpoint(args, run_dir, described, data: str):
+    """Where the run that lies in the directory is to go on.
+
+    Returns:
+        Position, state of the report, lengths of the files that grow; None where nothing has been
+        learned yet.
+
+    Raises:
+        InputError: The checkpoint is damaged, of another run, or there is none where one should be.
+    """
+    from dataclasses import fields
+
+    from hypercl import saving
+
+    if run_dir.config is None:
+        return None
+    path = run_dir.checkpoints[0]
+    content = saving.load_newest(run_dir.checkpoints)
+    if content is None:
+        if run_dir.results is not None and run_dir.results["summary"]:
+            raise InputError(f"{path} is missing: put it there, or start anew with --overwrite")
+        return None
+    if content.get("format") != saving.FORMAT:
+        raise InputError(
+            f"{path} is not of this version of the program: continue with the one that began the "
+            "run, or start anew with --overwrite"
+        )
+    made_by = json.loads(content["made_by"])
+    require_same_options(path, made_by["options"], args)
+    if content["data"] != data:
+        raise InputError(
+            f"the data are not those with which {run_dir.path} began: give their --data_dir, or "
+            "start anew with --overwrite"
+        )
+    there, here = ({**by, **by["versions"]} for by in (made_by, described))
+    for name in (*here["versions"], "device", "git_commit"):
+        if there.get(name) != here[name]:
+            warnings.warn(
+                f"the run was left with {name} {there.get(name)} and goes on with {here[name]}: "
+                "it may differ from one without a break",
+                stacklevel=2,
+            )
+    position = saving.Position(**{f.name: content[f.name] for f in fields(saving.Position)})
+    return position, json.loads(content["report"]), content["lengths"]
+
+
+def require_same_options(path, stored, args) -> None:
+    """Refuse to go on with a run that was begun with other options."""
+    differing = differing_options(stored, plain_options(args))
+    if differing:
+        raise InputError(
+            f"{path} belongs to a run with other options: {', '.join(differing)}; choose another "
+            "--out_dir, or replace that run with --overwrite"
+        )
+
+
+def resumed(args, argv: list[str]):
+    """The options with which ``--resume`` continues a run: the stored ones, where none is given."""
+    from hypercl import rundir
+
+    path = args.out_dir
+    if path is None and (path := rundir.newest_unfinished(Path("out"))) is None:
+        raise InputError("--resume finds no unfinished run below ./out: give its --out_dir")
+    stored = rundir.read_config(Path(path))["options"]
+    return parse_args([*as_arguments(stored), *argv, f"--out_dir={path}"])
+
+
+def show_again(run_dir) -> dict[str, Any]:
+    """Say what a finished run has found; trains nothing."""
+    from hypercl.screen import Screen
+    from hypercl.summary import show_summary
+
+    screen = Screen(lambda line: None)
+    screen.say(f"finished before, {run_dir.config['started']}: {run_dir.config['command']}")
+    show_summary(screen, run_dir.results, run_dir.path)
+    return run_dir.results
+
+
+class Learned(NamedTuple):
+    """What a finished run has learned, ready for use."""
+
+    args: Any  # its options
+    tasks: list
+    mnet: Any  # its forward(x, weights) takes inputs of a task and weights from an hnet
+    hnets: dict[int, Any]  # hypnettorch's modules by seed; forward(cond_id=task) gives weights
+    groups: list[list[int]]  # of seeds that were trained and tested together
+
+
+def load_run(path: str | Path, argv: Sequence[str] = ()) -> Learned:
+    """Rebuild both networks of a finished run from its weights.pt.
+
+    Args:
+        path: The run directory.
+        argv: Options that may differ, like ``--data_dir`` and ``--no_cuda``.
+
+    Raises:
+        InputError: weights.pt is missing or damaged, or an option does not fit.
+    """
+    from hypercl import saving
+
+    path = Path(path, "weights.pt")
+    saved = saving.load_newest([path])
+    if saved is None:
+        raise InputError(f"{path} does not exist: --eval needs a finished run")
+    if "hnet" not in saved:
+        raise InputError(f"{path} holds no weights: put a good copy there")
+    args = parse_args([*as_arguments(saved["options"]), *argv])
+    differing = differing_options(saved["options"], {**plain_options(args), "no_cuda": False})
+    if differing and not (len(differing) == 1 and differing[0].startswith("--no_cuda ")):
+        raise InputError(f"{path} was learned with other options: {', '.join(differing)}")
+    device = pick_device(args)
+    tasks = build_tasks(args, device)
+    mnet = build_main_net(args, tasks[0], device)
+    mnet.load_state_dict(saved["mnet"])
+    mnet.eval()
+    hnets = {}
+    for seed, state in saved["hnet"].items():
+        hnets[seed] = build_hypernet(args, mnet, seed)
+        hnets[seed].load_state_dict(state)
+        hnets[seed].to(device).eval()
+    return Learned(args, tasks, mnet, hnets, saved["groups"])
+
+
+def test_again(path: Path, argv: list[str]) -> dict[str, Any]:
+    """Test a finished run's networks on all tasks, and compare with its results.
+
+    Raises:
+        RunFailed: An accuracy is not the one that was found when the run ended.
+    """
+    from hypercl.members import stack_members
+    from hypercl.rundir import read_finished
+    from hypercl.screen import Screen
+    from hypercl.summary import show_row
+    from train import evaluate
+
+    results = read_finished(path)
+    args, tasks, mnet, hnets, groups = load_run(path, argv)
+    device = tasks[0].test.labels.device
+    found = {}
+    for group in groups:
+        functions = [as_function(args, hnets[seed], device) for seed in group]
+        hnet, params = functions[0][0], stack_members([params for _, params in functions])
+        columns = [
+            evaluate(
+                hnet, mnet, params, task, task_id,
+                task.validation if args.test_with_val_set else task.test, args.val_batch_size,
+            )
+            for task_id, task in enumerate(tasks)
+        ]  # fmt: skip
+        for seed, row in zip(group, zip(*columns, strict=True), strict=True):
+            found[seed] = [100 * accuracy for accuracy in row]
+    show_row(Screen(lambda line: None), results["tested_on"], list(found.values()), len(tasks))
+    stored = {s["seed"]: s["accuracy"][-1] for s in results["seeds"] if "failed" not in s}
+    if found != stored:
+        seed = next(seed for seed in stored if found.get(seed) != stored[seed])
+        raise RunFailed(
+            f"{path} stores other accuracies than were found now: of seed {seed} "
+            f"{stored[seed]}, now {found.get(seed)}"
+        )
+    return results
+
+
+def split_seeds(args, seeds, mnet, module, task, device) -> list[list[int]]:
+    """The groups of seeds that are trained together."""
+    if len(seeds) == 1:
+        return [list(seeds)]
+    from hypercl.memory import split_into_groups
+
+    memory = member_and_free_bytes(args, mnet, module, task, device)
+    return [list(group) for group in split_into_groups(seeds, *memory)]
+
+
+def describe_position(position, num_tasks: int) -> str:
+    """Where a run goes on, in words."""
+    if position.group == len(position.groups):
+        return "its end"
+    step = 0 if position.training is None else position.training["step"]
+    group = f" of group {position.group + 1}" if len(position.groups) > 1 else ""
+    return f"task {position.task_id + 1}/{num_tasks}{group}, step {step}"
 
 
 def describe(checkpoint) -> str:
@@ -278,12 +560,12 @@ def training(args, seeds, num_samples: int):
     )
 
 
-def describe_run(args, argv: list[str] | None, device) -> dict[str, Any]:
+def describe_run(args, argv: list[str], device) -> dict[str, Any]:
     """What config.json holds."""
     packages = ("torch", "numpy", "hypnettorch")
     return {
-        "options": vars(args),
-        "command": shlex.join(["python", "run.py", *(sys.argv[1:] if argv is None else argv)]),
+        "options": plain_options(args),
+        "command": shlex.join(["python", "run.py", *argv]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "device": device_name(device),
@@ -314,16 +596,25 @@ def git_commit() -> str | None:
     return described.stdout.strip()
 
 
-def save_weights(run_dir, args, module, learned: dict[int, dict]) -> None:
+def save_weights(run_dir, args, module, position) -> None:
     """weights.pt: by seed, the hypernetwork's parameters in hypnettorch's naming; the options."""
+    from copy import deepcopy
+
     from hypercl.hypernet import into_module
+    from hypercl.saving import encode
 
     states = {}
-    for seed, params in learned.items():
+    for seed, params in position.learned.items():
         into_module(params, module)
-        states[seed] = {name: value.clone() for name, value in module.state_dict().items()}
-    options = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(args).items()}
-    run_dir.write_weights({"hnet": states, "options": options})
+        states[seed] = deepcopy(dict(module.state_dict()))  # what has two names stays one tensor
+    tested_together = [[seed for seed in group if seed in states] for group in position.groups]
+    content = {
+        "hnet": states,
+        "mnet": dict(position.mnet),
+        "groups": [group for group in tested_together if group],
+        "options": plain_options(args),
+    }
+    run_dir.write_bytes("weights.pt", encode(content))
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -331,7 +622,8 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
     text = str(error)
-    return "out of memory" in text or "can't allocate memory" in text
+    words = ("out of memory", "can't allocate memory", "calculation overflowed", "nteger overflow")
+    return any(word in text for word in words)
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
@@ -339,17 +631,8 @@ def _show_warning(message, category, filename, lineno, file=None, line=None) -> 
     print(f"run.py: warning: {message}", file=sys.stderr)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a run as Ctrl-C does but for the exit code."""
-
-
-def _terminate(signum, frame) -> None:
-    raise _Terminated
-
-
 def command_line() -> int:
     """Run :func:`main` for the shell: one line on stderr for what went wrong, and an exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
     warnings.showwarning = _show_warning
     try:
         main()
@@ -368,9 +651,9 @@ def command_line() -> int:
             file=sys.stderr,
         )
         return 1
-    except KeyboardInterrupt as interrupt:
+    except KeyboardInterrupt as error:
         print("run.py: interrupted", file=sys.stderr)
-        return 143 if isinstance(interrupt, _Terminated) else 130
+        return error.exit_code if isinstance(error, Interrupted) else 130
     return 0
 
 

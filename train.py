@@ -23,7 +23,7 @@ from hypercl.members import Params, each_member
 from hypercl.optimizer import Adam
 from hypercl.precision import tf32
 from hypercl.regularizer import Checkpoint, add_into, draw_subsets
-from hypercl.seeding import derive_seed, generator
+from hypercl.seeding import derive_seed, generator, global_state, set_global_state
 from hypercl.tasks import (
     Crops,
     Split,
@@ -90,13 +90,40 @@ class MemberProgress(NamedTuple):
     validation_accuracy: float | None  # None at steps without validation
 
 
+class TaskState(NamedTuple):
+    """Where the training of a task is, with all tensors that its later steps depend on.
+
+    The tensors may be those that the next step changes.
+    """
+
+    step: int  # steps done in this task
+    flat: Tensor  # [members, numbers], what is trained, as Hypernet.to_train lays it out
+    optimizer: dict[str, Tensor]  # its state
+    history: Tensor  # [steps since the last logged one, fields of StepLosses, members]
+    failed: dict[int, str]  # by seed
+    generators: dict[str, Tensor]  # torch's global ones, for dropout
+
+
 class Progress(NamedTuple):
     """A report from the training of a task."""
 
     step: int  # steps done in this task
-    members: dict[int, MemberProgress]  # by seed, of those whose loss is finite
+    members: dict[int, MemberProgress]  # by seed, of those whose loss is finite; empty: not logged
     failed: dict[int, str]  # by seed, why a member has failed in this task
     trained: Params  # the parameters so far, of the tasks so far; the next step changes them
+    state: TaskState | None  # where it was asked for
+
+
+@dataclass(frozen=True)
+class Step:
+    """Takes the next step of a task when called; what it changes beside the parameters."""
+
+    take: Callable[[], None]
+    optimizer: Adam
+    counter: Tensor  # [1] int64, steps done, on the device
+
+    def __call__(self) -> None:
+        self.take()
 
 
 def classify(
@@ -188,15 +215,20 @@ def train_task(
     task_id: int,
     checkpoint: Checkpoint | None,
     how: Training,
+    *,
+    start: TaskState | None = None,
+    wants_state: Callable[[int], bool] = lambda step: False,
 ) -> Iterator[Progress]:
     """Learn one task: an iterator that trains and reports now and then.
 
-    Reports come at step 1, every LOG_ITER steps, at each validation and at the last step. A member
-    whose loss is not finite is reported as failed from then on, and the task ends when no other is
-    left.
+    Reports come at step 1, every LOG_ITER steps, at each validation, at the last step, and where
+    the state is asked for. A member whose loss is not finite is reported as failed from then on,
+    and the task ends when no other is left.
 
     Args:
         params: [members, …] each; stay as they are.
+        start: Go on from there, exactly as if there had been no break.
+        wants_state: Asked after each step, by its number, whether to report the state too.
     """
     device = task.train.labels.device
     history = torch.zeros(
@@ -205,48 +237,75 @@ def train_task(
     torch.manual_seed(derive_seed(how.seeds[0], "dropout", task_id))
     mnet.train()
     flat, trained = hnet.to_train(params, task_id + 1)
-    take_step = StepRunner(
-        make_step(hnet, mnet, flat, trained, task, task_id, checkpoint, how, history), device
-    )
-    logged, failed = 0, {}
-    for step in range(1, how.num_steps + 1):
+    next_step = make_step(hnet, mnet, flat, trained, task, task_id, checkpoint, how, history)
+    take_step = StepRunner(next_step, device)
+    done, logged, failed = 0, 0, {}
+    if start is not None:
+        done, logged, failed = start.step, start.step - len(start.history), dict(start.failed)
+        history[logged:done] = start.history
+        _restore(start, flat, next_step)
+        if done == how.num_steps or len(failed) == len(how.seeds):
+            yield Progress(done, {}, failed, trained, start)
+            return
+    for step in range(done + 1, how.num_steps + 1):
         take_step()
         at_end = step == how.num_steps
         validate = (at_end or step % how.val_iter == 0) and len(task.validation.labels) > 0
-        if not (validate or at_end or step == 1 or step % LOG_ITER == 0):
-            continue
-        rows = history[logged:step].tolist()  # here, and nowhere else, the device is waited for
-        failed |= {
-            seed: message
-            for seed, message in find_failures(rows, how.seeds, task_id, logged + 1).items()
-            if seed not in failed
-        }
-        if at_end:  # the last update has no loss after it that would tell
-            for seed, finite in zip(how.seeds, flat.isfinite().all(1).tolist(), strict=True):
-                if not finite:
-                    failed.setdefault(
-                        seed,
-                        f"the parameters are not finite after task {task_id + 1} at step {step}: "
-                        "lower --lr or --beta",
-                    )
-        logged = step
-        accuracy = [None] * len(how.seeds)
-        if validate:
-            split = task.validation
-            accuracy = evaluate(hnet, mnet, trained, task, task_id, split, how.val_batch_size)
-        members = zip(how.seeds, zip(*rows[-1], strict=True), accuracy, strict=True)
-        yield Progress(
-            step,
-            {
-                seed: MemberProgress(*losses, validation_accuracy=value)
-                for seed, losses, value in members
+        log = validate or at_end or step == 1 or step % LOG_ITER == 0
+        members = {}
+        if log:
+            rows = history[logged:step].tolist()  # the device is waited for here
+            logged = step
+            failed |= {
+                seed: message
+                for seed, message in find_failures(
+                    rows, how.seeds, task_id, step - len(rows) + 1
+                ).items()
                 if seed not in failed
-            },
-            failed,
-            trained,
-        )
+            }
+            if at_end:  # the last update has no loss after it that would tell
+                for seed, finite in zip(how.seeds, flat.isfinite().all(1).tolist(), strict=True):
+                    if not finite:
+                        failed.setdefault(
+                            seed,
+                            f"the parameters are not finite after task {task_id + 1} at step "
+                            f"{step}: lower --lr or --beta",
+                        )
+            accuracy = [None] * len(how.seeds)
+            if validate:
+                split = task.validation
+                accuracy = evaluate(hnet, mnet, trained, task, task_id, split, how.val_batch_size)
+            members = {
+                seed: MemberProgress(*losses, validation_accuracy=value)
+                for seed, losses, value in zip(
+                    how.seeds, zip(*rows[-1], strict=True), accuracy, strict=True
+                )
+                if seed not in failed
+            }
+        state = None
+        if wants_state(step):  # and here
+            state = TaskState(
+                step,
+                flat.detach(),
+                dict(next_step.optimizer.state),
+                history[logged:step].clone(),
+                dict(failed),
+                global_state(device),
+            )
+        if log or state is not None:
+            yield Progress(step, members, failed, trained, state)
         if len(failed) == len(how.seeds):
             return
+
+
+def _restore(start: TaskState, flat: Tensor, step: Step) -> None:
+    """Put what the next step depends on back to where it was."""
+    with torch.no_grad():
+        flat.copy_(start.flat)
+    for name, value in step.optimizer.state.items():
+        value.copy_(start.optimizer[name])
+    step.counter.fill_(start.step)
+    set_global_state(start.generators, flat.device)
 
 
 def make_step(
@@ -259,11 +318,11 @@ def make_step(
     checkpoint: Checkpoint | None,
     how: Training,
     history: Tensor,
-) -> Callable[[], None]:
-    """A function that takes the next step of a task and enters its losses into ``history``.
+) -> Step:
+    """What takes the next step of a task and enters its losses into ``history``.
 
-    It takes no argument and returns nothing, and the number of the step is on the device: what is
-    captured once can be replayed for every step.
+    Called, it takes no argument and returns nothing, and the number of the step is on the device:
+    what is captured once can be replayed for every step.
 
     Args:
         flat: [members, numbers], what the optimizer updates; ``trained``: the parameters in it.
@@ -299,7 +358,7 @@ def make_step(
         history.index_copy_(0, counter, torch.stack(losses).view(1, -1, members))
         counter.add_(1)
 
-    return step
+    return Step(step, optimizer, counter)
 
 
 def draw_steps(task: Task, task_id: int, checkpoint: Checkpoint | None, how: Training) -> StepPlan:

@@ -3,7 +3,8 @@
 import argparse
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 EXAMPLES = """\
 examples:
@@ -24,6 +25,8 @@ examples:
 """
 
 
+_MAX_INT = 10**9  # for any number that counts something; the product of two fits 64 bits
+
 # The experiments, and what their images measure.
 IMAGE_SIZES = {"splitmnist": "28x28x1", "permmnist": "32x32x1", "splitcifar": "32x32x3"}
 
@@ -40,6 +43,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     Raises:
         SystemExit: With code 2 and one line on stderr for a bad option, with code 0 for ``--help``.
     """
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    for name, value in vars(args).items():
+        if isinstance(value, list):  # Python's argparse makes an empty one of --name=--
+            parser.error(f"argument --{name}: expected one argument")
+    for problem in _problems(args):
+        parser.error(problem)
+    return args
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all options, without the checks across them."""
     parser = _Parser(
         prog="run.py",
         usage="python run.py [options]",
@@ -49,10 +64,47 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         allow_abbrev=False,  # an option added later must not change what an old script means
     )
     _add_options(parser)
-    args = parser.parse_args(argv)
-    for problem in _problems(args):
-        parser.error(problem)
-    return args
+    return parser
+
+
+# What these say of a run, it may say otherwise when it is continued: the results are the same.
+_OF_THE_PROCESS = ("out_dir", "overwrite", "resume", "eval", "loglevel_info")
+_WITHOUT_EFFECT = (*_OF_THE_PROCESS, "data_dir", "ckpt_iter")
+
+
+def plain_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options as JSON has them."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(args).items()}
+
+
+def as_arguments(options: Mapping[str, Any]) -> list[str]:
+    """A command line that gives the stored options of a run, but for those of its process."""
+    return [
+        f"--{name}" if value is True else f"--{name}={_as_argument(value)}"
+        for name, value in options.items()
+        if value is not None and value is not False and name not in _OF_THE_PROCESS
+    ]
+
+
+def differing_options(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Which options that bear on the results differ: ``--lr (0.1 there, 0.2 here)`` each.
+
+    Options that one of the two does not know, being of another version, count with their default.
+    """
+    defaults = plain_options(make_parser().parse_args([]))
+    return [
+        f"--{name} ({_as_argument(there)} there, {_as_argument(here)} here)"
+        for name in dict.fromkeys([*defaults, *stored, *given])
+        if name not in _WITHOUT_EFFECT
+        and (there := stored.get(name, defaults.get(name)))
+        != (here := given.get(name, defaults.get(name)))
+    ]
+
+
+def _as_argument(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 # fmt: off
@@ -67,7 +119,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--num_classes_per_task", type=count, default=2, metavar="N", help="number of classes a task has")
     add("--beta", type=non_negative, default=0.01, metavar="X", help="strength of the regularizer")
     add("--calc_hnet_reg_targets_online", action="store_true", help="where the regularizer compares weights with targets, recompute these at each step instead of storing them")
-    add("--hnet_reg_batch_size", type=int, default=-1, metavar="N", help="regularize at most N random earlier tasks per step; 0 or less: all")
+    add("--hnet_reg_batch_size", type=_any_int, default=-1, metavar="N", help="regularize at most N random earlier tasks per step; 0 or less: all")
 
     group = parser.add_argument_group("training")
     add = group.add_argument
@@ -118,8 +170,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("miscellaneous")
     add = group.add_argument
-    add("--out_dir", metavar="DIR", help="run directory to make (default: ./out/run_<timestamp>)")
+    add("--out_dir", metavar="DIR", help="run directory to make, or to continue with the same options (default: ./out/run_<timestamp>)")
     add("--overwrite", action="store_true", help="if --out_dir is an earlier run's directory, replace that run")
+    add("--resume", action="store_true", help="continue the run in --out_dir, or without it the newest unfinished one below ./out, with its options")
+    add("--ckpt_iter", type=natural, default=500, metavar="N", help="steps from one checkpoint to the next; 0: after each task alone")
+    add("--eval", metavar="RUN", help="test the networks of a finished run again, and compare with its results (default: train)")
     add("--data_dir", default="./datasets", metavar="DIR", help="where cifar10.npz and cifar100.npz lie or are put (and mnist.npz, without the package that carries it)")
     add("--no_cuda", action="store_true", help="run on the CPU even where there is a GPU")
     add("--loglevel_info", action="store_true", help="hide the debug lines on the screen; logfile.txt keeps them")
@@ -168,6 +223,16 @@ def _problems(args: argparse.Namespace) -> list[str]:
     refuse(
         args.test_with_val_set and args.val_set_size == 0,
         "--test_with_val_set needs a validation set: give --val_set_size above 0",
+    )
+
+    # What to do.
+    refuse(
+        args.resume and args.overwrite,
+        "--resume continues a run and --overwrite replaces it: give one of them",
+    )
+    refuse(
+        args.eval is not None and (args.resume or args.overwrite or args.out_dir is not None),
+        "--eval trains nothing and writes nothing: leave --out_dir, --resume and --overwrite out",
     )
 
     # Optimizer.
@@ -252,15 +317,29 @@ def _problems(args: argparse.Namespace) -> list[str]:
 
 def _int_at_least(minimum: int) -> Callable[[str], int]:
     def convert(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = minimum - 1
+        value = _int_or(text, minimum - 1)
         if value < minimum:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {minimum} or more")
         return value
 
     return convert
+
+
+def _any_int(text: str) -> int:
+    value = _int_or(text, None)
+    if value is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return value
+
+
+def _int_or(text: str, otherwise: int | None) -> int | None:
+    try:
+        value = int(text)
+    except ValueError:
+        return otherwise
+    if abs(value) > _MAX_INT:
+        raise argparse.ArgumentTypeError(f"{text!r} is larger than {_MAX_INT:,}")
+    return value
 
 
 def _float_in(interval: str) -> Callable[[str], float]:
@@ -296,6 +375,8 @@ def _minus_one_or(convert: Callable) -> Callable:
 def _int_list(length: int | None = None) -> Callable[[str], tuple[int, ...]]:
     def convert(text: str) -> tuple[int, ...]:
         items = text.split(",") if text.strip() else []
+        for item in items:
+            _int_or(item, None)
         if not all(item.strip().isdecimal() and int(item) > 0 for item in items):
             raise argparse.ArgumentTypeError(
                 f"{text!r} is not a comma-separated list of positive whole numbers, like 100,100"

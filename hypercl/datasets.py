@@ -6,16 +6,20 @@ once, from torchvision's files, and can be copied onto a machine without interne
 
 import hashlib
 import importlib.metadata
+import io
 import os
+import pickle
 import warnings
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from hypercl.errors import InputError
+from hypercl.lock import Lock
 
 
 class Images(NamedTuple):
@@ -101,13 +105,28 @@ def load_images(name: str, data_dir: str | Path) -> Images:
         return _checked(name, _read(_read_zarr, packaged, mend), packaged, mend)
 
     path = Path(data_dir, f"{name}.npz")
+    if not os.path.exists(path):  # Path.exists() would raise where it may not look
+        _prepare(name, path)
     mend = "delete it to have it made anew from torchvision's download, or copy a good one there"
-    if os.path.exists(path):  # Path.exists() would raise where it may not look
-        return _checked(name, _read(_read_npz, path, mend), path, mend)
-    images = _download(name, path)
-    _checked(name, images, Path(data_dir), "delete torchvision's files there, and run again")
-    _write_npz(images, path)
-    return images
+    return _checked(name, _read(_read_npz, path, mend), path, mend)
+
+
+def _prepare(name: str, path: Path) -> None:
+    """Make the cache from torchvision's files, or wait for another process that does."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = Lock(path.with_name(f".{path.name}.lock"), wait=True)
+    except OSError as error:
+        raise InputError(
+            f"{path} does not exist and cannot be made ({error}): choose another --data_dir"
+        ) from error
+    try:
+        if not os.path.exists(path):
+            images = _download(name, path)
+            _checked(name, images, path.parent, "delete torchvision's files there, and run again")
+            _write_npz(images, path)
+    finally:
+        lock.release()
 
 
 def _packaged_mnist_path() -> Path | None:
@@ -148,17 +167,20 @@ def _read_npz(path: Path) -> Images:
 
 def _write_npz(images: Images, path: Path) -> None:
     """Write the cache, whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.part")
     try:
         with part.open("wb") as file:
             np.savez(file, **images._asdict())
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error}): choose another --data_dir"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _checked(name: str, images: Images, source: Path, mend: str) -> Images:
@@ -202,10 +224,13 @@ def _download(name: str, path: Path) -> Images:
     try:
         import torchvision  # here and not above: slow, and needed once a machine at most
 
-        make = getattr(torchvision.datasets, dataset.torchvision_name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        train, test = (make(path.parent, train=train, download=True) for train in (True, False))
-    except (OSError, RuntimeError, ImportError) as error:
+        torchvision_class = getattr(torchvision.datasets, dataset.torchvision_name)
+        if issubclass(torchvision_class, torchvision.datasets.CIFAR10):
+            return _read_cifar(torchvision_class, path.parent)
+        parts = [
+            torchvision_class(path.parent, train=train, download=True) for train in (True, False)
+        ]
+    except (OSError, RuntimeError, ImportError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"{path} does not exist and torchvision could not download {name} ({reason}): "
@@ -214,7 +239,54 @@ def _download(name: str, path: Path) -> Images:
     return Images(
         *(
             np.asarray(array, dtype=np.uint8)
-            for split in (train, test)
-            for array in (split.data, split.targets)
+            for part in parts
+            for array in (part.data, part.targets)
         )
     )
+
+
+def _read_cifar(torchvision_class, folder: Path) -> Images:
+    """Read CIFAR from the files that torchvision downloads and knows the MD5s of.
+
+    torchvision's own reader unpickles them, which could execute what is in them; here they are
+    read, after the check of their MD5, by :class:`_NoCode`.
+    """
+    from torchvision.datasets.utils import check_integrity, download_and_extract_archive
+
+    base = folder / torchvision_class.base_folder
+    files = [*torchvision_class.train_list, *torchvision_class.test_list]
+    if not all(check_integrity(base / file, md5) for file, md5 in files):
+        download_and_extract_archive(
+            torchvision_class.url,
+            folder,
+            filename=torchvision_class.filename,
+            md5=torchvision_class.tgz_md5,
+        )
+    arrays = []
+    for part in (torchvision_class.train_list, torchvision_class.test_list):
+        pixels, labels = [], []
+        for file, md5 in part:
+            data = (base / file).read_bytes()
+            if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
+                raise RuntimeError(f"{base / file} is damaged")
+            batch = _NoCode(io.BytesIO(data), encoding="latin1").load()
+            pixels.append(batch["data"])  # [N, 3 * 32 * 32] uint8, one color after the other
+            labels += batch["labels"] if "labels" in batch else batch["fine_labels"]
+        arrays.append(np.concatenate(pixels).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        arrays.append(np.asarray(labels, dtype=np.uint8))
+    return Images(*arrays)
+
+
+class _NoCode(pickle.Unpickler):
+    """Reads pickles of numbers, strings, their containers and numpy arrays, and nothing else."""
+
+    _ALLOWED: ClassVar = {
+        "_reconstruct": np.zeros(0).__reduce__()[0],  # makes an empty array, then filled
+        "ndarray": np.ndarray,
+        "dtype": np.dtype,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] == "numpy" and name in self._ALLOWED:
+            return self._ALLOWED[name]
+        raise pickle.UnpicklingError(f"a file asks for {module}.{name}, which is no array")

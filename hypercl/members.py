@@ -50,5 +50,10 @@ def select_members(values: Params, which: int | list[int]) -> Params:
     return {name: value[which] for name, value in values.items()}
 
 
+def to_device(values: Params, device: torch.device) -> Params:
+    """All tensors on a device."""
+    return {name: value.to(device) for name, value in values.items()}
+
+
 def _num_members(value: Tensor | Params) -> int:
     return len(next(iter(value.values())) if isinstance(value, dict) else value)

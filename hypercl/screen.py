@@ -12,11 +12,20 @@ from rich.table import Table
 
 
 class _Console(Console):
-    """Goes on silently where the reader of a pipe has gone (``python run.py | head``)."""
+    """Goes on silently where the reader of a pipe has gone (``python run.py | head``).
+
+    The same where the output is a file on a full disk: the run has files of its own to fail on.
+    """
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it at exit
+
+    def print(self, *objects, **options) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.on_broken_pipe()
 
 
 class Screen:
@@ -40,6 +49,7 @@ class Screen:
         self._console = console or _Console(highlight=False)
         self._bar: Progress | None = None
         self._bar_started = 0.0
+        self._bar_start = 0
 
     def say(self, text: str) -> None:
         """A line that matters."""
@@ -68,9 +78,14 @@ class Screen:
             table.add_row(*row)
         self._console.print(table)
 
-    def start_progress(self, title: str, num_steps: int) -> None:
-        """Begin a task: one live bar on a terminal, lines for its milestones elsewhere."""
+    def start_progress(self, title: str, num_steps: int, steps_done: int = 0) -> None:
+        """Begin a task: one live bar on a terminal, lines for its milestones elsewhere.
+
+        Args:
+            steps_done: In an earlier process; the time left is reckoned from the others.
+        """
         self._bar_started = time.monotonic()
+        self._bar_start = steps_done
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -81,7 +96,7 @@ class Screen:
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._bar.add_task(title, total=num_steps, text="")
+        self._bar.add_task(title, total=num_steps, completed=steps_done, text="")
         self._bar.start()
 
     def show_progress(self, step: int, text: str, *, milestone: bool) -> None:
@@ -89,7 +104,8 @@ class Screen:
         row = self._bar.tasks[0]
         self._bar.update(row.id, completed=step, text=text)
         if milestone:
-            left = (time.monotonic() - self._bar_started) * (row.total - step) / step
+            per_step = (time.monotonic() - self._bar_started) / max(1, step - self._bar_start)
+            left = per_step * (row.total - step)
             line = f"{row.description}: step {step}/{row.total}, {text}, {_duration(left)} left"
             if self._console.is_terminal:
                 self._log("DEBUG", line)

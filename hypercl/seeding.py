@@ -19,3 +19,18 @@ def derive_seed(seed: int, purpose: str, task_id: int = 0) -> int:
 def generator(seed: int, purpose: str, task_id: int = 0) -> torch.Generator:
     """A generator on the CPU, whatever the device: the same numbers on every machine."""
     return torch.Generator().manual_seed(derive_seed(seed, purpose, task_id))
+
+
+def global_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """The state of torch's global generators, from which dropout draws."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_global_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Put torch's global generators where :func:`global_state` found them."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -4,7 +4,9 @@ Images stay uint8 and whole until a step takes its batch: that is a quarter of t
 sequence of permutations shares one copy of the images.
 """
 
+import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -154,6 +156,18 @@ def split_cifar(
             for group in _consecutive(count, num_classes_per_task)
         ]
     return tasks
+
+
+def fingerprint(tasks: Sequence[Task]) -> str:
+    """SHA-256 of all samples in a sequence of tasks, those that tasks have in common taken once."""
+    digest, taken = hashlib.sha256(), set()
+    for task in tasks:
+        for values in (*task.train, *task.validation, *task.test):
+            if (key := (values.data_ptr(), values.shape)) not in taken:
+                taken.add(key)
+                digest.update(str(tuple(values.shape)).encode())
+                digest.update(np.ascontiguousarray(values.cpu().numpy()))
+    return digest.hexdigest()
 
 
 def draw_batches(

@@ -1,9 +1,13 @@
 """Every way to the images, and every way in which a file can be bad."""
 
 import hashlib
+import io
 import os
 import pickle
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -108,6 +112,25 @@ def test_a_stand_in_is_named_as_one(cifar_dir):
         load_images("cifar100", cifar_dir)
 
 
+class Python2Pickler(pickle._Pickler):
+    """Writes bytes and strings as Python 2 wrote its str, as the published files have them."""
+
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
+
+    def save_str(self, value):
+        data = value.encode("latin1") if isinstance(value, str) else value
+        self.write(pickle.BINSTRING + len(data).to_bytes(4, "little") + data)
+        self.memoize(value)
+
+    dispatch[str] = dispatch[bytes] = save_str
+
+
+def dumps_as_python_2(content):
+    file = io.BytesIO()
+    Python2Pickler(file, protocol=2).dump(content)
+    return file.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+
+
 def write_torchvision_files(root, name, images):
     """The files of torchvision's CIFAR classes, with few images in them, and their MD5s."""
     folder, parts, label_key = {
@@ -131,33 +154,93 @@ def write_torchvision_files(root, name, images):
     files[meta] = {names_key: [str(i) for i in range(100)]}
     md5 = {}
     for file, content in files.items():
-        data = pickle.dumps(content)
+        data = dumps_as_python_2(content)
         (root / folder / file).write_bytes(data)
         md5[file] = hashlib.md5(data).hexdigest()
     return parts, meta, md5
 
 
-@pytest.mark.parametrize(("name", "num_classes"), [("cifar10", 10), ("cifar100", 100)])
-def test_torchvisions_files_are_converted_once(name, num_classes, tmp_path, monkeypatch):
+def known_to_torchvision(monkeypatch, root, name, num_classes):
+    """Files of a stand-in, as if torchvision had just downloaded them."""
     import torchvision
 
     images = fake_images(num_classes, 5, (32, 32, 3))
-    parts, meta, md5 = write_torchvision_files(tmp_path, name, images)
+    parts, meta, md5 = write_torchvision_files(root, name, images)
     dataset = datasets._DATASETS[name]._replace(md5=None)
     monkeypatch.setitem(datasets._DATASETS, name, dataset)
     cls = getattr(torchvision.datasets, dataset.torchvision_name)
     monkeypatch.setattr(cls, "train_list", [[part, md5[part]] for part in parts[:-1]])
     monkeypatch.setattr(cls, "test_list", [[parts[-1], md5[parts[-1]]]])
     monkeypatch.setattr(cls, "meta", {**cls.meta, "filename": meta, "md5": md5[meta]})
+    return images, cls
 
+
+@pytest.mark.parametrize(("name", "num_classes"), [("cifar10", 10), ("cifar100", 100)])
+def test_torchvisions_files_are_converted_once(name, num_classes, tmp_path, monkeypatch):
+    images, cls = known_to_torchvision(monkeypatch, tmp_path, name, num_classes)
+    torchvisions_own = cls(tmp_path, train=True)
     loaded = load_images(name, tmp_path)
     for ours, theirs in zip(loaded, images, strict=True):
         assert np.array_equal(ours, theirs)
+    assert np.array_equal(loaded.train_images, torchvisions_own.data)
+    assert loaded.train_labels.tolist() == torchvisions_own.targets
 
     shutil.rmtree(tmp_path / cls.base_folder)  # from now on, the npz alone
     for ours, theirs in zip(load_images(name, tmp_path), images, strict=True):
         assert np.array_equal(ours, theirs)
     assert [path.name for path in tmp_path.iterdir()] == [f"{name}.npz"]
+
+
+class Trap:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+@pytest.mark.parametrize("md5_known", [True, False])
+def test_nothing_in_torchvisions_files_is_executed(md5_known, tmp_path, monkeypatch, capsys):
+    """Neither where the MD5 is not the published one, nor where somebody had changed that too."""
+    _, cls = known_to_torchvision(monkeypatch, tmp_path, "cifar10", 10)
+    file, _ = cls.train_list[0]
+    data = pickle.dumps({"data": Trap(), "labels": []}, protocol=2)
+    (tmp_path / cls.base_folder / file).write_bytes(data)
+    if md5_known:
+        monkeypatch.setattr(cls, "train_list", [[file, hashlib.md5(data).hexdigest()]])
+    monkeypatch.setattr(cls, "url", "file:///nowhere")
+    words = r"asks for \w+\.print, which is no array" if md5_known else "could not download cifar10"
+    with pytest.raises(InputError, match=words):
+        load_images("cifar10", tmp_path)
+    assert capsys.readouterr().out == ""
+
+
+def test_two_processes_prepare_a_file_once(tmp_path, monkeypatch):
+    """The second waits for the first, and then reads its file."""
+    images, _ = known_to_torchvision(monkeypatch, tmp_path, "cifar100", 100)
+    prepared, read_cifar = [], datasets._read_cifar
+
+    def slowly(*args):
+        prepared.append(1)
+        time.sleep(0.3)
+        return read_cifar(*args)
+
+    monkeypatch.setattr(datasets, "_read_cifar", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        loaded = list(pool.map(lambda _: load_images("cifar100", tmp_path), range(2)))
+    assert prepared == [1]
+    for ours in loaded:
+        assert np.array_equal(ours.train_images, images.train_images)
+
+
+def test_no_space_for_the_cache_leaves_no_half_of_it(tmp_path, monkeypatch):
+    known_to_torchvision(monkeypatch, tmp_path, "cifar100", 100)
+
+    def fill_the_disk(file, **_):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", fill_the_disk)
+    with pytest.raises(InputError, match=r"cifar100\.npz cannot be written \(.*No space left"):
+        load_images("cifar100", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["cifar-100-python"]
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])

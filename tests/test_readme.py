@@ -50,7 +50,19 @@ def test_pictures_are_there():
 def test_every_option_of_the_readme_exists():
     known = set(vars(parse_args([])))
     for option in re.findall(r"--(\w+)", README):
-        assert option in known | {"help", "logdir"}, option
+        assert option in known | {"help", "logdir", "kills", "cases"}, option
+
+
+def test_what_was_learned_is_loaded_in_five_lines(monkeypatch, tmp_path, capsys):
+    code = re.search(r"In Python::\n\n(.*?)\n\n\S", README, flags=re.DOTALL).group(1)
+    assert len(code.splitlines()) == 5
+    monkeypatch.chdir(tmp_path)
+    short = ["--num_tasks=2", "--n_iter=20", "--no_cuda", "--dropout_rate=0.1"]
+    results = run.main([*short, "--random_seed=1", "--out_dir=out/s1"])
+    capsys.readouterr()
+    exec(textwrap.dedent(code), {})
+    accuracy = float(re.search(r"tensor\((.*)\)", capsys.readouterr().out).group(1))
+    assert accuracy == pytest.approx(results["seeds"][0]["accuracy"][-1][0] / 100, abs=2e-4)
 
 
 def test_the_recipe_for_an_experiment_works(monkeypatch, tmp_path):

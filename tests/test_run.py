@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from conftest import read_json
 import run
 from hypercl import metrics
 from hypercl.errors import InputError, RunFailed
+from hypercl.saving import encode
 
 ROOT = Path(__file__).parent.parent
 SHORT = ["--n_iter=60", "--num_tasks=3", "--val_iter=30", "--no_cuda"]
@@ -26,7 +28,8 @@ def main(tmp_path, *options, name="run"):
 
 
 def without_times(results):
-    return {**results, "seconds": None, "config": {**results["config"], "out_dir": None}}
+    config = {**results["config"], "out_dir": None}
+    return {**results, "seconds": None, "sha256": None, "config": config}
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +43,8 @@ def finished(tmp_path_factory):
 def test_run_directory_is_complete(finished):
     path, _ = finished
     assert sorted(p.name for p in path.iterdir()) == [
+        "checkpoint.before.pt",
+        "checkpoint.pt",
         "config.json",
         "logfile.txt",
         "metrics.jsonl",
@@ -65,15 +70,18 @@ def test_results_are_as_documented(finished):
         "error",
         "experiment",
         "config",
+        "tasks",
         "num_weights",
         "compression_ratio",
         "seeds",
         "tested_on",
         "summary",
         "seconds",
+        "sha256",
     ]
     assert (stored["format"], stored["status"], stored["error"]) == (1, "finished", None)
     assert stored["experiment"] == "splitmnist"
+    assert stored["tasks"] == ["digits 0-1", "digits 2-3", "digits 4-5"]
     assert stored["config"]["n_iter"] == 60
     assert stored["config"]["mlp_arch"] == [100, 100]
     assert stored["num_weights"]["main"] == 88_802
@@ -93,7 +101,15 @@ def test_results_are_as_documented(finished):
 def test_config_says_how_it_was_made(finished):
     path, _ = finished
     config = read_json(path / "config.json")
-    assert set(config) == {"options", "command", "started", "versions", "device", "git_commit"}
+    assert list(config) == [
+        "options",
+        "command",
+        "started",
+        "versions",
+        "device",
+        "git_commit",
+        "sha256",
+    ]
     assert config["options"]["num_tasks"] == 3
     assert config["command"].startswith("python run.py --n_iter=60 --num_tasks=3")
     assert config["versions"]["torch"] == torch.__version__.split("+")[0]
@@ -264,16 +280,91 @@ def test_bad_input_leaves_no_directory(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_existing_directory(finished, tmp_path):
+def test_a_finished_run_is_shown_and_not_trained_again(finished, monkeypatch, capsys):
+    path, results = finished
+    before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    monkeypatch.setattr(run, "learn", None)
+    options = results["config"]["data_dir"], f"--out_dir={path}", "--loglevel_info"
+    again = run.main([*SHORT, f"--data_dir={options[0]}", *options[1:]])
+    assert again == results
+    shown = capsys.readouterr().out
+    assert f"final accuracy: {results['seeds'][0]['final_accuracy']:.2f} %" in shown
+    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
+
+
+def test_other_options_are_refused_by_name(finished):
     path, _ = finished
-    before = (path / "results.json").read_bytes()
-    with pytest.raises(InputError, match="--overwrite"):
-        run.main([f"--out_dir={path}"])
-    assert (path / "results.json").read_bytes() == before
+    before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    words = r"--beta \(0\.01 there, 0\.5 here\), --mlp_arch \(100,100 there, 7 here\);"
+    with pytest.raises(InputError, match=words):
+        run.main([*SHORT, f"--out_dir={path}", "--beta=0.5", "--mlp_arch=7"])
+    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
+
+
+def test_overwrite_starts_anew(tmp_path):
     main(tmp_path, "--n_iter=2", "--num_tasks=1")
     results = main(tmp_path, "--n_iter=2", "--num_tasks=1", "--overwrite", "--random_seed=9")
     assert read_json(tmp_path / "run" / "results.json")["seeds"][0]["seed"] == 9
     assert results["seeds"][0]["backward_transfer"] is None
+
+
+def test_a_finished_run_answers_without_torch(finished):
+    path, _ = finished
+    code = (
+        "import sys\n"
+        "import run\n"
+        f"run.main({[*SHORT, f'--out_dir={path}']})\n"
+        "sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_eval_finds_the_stored_accuracies(finished, capsys):
+    path, results = finished
+    run.main([f"--eval={path}"])
+    row = results["seeds"][0]["accuracy"][-1]
+    shown = capsys.readouterr().out.split()
+    assert [f"{value:.2f}" for value in row] == shown[-4:-1]
+
+
+def copy_of(finished, tmp_path):
+    return Path(shutil.copytree(finished[0], tmp_path / "copy"))
+
+
+def test_eval_says_where_weights_give_something_else(finished, tmp_path):
+    path = copy_of(finished, tmp_path)
+    saved = torch.load(path / "weights.pt", weights_only=True)
+    for name, value in saved["hnet"][42].items():
+        value += 0.1 * name.endswith("0")
+    (path / "weights.pt").write_bytes(encode(saved))
+    with pytest.raises(RunFailed, match=r"other accuracies .*: of seed 42 \[\d"):
+        run.main([f"--eval={path}"])
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda path: (path / "weights.pt").unlink(), r"weights\.pt does not exist"),
+        (lambda path: (path / "weights.pt").write_bytes(b"PK"), r"weights\.pt is damaged"),
+        (
+            lambda path: (path / "weights.pt").write_bytes((path / "checkpoint.pt").read_bytes()),
+            r"weights\.pt holds no weights",
+        ),
+        (lambda path: (path / "results.json").unlink(), "is not a finished run: .*--resume"),
+        (lambda path: (path / "results.json").write_text("{}"), r"results\.json is damaged"),
+    ],
+    ids=["no weights", "damaged weights", "other file", "no results", "damaged results"],
+)
+def test_eval_of_what_cannot_be_tested(harm, words, finished, tmp_path):
+    path = copy_of(finished, tmp_path)
+    harm(path)
+    with pytest.raises(InputError, match=words):
+        run.main([f"--eval={path}"])
+
+
+def test_eval_with_other_options(finished):
+    with pytest.raises(InputError, match=r"other options: --num_tasks \(3 there, 2 here\)"):
+        run.main([f"--eval={finished[0]}", "--num_tasks=2"])
 
 
 def test_default_directory_is_below_out(tmp_path, monkeypatch):
@@ -329,6 +420,10 @@ def test_interruption(number, code, tmp_path):
     assert errors == "run.py: interrupted\n"
     results = read_json(path / "results.json")
     assert (results["status"], results["error"]) == ("interrupted", None)
+    last = (path / "logfile.txt").read_text().splitlines()[-1]
+    assert last.endswith(f"continue with: python run.py --resume --out_dir={path}")
+    checkpoint = torch.load(path / "checkpoint.pt", weights_only=True)
+    assert checkpoint["training"]["step"] > 1
 
 
 def test_many_seeds_in_one_process(finished, tmp_path):

@@ -83,3 +83,20 @@ def test_long_lines_are_not_broken():
     screen, output, _ = make_screen(terminal=False)
     screen.say("x" * 300)
     assert output.getvalue() == "x" * 300 + "\n"
+
+
+def test_a_full_disk_behind_the_output_does_not_end_a_run():
+    code = (
+        "from hypercl.screen import Screen\n"
+        "screen = Screen(lambda line: None)\n"
+        "for i in range(3): screen.say(str(i))\n"
+        "open('/dev/stderr', 'w').write('done')"
+    )
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        )
+    assert (done.returncode, done.stderr) == (0, b"done")

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from train_args import parse_args
+from train_args import as_arguments, differing_options, parse_args, plain_options
 
 DEFAULTS = {
     "cl_exp": "splitmnist",
@@ -50,6 +50,9 @@ DEFAULTS = {
     "test_with_val_set": False,
     "out_dir": None,
     "overwrite": False,
+    "resume": False,
+    "ckpt_iter": 500,
+    "eval": None,
     "data_dir": "./datasets",
     "no_cuda": False,
     "loglevel_info": False,
@@ -123,6 +126,8 @@ def test_accepted(line):
         ("--batchnorm --bn_no_running_stats --batch_size=1", ["--batch_size=1", "--batchnorm"]),
         ("--hnet_type=hmlp --use_cond_chunk_embs", ["--use_cond_chunk_embs", "=hmlp"]),
         ("--cond_emb_size=0", ["--cond_emb_size=0"]),
+        ("--resume --overwrite", ["--resume", "--overwrite"]),
+        ("--eval=out/a --out_dir=out/b", ["--eval", "--out_dir"]),
         # ranges
         ("--mlp_arch=100,,x", ["--mlp_arch", "100,,x", "list"]),
         ("--mlp_arch=100,0", ["--mlp_arch"]),
@@ -130,6 +135,10 @@ def test_accepted(line):
         ("--batch_size=0", ["--batch_size", "1 or more"]),
         ("--batch_size=3.5", ["--batch_size"]),
         ("--n_iter=0", ["--n_iter"]),
+        ("--n_iter=--", ["--n_iter", "expected one argument"]),
+        ("--cond_emb_size=10000000000000000000", ["--cond_emb_size", "larger than"]),
+        ("--mlp_arch=4,10000000000", ["--mlp_arch", "larger than"]),
+        ("--hnet_reg_batch_size=x", ["--hnet_reg_batch_size", "whole number"]),
         ("--epochs=0", ["--epochs", "-1"]),
         ("--lr=-1", ["--lr"]),
         ("--lr=0", ["--lr"]),
@@ -142,6 +151,7 @@ def test_accepted(line):
         ("--hnet_dropout_rate=nan", ["--hnet_dropout_rate"]),
         ("--chmlp_chunk_size=0", ["--chmlp_chunk_size"]),
         ("--val_iter=0", ["--val_iter"]),
+        ("--ckpt_iter=-1", ["--ckpt_iter"]),
         ("--random_seed=-1", ["--random_seed"]),
         ("--net_type=vgg", ["--net_type", "vgg", "wrn"]),
         # names
@@ -204,3 +214,49 @@ def test_help_imports_no_torch_and_is_quick():
     started = time.monotonic()
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
     assert time.monotonic() - started < 5  # 0.1 s on a quiet machine
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "--lr=1e-30 --mlp_arch= --hmlp_arch=7 --dropout_rate=0.1 --hnet_reg_batch_size=-3",
+        "--no_cuda --amp --data_dir=/some/where --ckpt_iter=7 --random_seed=0",
+        f"{CIFAR} --net_type=resnet --batchnorm --bn_no_running_stats --num_seeds=2",
+    ],
+)
+def test_stored_options_give_a_command_line_that_gives_them(line):
+    options = plain_options(parse_args(line.split()))
+    assert plain_options(parse_args(as_arguments(options))) == options
+
+
+def test_what_belongs_to_the_process_is_not_taken_from_a_stored_run():
+    args = parse_args(["--out_dir=x", "--overwrite", "--loglevel_info", "--lr=0.5"])
+    again = parse_args(as_arguments(plain_options(args)))
+    assert (again.out_dir, again.overwrite, again.loglevel_info) == (None, False, False)
+    assert again.lr == 0.5
+
+
+def test_options_that_bear_on_the_results_are_told_from_those_that_do_not():
+    def options(line):
+        return plain_options(parse_args(line.split()))
+
+    stored = options("--lr=0.1 --mlp_arch=3,4 --out_dir=x")
+    free = options("--lr=0.1 --mlp_arch=3,4 --data_dir=y --ckpt_iter=9 --loglevel_info --resume")
+    assert differing_options(stored, free) == []
+    other = options("--lr=0.2 --mlp_arch=3 --no_cuda")
+    assert differing_options(stored, other) == [
+        "--lr (0.1 there, 0.2 here)",
+        "--mlp_arch (3,4 there, 3 here)",
+        "--no_cuda (off there, on here)",
+    ]
+
+
+def test_an_option_that_a_stored_run_does_not_know_counts_with_its_default():
+    stored = plain_options(parse_args([]))
+    del stored["tf32"]
+    assert differing_options(stored, plain_options(parse_args([]))) == []
+    assert differing_options(stored, plain_options(parse_args(["--tf32"]))) == [
+        "--tf32 (off there, on here)"
+    ]
+    assert differing_options({**stored, "later": 3}, stored) == ["--later (3 there, None here)"]

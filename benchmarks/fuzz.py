@@ -1,0 +1,461 @@
+"""Command lines and files that nobody would write on purpose: does anything lie or fall over?
+
+    python -m benchmarks.fuzz --cases 1000 [--seed 0]
+
+Half of the cases are command lines drawn over the real parser, valid and not; in the other half, a
+file of a finished or an interrupted run or of the data is damaged (bytes flipped, cut, swapped with
+another file, emptied, removed, other arrays, other values) and a command works on it. Each runs in
+a forked child with its memory limited. Wrong is
+
+- a traceback, an exit code that is not documented, or an error of more than one line;
+- exit code 0 with another result than that of an undisturbed run;
+- a file changed, made or removed that is not the run's own.
+
+Exits with 1 if anything is wrong. A child that takes too long is ended and counted, no more.
+"""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # a forked child cannot use its parent's threads
+
+import argparse
+import contextlib
+import json
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hypothesis
+import numpy as np
+import torch
+import torch._dynamo
+import torch.utils.tensorboard  # these two are imported where a run comes to them: now, and once
+from hypothesis import strategies as st
+
+import run
+from benchmarks.common import print_table, save
+from hypercl import datasets, metrics, report, rundir, saving
+from train_args import make_parser
+
+MEMORY = 8 << 30  # bytes of address space a child may have
+SECONDS = 30  # that it may take
+
+# Everything small; what is drawn comes behind it and wins.
+BASE = [
+    "--no_cuda", "--n_iter=4", "--num_tasks=2", "--val_iter=2", "--ckpt_iter=3", "--batch_size=4",
+    "--val_set_size=4", "--mlp_arch=4", "--hmlp_arch=4", "--chmlp_chunk_size=2000",
+    "--resnet_block_depth=1", "--resnet_channel_sizes=2,2,3,4", "--wrn_block_depth=1",
+    "--wrn_widening_factor=1", "--data_dir=data", "--out_dir=new",
+]  # fmt: skip
+JOB = [*BASE, "--cl_exp=splitcifar", "--num_classes_per_task=10", "--n_iter=6"]
+OWN = {
+    "config.json", "results.json", "metrics.jsonl", "logfile.txt", "weights.pt", "checkpoint.pt",
+    "checkpoint.before.pt", "run.lock",
+}  # fmt: skip
+
+
+class Case(NamedTuple):
+    """A command, and what is done to a file before it."""
+
+    argv: list[str]
+    damage: list[Any] | None  # [file, kind, numbers]; None: nothing
+
+
+class End(NamedTuple):
+    """How a child ended; code None: it was too slow."""
+
+    code: int | None
+    errors: str
+    output: str
+
+
+# --- what is drawn -------------------------------------------------------------------------------
+
+_JUNK = [
+    "",
+    " ",
+    "x",
+    "nan",
+    "inf",
+    "-inf",
+    "1e9",
+    "3.5",
+    "0x10",
+    "\uff11",
+    "-",
+    "--",
+    "4,4",
+    "\udc80",
+]
+_SIZES = [1, 2, 3, 4, 5, 7, 10, 50] * 6 + [0, -1, -2, 10**5, 10**8, 10**9, 10**19, 10**30]
+_FLOATS = [1e-4, 0.1, 0.5] * 3 + [0.0, 1e-40, 0.99, 1.0, 3.0, 1e30, 1e300, -0.5, -1.0]
+_LISTS = ["", "4", "3,5", "4,4,6,8", "2,2,2,2", "0", "4,", ",", "1,2,3,4,5", "100000000000"]
+_PATHS = ["new", "new/deeper", "finished", "stopped", "mine", "mine/notes.txt", "data", "", "/", "/proc/new", "x" * 300, "a\nb", "missing"]  # noqa: E501 # fmt: skip
+_SLOW = ("n_iter", "epochs", "num_seeds", "num_tasks")  # take time, not memory
+
+
+def _values(action: argparse.Action) -> st.SearchStrategy[str]:
+    """Values for an option, most of them of its kind."""
+    if action.dest in ("out_dir", "data_dir", "eval"):
+        return st.sampled_from(_PATHS)
+    if action.choices:
+        own = st.sampled_from(sorted(action.choices))
+    elif isinstance(action.default, str):
+        own = st.sampled_from(_LISTS)
+    elif isinstance(action.default, float):
+        own = st.sampled_from(_FLOATS).map(str)
+    else:
+        own = st.sampled_from([n for n in _SIZES if n < 20 or action.dest not in _SLOW]).map(str)
+    return st.one_of(*[own] * 19, st.sampled_from(_JUNK))
+
+
+@st.composite
+def command_lines(draw) -> Case:
+    """Some of the parser's options with values that fit, or do not."""
+    actions = [a for a in make_parser()._actions if a.dest != "help"]
+    argv = list(BASE) if draw(st.integers(0, 9)) else []
+    for action in draw(st.lists(st.sampled_from(actions), max_size=5)):
+        name = action.option_strings[-1]
+        name = name if draw(st.integers(0, 59)) else draw(st.sampled_from([name[:-1], name[1:]]))
+        flag = (action.nargs == 0) == bool(draw(st.integers(0, 59)))
+        argv.append(name if flag else f"{name}={draw(_values(action))}")
+    return Case([a for a in argv if "\0" not in a], None)
+
+
+_COMMANDS = {
+    "same": lambda path: [*JOB, f"--out_dir={path}"],
+    "resume": lambda path: ["--resume", f"--out_dir={path}"],
+    "eval": lambda path: [f"--eval={path}", "--data_dir=data"],
+    "overwrite": lambda path: [*JOB, f"--out_dir={path}", "--overwrite"],
+    "other": lambda path: [*JOB, f"--out_dir={path}", "--lr=0.5"],
+}
+_FILES = [*sorted(OWN - {"run.lock"}), "data/cifar10.npz"]
+_DAMAGES = ["flip", "flips", "cut", "empty", "remove", "swap", "junk", "folder", "values", "append"]
+
+
+@st.composite
+def damages(draw) -> Case:
+    """A command on a run of which a file is damaged."""
+    place = draw(st.sampled_from(["finished", "stopped"]))
+    command = draw(st.sampled_from(["same", "same", *_COMMANDS]))
+    file = draw(st.sampled_from(_FILES))
+    path = file if file.startswith("data/") else f"{place}/{file}"
+    numbers = draw(st.lists(st.integers(0, 2**40), min_size=4, max_size=4))
+    return Case(_COMMANDS[command](place), [path, draw(st.sampled_from(_DAMAGES)), numbers])
+
+
+def damage(folder: Path, file: str, kind: str, numbers: list[int]) -> None:
+    """Do it; what is not there is put there, or stays missing."""
+    path = folder / file
+    if not path.exists():
+        if kind in ("flip", "flips", "cut", "remove", "folder", "values"):
+            return
+        path.write_bytes(b"")
+    data = bytearray(path.read_bytes())
+    if kind in ("flip", "flips"):
+        for i, number in enumerate(numbers[: 1 if kind == "flip" else None]):
+            data[number % len(data)] ^= 1 << (number + i) % 8
+        path.write_bytes(data)
+    elif kind == "cut":
+        path.write_bytes(data[: numbers[0] % len(data)])
+    elif kind == "append":
+        path.write_bytes(data + bytes(n % 256 for n in numbers))
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "junk":
+        path.write_bytes(np.random.default_rng(numbers[0]).bytes(numbers[1] % 5000))
+    elif kind == "remove":
+        path.unlink()
+    elif kind == "folder":
+        path.unlink()
+        path.mkdir()
+    elif kind == "swap":
+        others = [p for p in folder.glob("[fs]*/*") if p.is_file() and p.name in OWN and p != path]
+        other = sorted(others)[numbers[0] % len(others)]
+        path.write_bytes(other.read_bytes())
+    else:
+        _change_values(path, numbers)
+
+
+def _change_values(path: Path, numbers: list[int]) -> None:
+    """Another content in the right form, as somebody with the format at hand would make it."""
+    if path.suffix == ".npz":
+        with np.load(path) as file:
+            arrays = dict(file)
+        name = sorted(arrays)[numbers[0] % len(arrays)]
+        changes = [
+            lambda a: a[::-1], lambda a: a[: len(a) // 2], lambda a: a.astype(np.float32),
+            lambda a: a + 1, lambda a: a[..., None], lambda a: np.array([{}], dtype=object),
+        ]  # fmt: skip
+        arrays[name] = changes[numbers[1] % len(changes)](arrays[name])
+        np.savez(path, **arrays)
+    elif path.suffix == ".json":
+        content = json.loads(path.read_text())
+        name = sorted(content)[numbers[0] % len(content)]
+        content[name] = [None, 0, "finished", [], {}, -1.5][numbers[1] % 6]
+        path.write_text(json.dumps(content))
+    elif path.suffix == ".pt":
+        content = saving.decode(path.read_bytes())
+        del content[sorted(content)[numbers[0] % len(content)]]
+        torch.save(content, path)
+    else:
+        path.write_bytes(b"{}\n")
+
+
+# --- what happens --------------------------------------------------------------------------------
+
+
+class Range:
+    """A folder with a finished run, one that was stopped in a task, data, and others' files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.template, self.place = folder / "template", folder / "place"
+        self.template.mkdir()
+        _make_data(self.template / "data")
+        mine = self.template / "mine"
+        mine.mkdir()
+        (mine / "notes.txt").write_text("not the run's")
+        end = in_child(self.template, [*JOB, "--out_dir=finished"])
+        if end.code != 0:
+            raise SystemExit(f"the undisturbed run ends with {end.code}: {end.errors}")
+        end = in_child(self.template, [*JOB, "--out_dir=stopped"], stop_at=11)
+        if end.code != 143:
+            raise SystemExit(f"the stopped run ends with {end.code}: {end.errors}")
+        for name in ("finished", "stopped"):
+            (self.template / name / "notes.txt").write_text("not the run's")
+        self.expected = results_in(self.template / "finished")
+
+    def meet(self, case: Case) -> tuple[End, list[str]]:
+        """Let a case happen, and say what was wrong."""
+        if self.place.exists():
+            shutil.rmtree(self.place)
+        shutil.copytree(self.template, self.place)
+        if case.damage is not None:
+            damage(self.place, *case.damage)
+        before = others(self.place)
+        end = in_child(self.place, case.argv)
+        found = judge(end)
+        if others(self.place) != before:
+            found.append("foreign: a file that was not the run's has changed")
+        if end.code == 0 and "--help" not in case.argv:
+            found += self.check(case)
+        return end, found
+
+    def check(self, case: Case) -> list[str]:
+        """What is wrong with the results of a command that ended well."""
+        if case.damage is None:
+            made = [p for p in self.place.glob("**/results.json") if "plots" not in p.parts]
+            return [w for p in made if p.parent.name != "stopped" for w in inconsistent(p.parent)]
+        name = next(a.split("=")[1] for a in reversed(case.argv) if a[:6] in ("--out_", "--eval"))
+        found = results_in(self.place / name)
+        wrong = inconsistent(self.place / name)
+        if case.damage[0].startswith("data/") and "--overwrite" in case.argv:
+            return wrong  # other data, other results, and all of them from there
+        if "--lr=0.5" not in case.argv and not same(found, self.expected):
+            wrong.append("wrong zero: another result than without a break")
+        return wrong
+
+
+def judge(end: End) -> list[str]:
+    """What is wrong with the way a child ended."""
+    if end.code is None:
+        return []
+    lines = [x for x in end.errors.splitlines() if not x.startswith("run.py: warning: ")]
+    if "Traceback" in end.errors:
+        return ["traceback: " + (lines[-1] if lines else "")]
+    if end.code not in (0, 1, 2):
+        return [f"code: {end.code}"]
+    if end.code != 0 and not (len(lines) == 1 and lines[0].startswith("run.py: ")):
+        return [f"message: {end.errors}"]
+    return []
+
+
+def others(place: Path) -> dict[str, bytes]:
+    """The files in a folder that belong to no run."""
+    found = {}
+    for path in place.rglob("*"):
+        of_run = path.name in OWN or {"summary", "plots", "new", "missing"} & set(path.parts)
+        if path.is_file() and not of_run:
+            found[str(path.relative_to(place))] = path.read_bytes()
+    return found
+
+
+def results_in(path: Path) -> dict[str, Any]:
+    return json.loads((path / "results.json").read_text())
+
+
+def same(found: dict[str, Any], expected: dict[str, Any]) -> bool:
+    return found["status"] == "finished" and found["seeds"] == expected["seeds"]
+
+
+def inconsistent(path: Path) -> list[str]:
+    """Whether results contradict themselves."""
+    results = results_in(path)
+    wrong = []
+    if rundir.seal(results) != results or results["status"] != "finished":
+        wrong.append(f"wrong zero: status {results['status']}")
+    for seed in results["seeds"]:
+        for name, metric in metrics.METRICS.items():
+            if "failed" not in seed and seed[name] != metric(seed["accuracy"]):
+                wrong.append(f"wrong zero: {name} does not follow from the matrix")
+    return wrong
+
+
+def in_child(folder: Path, argv: list[str], stop_at: int = 0) -> End:
+    """Run a command in a forked child; SIGTERM after ``stop_at`` steps."""
+    outside = folder.parent
+    child = os.fork()
+    if child == 0:
+        _child(folder, argv, stop_at)
+    until = time.monotonic() + SECONDS
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            code = os.waitstatus_to_exitcode(status)
+            break
+        if time.monotonic() > until:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            code = None
+            break
+        time.sleep(0.005)
+    errors, output = ((outside / n).read_text(errors="replace") for n in ("errors", "output"))
+    return End(code, errors, output)
+
+
+def _child(folder: Path, argv: list[str], stop_at: int) -> None:
+    """In the forked child: never to return."""
+    code = 70
+    try:
+        for number, name in ((1, "output"), (2, "errors")):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            os.dup2(os.open(folder.parent / name, flags), number)
+        os.chdir(folder)
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _use_stand_ins()
+        if stop_at:
+            _stop_at(stop_at)
+        sys.argv = ["run.py", *argv]
+        code = run.command_line()
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 70)
+
+
+def _use_stand_ins() -> None:
+    """Small data sets, read from files; no plots, which take most of the time; no downloads."""
+    for name in ("mnist", "cifar10"):
+        datasets._DATASETS[name] = datasets._DATASETS[name]._replace(md5=None)
+    datasets._packaged_mnist_path = lambda: None
+    report.Report._write_plots = lambda self: None
+
+    def refuse(*args, **kwargs):
+        raise OSError("no network")
+
+    import urllib.request
+
+    urllib.request.urlopen = refuse
+
+
+def _stop_at(count: int) -> None:
+    import train
+
+    take, calls = train.Step.__call__, Counter()
+
+    def wrapper(self) -> None:
+        calls["n"] += 1
+        if calls["n"] == count:
+            os.kill(os.getpid(), signal.SIGTERM)
+        take(self)
+
+    train.Step.__call__ = wrapper
+
+
+def _make_data(folder: Path) -> None:
+    folder.mkdir()
+    noise = np.random.default_rng(0)
+    for name, shape, classes in (
+        ("mnist", (28, 28), 10),
+        ("cifar10", (32, 32, 3), 10),
+        ("cifar100", (32, 32, 3), 100),
+    ):
+        labels = np.tile(np.arange(classes, dtype=np.uint8), 60 // (classes // 10))
+        images = noise.integers(0, 256, (len(labels), *shape), dtype=np.uint8)
+        np.savez(
+            folder / f"{name}.npz", train_images=images, train_labels=labels,
+            test_images=images[:200], test_labels=labels[:200],
+        )  # fmt: skip
+
+
+def fuzz(cases: int, seed: int, *, quiet: bool = False) -> tuple[Counter, list[dict[str, Any]]]:
+    """Let so many cases happen.
+
+    Returns:
+        How many ended how; those with which something was wrong.
+    """
+    ends, wrong = Counter(), []
+    with tempfile.TemporaryDirectory() as folder:
+        range_ = Range(Path(folder))
+        for strategy, share in ((command_lines(), cases // 2), (damages(), cases - cases // 2)):
+
+            @hypothesis.seed(seed)
+            @hypothesis.settings(
+                max_examples=share,
+                database=None,
+                deadline=None,
+                phases=[hypothesis.Phase.generate],
+                suppress_health_check=list(hypothesis.HealthCheck),
+            )
+            @hypothesis.given(strategy)
+            def meet(case: Case) -> None:
+                end, found = range_.meet(case)
+                ends["slow" if end.code is None else f"exit code {end.code}"] += 1
+                if found:
+                    wrong.append({"argv": case.argv, "damage": case.damage, "found": found})
+                    print(wrong[-1], flush=True)
+                if not quiet and ends.total() % 50 == 0:
+                    print(f"{ends.total()} cases: {dict(ends)}, {len(wrong)} wrong", flush=True)
+
+            meet()
+    return ends, wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no_save", action="store_true")
+    args = parser.parse_args()
+    started = time.monotonic()
+    ends, wrong = fuzz(args.cases, args.seed)
+    kinds = Counter(found.split(":")[0] for case in wrong for found in case["found"])
+    summary = {
+        "cases": ends.total(), **dict(sorted(ends.items())),
+        "tracebacks": kinds["traceback"], "wrong zeros": kinds["wrong zero"],
+        "foreign files changed": kinds["foreign"],
+        "other problems": kinds["code"] + kinds["message"],
+        "seconds": round(time.monotonic() - started),
+    }  # fmt: skip
+    print_table([summary])
+    if not args.no_save:
+        save("fuzz", {**summary, "wrong": wrong})
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

@@ -1,0 +1,366 @@
+"""Runs that are killed again and again, beside runs that never were: is there any difference?
+
+    python -m benchmarks.survive --kills 50 [--seed 0] [--jobs plain,groups]
+
+Short jobs of several configurations are sent SIGKILL, SIGTERM or SIGINT at random instants: while
+the program starts, within a step, within the writing of a file, in tests and between tasks, at the
+end. Each is continued by the same command until it is finished, and compared with one that was
+left alone: results.json but for the times, weights, metrics.jsonl and TensorBoard's numbers, all
+exactly. Exits with 1 on any difference, on a checkpoint that was not gone on from, and on a wrong
+exit code or message.
+
+Children are forked from a process that has torch imported (but those killed while they start, which
+are processes of their own), compute with one thread, and use stand-ins for the CIFAR images.
+"""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # a forked child cannot use its parent's threads
+
+import argparse
+import contextlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch._dynamo
+import torch.utils.tensorboard  # these two are imported where a run comes to them: now, and once
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+import run
+import train
+from benchmarks.common import print_table, save
+from hypercl import datasets, memory, report, rundir, saving, tasks
+
+ROOT = Path(__file__).parent.parent
+SHORT = ["--no_cuda", "--n_iter=60", "--val_iter=30", "--ckpt_iter=20", "--num_tasks=3"]
+CIFAR = ["--cl_exp=splitcifar", "--val_set_size=20", "--batch_size=8", "--val_batch_size=60"]
+SMALL_RESNET = ["--net_type=resnet", "--resnet_block_depth=1", "--resnet_channel_sizes=4,4,6,8"]
+JOBS = {
+    "plain": [],
+    "subset, dropout": [
+        "--num_tasks=4", "--hnet_reg_batch_size=1", "--hnet_dropout_rate=0.2",
+        "--dropout_rate=0.2", "--weight_decay=1e-4",
+    ],
+    "seeds": ["--num_seeds=3", "--hnet_reg_batch_size=1", "--hnet_dropout_rate=0.1"],
+    "groups": ["--num_seeds=3", "--num_tasks=2"],  # one seed each, see _in_child
+    "augmented": [*CIFAR, *SMALL_RESNET, "--batchnorm", "--bn_no_running_stats", "--num_tasks=2"],
+    "augmented seeds": [*CIFAR, *SMALL_RESNET, "--num_seeds=2", "--num_tasks=2", "--n_iter=40"],
+    "after tasks alone": ["--ckpt_iter=0", "--use_cond_chunk_embs", "--cond_emb_size=0"],
+    "dense": ["--hnet_type=hmlp", "--hmlp_arch=20", "--mlp_arch=20", "--ckpt_iter=7"],
+}  # fmt: skip
+
+
+class Blow(NamedTuple):
+    """A signal, and where it falls."""
+
+    place: str  # a key of PLACES, or "start-up"
+    count: int  # at the so-manieth time
+    number: int  # of the signal
+    delay: float  # seconds after that
+
+
+class Life(NamedTuple):
+    """How one process of a job ended."""
+
+    code: int  # as a shell has it; 128 + signal
+    struck: bool  # whether the blow fell before the end
+    errors: str
+    began: list[int] | None  # the position from which it went on: [group, task, step]
+    saved: list[list[int]]  # the positions of the checkpoints that it wrote
+
+
+# Where a blow may fall: the object and the name of what is called there; for "half a file", half of
+# it is written first.
+PLACES = {
+    "step": (train.Step, "__call__", 150),
+    "half a file": (Path, "write_bytes", 15),
+    "flushing a file": (rundir.os, "fsync", 40),
+    "renaming a file": (Path, "replace", 25),
+    "report of a step": (report.Report, "step", 12),
+    "test": (train, "evaluate", 12),
+    "between tasks": (report.Report, "end_task", 3),
+    "end": (report.Report, "__exit__", 1),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", default=",".join(JOBS).replace(", d", "; d"))
+    parser.add_argument("--no_save", action="store_true")
+    args = parser.parse_args()
+    names = [name.strip().replace("; d", ", d") for name in args.jobs.split(",")]
+    started = time.monotonic()
+    kills, problems = survive(args.kills, args.seed, names)
+    rows = [
+        {"place": place, **{signal.Signals(n).name: count[n] for n in NUMBERS}}
+        for place, count in by_place(kills).items()
+    ]
+    print_table(rows, "blows that ended a process, by place and signal")
+    losses = sum(problem.startswith("lost") for problem in problems)
+    differences = sum(problem.startswith("differs") for problem in problems)
+    summary = {
+        "kills": len(kills), "losses": losses, "differences": differences,
+        "other problems": len(problems) - losses - differences,
+        "seconds": round(time.monotonic() - started),
+    }  # fmt: skip
+    print(", ".join(f"{name}: {value}" for name, value in summary.items()))
+    for problem in problems:
+        print(problem)
+    if not args.no_save:
+        save("survive", {**summary, "places": rows, "problems": problems})
+    sys.exit(bool(problems))
+
+
+NUMBERS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+
+
+def by_place(kills: list[Blow]) -> dict[str, Counter]:
+    counts = {place: Counter() for place in ("start-up", *PLACES)}
+    for blow in kills:
+        counts[blow.place][blow.number] += 1
+    return counts
+
+
+def survive(wanted: int, seed: int, names: list[str]) -> tuple[list[Blow], list[str]]:
+    """Kill and continue jobs until so many blows have struck.
+
+    Returns:
+        The blows that ended a process; what was wrong.
+    """
+    prepare_data()
+    chance = random.Random(seed)
+    kills, problems = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        expected: dict[str, dict[str, Any]] = {}
+        round_ = 0
+        while len(kills) < wanted:
+            name = names[round_ % len(names)]
+            round_ += 1
+            if name not in expected:
+                place = Path(folder, f"{len(expected)}-alone")
+                life = live(place, name, None)
+                if life.code != 0:
+                    raise SystemExit(f"{name}, left alone, ends with {life.code}: {life.errors}")
+                expected[name] = outcome(place / "run")
+            place, before = Path(folder, f"job-{round_}"), []
+            found, struck = [], []
+            for attempt in range(1, 100):
+                blow = draw_blow(chance) if len(kills) + len(struck) < wanted else None
+                if blow is not None and attempt > 12:
+                    blow = None  # it has suffered enough
+                life = live(place, name, blow)
+                found += judge(life, blow, before)
+                before = life.saved or before
+                if life.struck and life.code != 0:
+                    struck.append(blow)
+                if life.code == 0:
+                    break
+            else:
+                found.append("other: not finished in 99 lives")
+            kills += struck
+            found += compare(expected[name], place / "run")
+            problems += [f"{problem} [{name}, {struck}]" for problem in found]
+            print(f"{name}: {len(struck)} blows, {len(found)} problems ({len(kills)})", flush=True)
+    return kills, problems
+
+
+def draw_blow(chance: random.Random) -> Blow:
+    place = chance.choice(["start-up", *PLACES])
+    number = chance.choice(NUMBERS)
+    if place == "start-up":
+        return Blow(place, 0, number, chance.uniform(0.3, 4))
+    count = chance.randint(1, PLACES[place][2])
+    return Blow(place, count, number, chance.choice([0, chance.uniform(0, 0.02)]))
+
+
+def judge(life: Life, blow: Blow | None, before: list[list[int]]) -> list[str]:
+    """What is wrong with the end of a process, or with where it went on."""
+    found = []
+    expected = {0}
+    if blow is not None and (life.struck or blow.place == "start-up"):
+        expected.add(128 + blow.number)
+    if life.code not in expected:
+        found.append(f"other: exit code {life.code}")
+    if "Traceback" in life.errors or (life.code in (130, 143) and life.errors.count("\n") > 1):
+        found.append(f"other: {life.errors}")
+    if before and life.began is not None and life.began < before[-1]:
+        found.append(f"lost: {before[-1]} was saved, and {life.began} gone on from")
+    return found
+
+
+def compare(expected: dict[str, Any], path: Path) -> list[str]:
+    found = outcome(path)
+    return [f"differs: {what}" for what in expected if found[what] != expected[what]]
+
+
+def outcome(path: Path) -> dict[str, Any]:
+    """All that a run leaves behind, in a form that can be compared."""
+    results = json.loads((path / "results.json").read_text())
+    weights = saving.decode((path / "weights.pt").read_bytes())
+    scalars = [
+        (value.tag, event.step, tuple(value.tensor.float_val))
+        for file in sorted(path.glob("summary/*"))
+        for event in EventFileLoader(str(file)).Load()
+        for value in event.summary.value
+    ]
+    return {
+        "results": {k: v for k, v in results.items() if k != "seconds"},
+        "weights": {
+            (seed, name): tensor.numpy().tobytes()
+            for seed, state in weights["hnet"].items()
+            for name, tensor in state.items()
+        },
+        "metrics": (path / "metrics.jsonl").read_bytes(),
+        "scalars": sorted(scalars),
+        "files": sorted(p.name for p in path.iterdir()),
+    }
+
+
+def live(folder: Path, name: str, blow: Blow | None) -> Life:
+    """Run a job's command in a process of its own, and deal a blow."""
+    folder.mkdir(exist_ok=True)
+    side, errors = folder / "side.txt", folder / "errors.txt"
+    side.write_text("")
+    options = [*SHORT, *JOBS[name], "--out_dir=run"]
+    own_process = blow is not None and blow.place == "start-up" and name in ("plain", "dense")
+    if own_process:
+        code = _killed_while_starting(folder, options, blow, errors)
+    else:
+        child = os.fork()
+        if child == 0:
+            _in_child(folder, name, options, blow, side, errors)
+        status = os.waitpid(child, 0)[1]
+        code = os.waitstatus_to_exitcode(status)
+    lines = [json.loads(line) for line in side.read_text().splitlines()]
+    began = [line["began"] for line in lines if "began" in line]
+    return Life(
+        code if code >= 0 else 128 - code,
+        own_process or any("struck" in line for line in lines),
+        errors.read_text(),
+        began[0] if began else None,
+        [line["saved"] for line in lines if "saved" in line],
+    )
+
+
+def _killed_while_starting(folder: Path, options: list[str], blow: Blow, errors: Path) -> int:
+    with errors.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, ROOT / "run.py", *options],
+            cwd=folder, stdout=subprocess.DEVNULL, stderr=file,
+        )  # fmt: skip
+        try:
+            process.wait(blow.delay)
+        except subprocess.TimeoutExpired:
+            process.send_signal(blow.number)
+        return process.wait()
+
+
+def _in_child(folder, name, options, blow, side, errors) -> None:
+    """In the forked child: run the command and end, never to return."""
+    code = 70
+    try:
+        os.chdir(folder)
+        files = side.open("a", buffering=1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(errors.name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        _watch(files)
+        if name == "groups":
+            memory.available_bytes = lambda device: 1
+        if blow is not None:
+            _arm(blow, files)
+        sys.argv = ["run.py", *options]
+        code = run.command_line()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _watch(side) -> None:
+    """Note the positions from which the job goes on and those that it saves."""
+
+    def where(position) -> list[int]:
+        step = 0 if position.training is None else position.training["step"]
+        return [position.group, position.task_id, step]
+
+    load, write = run.load_checkpoint, run.save_checkpoint
+
+    def load_checkpoint(*args):
+        loaded = load(*args)
+        if loaded is not None:
+            side.write(json.dumps({"began": where(loaded[0])}) + "\n")
+        return loaded
+
+    def save_checkpoint(run_dir, position, *args):
+        write(run_dir, position, *args)
+        side.write(json.dumps({"saved": where(position)}) + "\n")
+
+    run.load_checkpoint, run.save_checkpoint = load_checkpoint, save_checkpoint
+
+
+def _arm(blow: Blow, side) -> None:
+    """Have the blow fall when what its place stands for is called the so-manieth time."""
+    strike = _striker(blow, side)
+    if blow.place == "start-up":
+        threading.Timer(blow.delay / 10, strike).start()
+        return
+    holder, name, _ = PLACES[blow.place]
+    original, calls = getattr(holder, name), Counter()
+
+    def wrapper(*args, **kwargs):
+        calls["n"] += 1
+        if calls["n"] == blow.count:
+            if blow.place == "half a file":
+                path, data = args
+                path.open("wb").write(data[: len(data) // 2])
+            if blow.delay:
+                timer = threading.Timer(blow.delay, strike)
+                timer.daemon = True
+                timer.start()
+            else:
+                strike()
+        return original(*args, **kwargs)
+
+    setattr(holder, name, wrapper)
+
+
+def _striker(blow: Blow, side) -> Callable[[], None]:
+    def strike() -> None:
+        side.write(json.dumps({"struck": blow.place}) + "\n")
+        side.flush()
+        os.kill(os.getpid(), blow.number)
+
+    return strike
+
+
+def prepare_data() -> None:
+    """Load MNIST once, and make stand-ins for CIFAR-10."""
+    noise = np.random.default_rng(0)
+    labels = np.tile(np.arange(10, dtype=np.uint8), 40)
+    images = noise.integers(0, 256, (len(labels), 32, 32, 3), dtype=np.uint8)
+    cifar = datasets.Images(images, labels, images[:200], labels[:200])
+    loaded = {"mnist": datasets.load_images("mnist", "."), "cifar10": cifar}
+    tasks.load_images = lambda name, data_dir: loaded[name]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

@@ -1,0 +1,74 @@
+"""SIGINT and SIGTERM: at once where nothing would be lost, else after a grace in which to save."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ends the run."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class Interruption:
+    """A context in which SIGINT and SIGTERM raise :class:`Interrupted`.
+
+    Inside :meth:`grace` the first signal is only noted in ``pending``, for the work to save what it
+    has and to call :meth:`leave`; the second raises at once. One that comes while a run ends
+    because of another has the effect it has in any program.
+    """
+
+    def __init__(self) -> None:
+        self.pending: int | None = None
+        self._in_grace = False
+        self._handlers = {}
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():  # Python allows no other
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._restore()
+
+    @contextmanager
+    def grace(self) -> Iterator[None]:
+        """Work that looks at ``pending`` and ends itself; a signal it overlooks counts after it."""
+        self._in_grace = True
+        try:
+            yield
+        finally:
+            self._in_grace = False
+        self.leave_if_pending()
+
+    def leave_if_pending(self) -> None:
+        """:meth:`leave`, where there is a signal."""
+        if self.pending is not None:
+            self.leave()
+
+    def leave(self) -> None:
+        """End the run because of the pending signal.
+
+        Raises:
+            Interrupted: Always.
+        """
+        number = self.pending
+        self._restore()
+        raise Interrupted(number)
+
+    def _handle(self, number: int, frame) -> None:
+        if self._in_grace and self.pending is None:
+            self.pending = number
+            return
+        self._restore()
+        raise Interrupted(number)
+
+    def _restore(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}

@@ -1,0 +1,113 @@
+"""Files of tensors that tell when they are damaged, and what a run's checkpoint holds.
+
+Such a file is what ``torch.save`` writes, a zip archive, with the SHA-256 of all its bytes as the
+archive's comment: ``torch.load(path, weights_only=True)`` reads it as any other, and :func:`decode`
+reads it only if not one byte has changed.
+"""
+
+import hashlib
+import io
+import pickle  # for the name of its error
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypercl.errors import InputError
+from hypercl.members import Params
+
+FORMAT = 1  # of checkpoint.pt
+_MARK = b"sha256:"
+_COMMENT = len(_MARK) + 64
+_LENGTH = 2  # bytes at the end of an archive without comment that hold the comment's length
+
+
+class Damaged(Exception):  # noqa: N818 - it is what the messages call it
+    """The bytes are not those that were written."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run is, with all tensors that the rest of it depends on.
+
+    What a task's steps draw at random follows from the seeds, the task and the step; only dropout
+    has a state, which ``training`` holds.
+    """
+
+    groups: Sequence[Sequence[int]]  # of seeds trained together, fixed for the whole run
+    group: int  # the one being trained; len(groups) when all are done
+    seeds: Sequence[int]  # of this group, without those that failed
+    task_id: int  # being learned, or to be learned next
+    params: Params | None = None  # [members, …] before this task: θ*, e*; None: as initialized
+    training: Mapping[str, Any] | None = None  # train.TaskState as a dict; None: at the first step
+    learned: Mapping[int, Params] = field(default_factory=dict)  # of the groups done, by seed
+    mnet: Mapping[str, Tensor] = field(default_factory=dict)  # the main network's buffers
+
+    @classmethod
+    def start(cls, groups: Sequence[Sequence[int]], group: int = 0, learned=None) -> "Position":
+        """Before the first task of a group, or behind the last group."""
+        seeds = groups[group] if group < len(groups) else []
+        return cls(groups, group, seeds, 0, learned=learned or {})
+
+
+def encode(content: Mapping[str, Any]) -> bytes:
+    """The bytes of a file of tensors, numbers, strings, and lists and dicts of them."""
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    archive = buffer.getvalue()[:-_LENGTH] + _COMMENT.to_bytes(_LENGTH, "little")
+    return archive + _MARK + hashlib.sha256(archive).hexdigest().encode()
+
+
+def decode(data: bytes) -> dict[str, Any]:
+    """What :func:`encode` was given, on the CPU; nothing in ``data`` is executed.
+
+    Raises:
+        Damaged: A byte has changed, or the data are of another kind altogether.
+    """
+    archive, comment = data[:-_COMMENT], data[-_COMMENT:]
+    if comment != _MARK + hashlib.sha256(archive).hexdigest().encode():
+        raise Damaged
+    try:
+        content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError:  # it asks for more than tensors and plain values
+        raise Damaged from None
+    if not isinstance(content, dict):
+        raise Damaged
+    return content
+
+
+def load_newest(paths: Sequence[Path]) -> dict[str, Any] | None:
+    """The first of several files, newest first, that is whole.
+
+    A damaged one in front of it is removed, with a warning: it must not take a good one's place.
+
+    Returns:
+        None where there is no file.
+
+    Raises:
+        InputError: There are files, and all are damaged.
+    """
+    damaged = []
+    for path in paths:
+        try:
+            content = decode(path.read_bytes())
+        except FileNotFoundError:
+            continue
+        except (Damaged, OSError):
+            damaged.append(path)
+            continue
+        for other in damaged:
+            warnings.warn(f"{other} is damaged: the one before, {path}, is used", stacklevel=3)
+            other.unlink()
+        return content
+    if damaged:
+        names = " and ".join(map(str, damaged))
+        plural = "is" if len(damaged) == 1 else "are"
+        raise InputError(
+            f"{names} {plural} damaged: put a good copy there, or start anew with --overwrite"
+        )
+    return None

@@ -1,0 +1,413 @@
+"""Runs that are stopped in every way, and go on as if nothing had been."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import fake_images, read_json
+
+import run
+import train
+from hypercl import datasets, rundir, saving
+from hypercl.errors import InputError, RunFailed
+from hypercl.interruption import Interrupted
+from hypercl.report import Report
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    "--no_cuda",
+    "--loglevel_info",
+    "--num_tasks=3",
+    "--n_iter=12",
+    "--ckpt_iter=5",
+    "--val_iter=6",
+    "--val_set_size=20",
+    "--mlp_arch=8",
+    "--hmlp_arch=8",
+    "--chmlp_chunk_size=500",
+]
+JOBS = {
+    "plain": [],
+    "seeds in groups, subset, dropout": [
+        "--num_seeds=3",
+        "--hnet_reg_batch_size=1",
+        "--hnet_dropout_rate=0.2",
+        "--dropout_rate=0.1",
+    ],
+    "augmented": [
+        "--cl_exp=splitcifar",
+        "--net_type=resnet",
+        "--resnet_block_depth=1",
+        "--resnet_channel_sizes=4,4,6,8",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def small_mnist():
+    """Few real images: what is tested here does not depend on how many there are."""
+    real = datasets.load_images("mnist", "nowhere")
+    return datasets.Images(*(a[:2000] for a in real[:2]), *(a[:500] for a in real[2:]))
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path, monkeypatch, small_mnist):
+    """A working directory of its own, with data to hand; two seeds fit into memory together."""
+    from hypercl import memory, tasks
+
+    cifar = fake_images(10, 60, (32, 32, 3))
+    images = {"mnist": small_mnist, "cifar10": cifar}
+    monkeypatch.setattr(tasks, "load_images", lambda name, data_dir: images[name])
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 4 * _member_bytes)
+    monkeypatch.setattr(memory, "estimate_member", lambda *args, **options: _member_bytes)
+    monkeypatch.chdir(tmp_path)
+    return images
+
+
+_member_bytes = 1000
+
+
+def main(*options, out_dir="run"):
+    return run.main([*TINY, *options, f"--out_dir={out_dir}"])
+
+
+def outcome(path):
+    """All that must be the same."""
+    results = read_json(Path(path, "results.json"))
+    weights = saving.decode(Path(path, "weights.pt").read_bytes())
+    return {
+        "seeds": results["seeds"],
+        "summary": results["summary"],
+        "status": results["status"],
+        "weights": {
+            (seed, name): tensor.numpy().tobytes()
+            for seed, state in weights["hnet"].items()
+            for name, tensor in state.items()
+        },
+        "metrics": Path(path, "metrics.jsonl").read_text(),
+        "scalars": scalars(path),
+    }
+
+
+def scalars(path):
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    return sorted(
+        (value.tag, event.step, tuple(value.tensor.float_val))
+        for file in Path(path, "summary").iterdir()
+        for event in EventFileLoader(str(file)).Load()
+        for value in event.summary.value
+    )
+
+
+_expected = {}
+
+
+def expected(name):
+    """What a job leaves behind that was never stopped."""
+    if name not in _expected:
+        main(*JOBS[name], out_dir="alone")
+        _expected[name] = outcome("alone")
+    return _expected[name]
+
+
+class Killed(BaseException):
+    """Stands for what ends a process at once."""
+
+
+def stopping(monkeypatch, holder, name, count, stop):
+    """Have ``stop`` called before the so-manieth call of a function."""
+    original, calls = getattr(holder, name), []
+
+    def wrapper(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == count:
+            stop()
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(holder, name, wrapper)
+
+
+def kill():
+    raise Killed
+
+
+def send(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("steps", [(1, 8), (7, 25)], ids=str)
+def test_killed_twice_and_continued(job, steps, monkeypatch):
+    """In a step of the first task, behind a checkpoint, and in a later task, group or the last."""
+    expected(job)
+    for count in steps:
+        with monkeypatch.context() as patch:
+            stopping(patch, train.Step, "__call__", count, kill)
+            with pytest.raises(Killed):
+                main(*JOBS[job])
+    main(*JOBS[job])
+    assert outcome("run") == expected(job)
+
+
+PLACES = {
+    "a checkpoint's write": (rundir.RunDir, "write_checkpoint", 4),
+    "a flush to the disk": (rundir.os, "fsync", 30),
+    "a rename": (Path, "replace", 9),
+    "the report of a step": (Report, "step", 4),
+    "a test": (train, "evaluate", 9),
+    "the end of a task": (Report, "end_task", 2),
+    "the final weights": (run, "save_weights", 1),
+    "the end": (Report, "__exit__", 1),
+}
+
+
+@pytest.mark.parametrize("stop", [kill, send(signal.SIGTERM)], ids=["kill", "SIGTERM"])
+@pytest.mark.parametrize("place", PLACES)
+def test_stopped_anywhere(place, stop, monkeypatch):
+    expected("plain")
+    with monkeypatch.context() as patch:
+        stopping(patch, *PLACES[place], stop)
+        with pytest.raises((Killed, Interrupted)):
+            main()
+    main()
+    assert outcome("run") == expected("plain")
+
+
+def test_the_grace_step_is_saved_and_the_status_says_interrupted(monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        stopping(patch, train.Step, "__call__", 12 + 7, send(signal.SIGINT))
+        with pytest.raises(Interrupted) as error:
+            main()
+    assert error.value.exit_code == 130
+    results = read_json(Path("run", "results.json"))
+    assert (results["status"], results["error"]) == ("interrupted", None)
+    assert "continue with: python run.py --resume --out_dir=run" in capsys.readouterr().out
+    saved = saving.decode(Path("run", "checkpoint.pt").read_bytes())
+    assert (saved["task_id"], saved["training"]["step"]) == (1, 7)
+    with monkeypatch.context() as patch:
+        stopping(patch, train.Step, "__call__", 3 * 12 - (12 + 7) + 1, kill)  # one too many
+        main()
+    assert "continues run at task 2/3, step 7" in capsys.readouterr().out
+    assert outcome("run") == expected("plain")
+
+
+def test_a_second_signal_ends_at_once_and_leaves_the_last_checkpoint(monkeypatch):
+    def twice():
+        send(signal.SIGTERM)()
+        send(signal.SIGTERM)()
+
+    stopping(monkeypatch, train.Step, "__call__", 8, twice)
+    with pytest.raises(Interrupted):
+        main()
+    saved = saving.decode(Path("run", "checkpoint.pt").read_bytes())
+    assert saved["training"]["step"] == 5
+
+
+def test_without_what_is_restored_there_would_be_a_difference(monkeypatch):
+    """The comparison would notice a state that is not put back."""
+
+    def restore(start, flat, step):  # all but the optimizer
+        flat.copy_(start.flat)
+        step.counter.fill_(start.step)
+
+    expected("plain")
+    monkeypatch.setattr(train, "_restore", restore)
+    with monkeypatch.context() as patch:
+        stopping(patch, train.Step, "__call__", 7, kill)
+        with pytest.raises(Killed):
+            main()
+    main()
+    assert outcome("run")["weights"] != expected("plain")["weights"]
+
+
+def stopped(monkeypatch, *options, count=20, out_dir="run"):
+    with monkeypatch.context() as patch:
+        stopping(patch, train.Step, "__call__", count, kill)
+        with pytest.raises(Killed):
+            main(*options, out_dir=out_dir)
+
+
+def test_checkpoints_come_after_tasks_alone_where_that_is_asked_for(monkeypatch):
+    stopped(monkeypatch, "--ckpt_iter=0")
+    saved = saving.decode(Path("run", "checkpoint.pt").read_bytes())
+    assert (saved["task_id"], saved["training"]) == (1, None)
+    main("--ckpt_iter=3")  # may differ, as may where the data lie and what is shown
+    assert outcome("run") == expected("plain")
+
+
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before(monkeypatch):
+    stopped(monkeypatch)
+    path = Path("run", "checkpoint.pt")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.warns(UserWarning, match=r"run/checkpoint\.pt is damaged: the one before"):
+        main()
+    assert outcome("run") == expected("plain")
+
+
+def test_where_all_checkpoints_are_damaged_nothing_is_trained(monkeypatch):
+    stopped(monkeypatch)
+    for name in ("checkpoint.pt", "checkpoint.before.pt"):
+        Path("run", name).write_bytes(b"")
+    with pytest.raises(InputError, match=r"are damaged: put a good copy there, or start anew"):
+        main()
+
+
+def test_a_checkpoint_that_is_missing(monkeypatch):
+    stopped(monkeypatch)
+    for name in ("checkpoint.pt", "checkpoint.before.pt"):
+        Path("run", name).unlink()
+    with pytest.raises(InputError, match=r"checkpoint\.pt is missing"):
+        main()
+
+
+def test_a_checkpoint_of_another_run_or_version(monkeypatch):
+    stopped(monkeypatch)
+    stopped(monkeypatch, "--lr=0.5", out_dir="other")
+    path = Path("run", "checkpoint.pt")
+    content = saving.decode(path.read_bytes())
+    shutil.copy("other/checkpoint.pt", path)
+    with pytest.raises(InputError, match=r"checkpoint\.pt belongs to .*--lr \(0\.5 there, 0\.0001"):
+        main()
+    path.write_bytes(saving.encode({**content, "format": 99}))
+    with pytest.raises(InputError, match="not of this version of the program"):
+        main()
+
+
+def test_other_versions_are_named(monkeypatch):
+    stopped(monkeypatch)
+    path = Path("run", "checkpoint.pt")
+    content = saving.decode(path.read_bytes())
+    made_by = json.loads(content["made_by"])
+    made_by["versions"]["torch"] = "1.0"
+    path.write_bytes(saving.encode({**content, "made_by": json.dumps(made_by)}))
+    with pytest.warns(UserWarning, match=r"left with torch 1\.0 and goes on with \d"):
+        main()
+
+
+def test_other_data_are_noticed(monkeypatch, data):
+    stopped(monkeypatch)
+    data["mnist"] = data["mnist"]._replace(test_images=data["mnist"].test_images ^ 1)
+    with pytest.raises(InputError, match="the data are not those with which run began"):
+        main()
+
+
+def test_damaged_results_of_a_finished_run_are_written_anew(monkeypatch):
+    main()
+    Path("run", "results.json").write_text("{")
+    monkeypatch.setattr(train.Step, "__call__", kill)  # nothing is trained
+    with pytest.warns(UserWarning, match=r"results\.json is damaged"):
+        main()
+    assert outcome("run") == expected("plain")
+
+
+def test_resume_takes_the_newest_unfinished_run_and_its_options(monkeypatch, capsys):
+    for name in ("older", "newer"):
+        stopped(monkeypatch, "--lr=0.001", out_dir=f"out/{name}")
+    os.utime("out/older/config.json", (1, 1))
+    main("--lr=0.002", out_dir="out/finished")
+    capsys.readouterr()
+    results = run.main(["--resume"])
+    assert results["config"]["lr"] == 0.001
+    assert "continues out/newer at task 2/3, step 5" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"--lr \(0\.001 there, 0\.5 here\)"):
+        run.main(["--resume", "--out_dir=out/older", "--lr=0.5"])
+    run.main(["--resume", "--out_dir=out/older", "--loglevel_info"])
+    with pytest.raises(InputError, match=r"no unfinished run below \./out"):
+        run.main(["--resume"])
+    assert run.main(["--resume", "--out_dir=out/older"])["status"] == "finished"
+    with pytest.raises(InputError, match="is not a run directory"):
+        run.main(["--resume", "--out_dir=missing"])
+
+
+def test_a_run_in_the_hands_of_another_process_is_left_alone(monkeypatch):
+    found = []
+
+    def second():
+        with pytest.raises(InputError) as error:
+            main()
+        found.append(str(error.value))
+
+    stopping(monkeypatch, train.Step, "__call__", 5, second)
+    main()
+    assert f"--out_dir=run is in use by process {os.getpid()} on " in found[0]
+    assert outcome("run") == expected("plain")
+
+
+def test_no_space_fails_the_run_and_leaves_a_checkpoint_from_which_it_goes_on(monkeypatch):
+    """A limit on the size of files stands for the end of the disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_the_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+
+    stopping(monkeypatch, train.Step, "__call__", 20, fill_the_disk)
+    try:
+        with pytest.raises(RunFailed, match=r"run/checkpoint\.pt cannot be written \(File too l"):
+            main()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    monkeypatch.setattr(train.Step, "__call__", lambda self: self.take())
+    results = read_json(Path("run", "results.json"))
+    assert results["status"] == "failed"
+    assert "checkpoint.pt cannot be written" in results["error"]
+    assert saving.decode(Path("run", "checkpoint.pt").read_bytes())["training"]["step"] == 5
+    main()
+    assert outcome("run") == expected("plain")
+
+
+def test_a_directory_that_is_removed_ends_the_run(monkeypatch):
+    stopping(monkeypatch, train.Step, "__call__", 20, lambda: shutil.rmtree("run"))
+    with pytest.raises(RunFailed, match="run was removed while the run was writing to it"):
+        main()
+    assert not Path("run").exists()
+
+
+def test_memory_that_runs_out_is_a_failure_that_names_options(monkeypatch, capsys):
+    def no_memory():
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    stopping(monkeypatch, train.Step, "__call__", 20, no_memory)
+    monkeypatch.setattr(sys, "argv", ["run.py", *TINY, "--out_dir=run"])
+    with warnings.catch_warnings():
+        assert run.command_line() == 1
+    assert "out of memory: lower --batch_size, --val_batch_size" in capsys.readouterr().err
+    assert read_json(Path("run", "results.json"))["status"] == "failed"
+
+
+def test_every_group_and_seed_is_tested_again_exactly(capsys):
+    main(*JOBS["seeds in groups, subset, dropout"])
+    saved = torch.load("run/weights.pt", weights_only=True)
+    assert saved["groups"] == [[42, 43], [44]]
+    results = run.main(["--eval=run"])
+    row = [seed["accuracy"][-1] for seed in results["seeds"]]
+    assert f"{np.mean(row, axis=0)[0]:.2f} ± " in capsys.readouterr().out
+
+
+def test_processes_that_are_really_killed():
+    """A share of the harness, with signals that no Python code sees coming."""
+    command = [sys.executable, "-m", "benchmarks.survive", "--kills=6", "--seed=11", "--no_save"]
+    done = subprocess.run(
+        [*command, "--jobs=plain,seeds"], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "kills: 6, losses: 0, differences: 0, other problems: 0" in done.stdout
+
+
+def test_odd_command_lines_and_damaged_files():
+    """A share of the fuzzing."""
+    command = [sys.executable, "-m", "benchmarks.fuzz", "--cases=60", "--seed=3", "--no_save"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "60 cases: " in done.stdout or "│    60 │" in done.stdout
