@@ -208,9 +208,15 @@ class Hypernet:
             for name, value in params.items()
         }
         flat = torch.cat([value.detach().flatten(1) for value in taken.values()], dim=1)
-        pieces = flat.split([value[0].numel() for value in taken.values()], dim=1)
-        views = zip(taken.items(), pieces, strict=True)
-        return flat, {name: piece.view(value.shape) for (name, value), piece in views}
+        return flat, self.views(flat, taken)
+
+    def views(self, flat: Tensor, like: Params) -> Params:
+        """Views of ``flat`` [members, numbers] with names and shapes of ``like``."""
+        pieces = flat.split([value[0].numel() for value in like.values()], dim=1)
+        return {
+            name: piece.view(value.shape)
+            for (name, value), piece in zip(like.items(), pieces, strict=True)
+        }
 
     def merged(self, params: Params, trained: Params) -> Params:
         """``params`` with a copy of what was trained put in its place; the arguments stay."""

@@ -50,11 +50,19 @@ class Task:
     mean: Tensor | None = None  # [C], of pixels in [0, 1]
     std: Tensor | None = None  # [C]
     augmented: bool = False  # flipped and cropped at random while training
+    first_output: int | None = None  # of the main network's; None: it has no others
 
     @property
     def in_shape(self) -> tuple[int, int, int]:
         """(H, W, C) of the images, as hypnettorch's networks expect it."""
         return tuple(self.train.images.shape[1:])
+
+    @property
+    def outputs(self) -> slice:
+        """The task's among the main network's outputs."""
+        if self.first_output is None:
+            return slice(None)
+        return slice(self.first_output, self.first_output + self.num_classes)
 
     def inputs(self, images: Tensor) -> Tensor:
         """Turn images [B, H, W, C] uint8 into network inputs [B, H * W * C] float32."""
