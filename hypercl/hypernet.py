@@ -27,6 +27,7 @@ from torch import Tensor
 
 from hypercl.activations import ACTIVATIONS
 from hypercl.members import Params
+from hypercl.networks import embeddings_of
 
 
 class Pass(NamedTuple):
@@ -321,17 +322,7 @@ def into_module(params: Params, module: HyperNetInterface) -> None:
 
 def _slots(module: HyperNetInterface) -> dict[str, list[torch.nn.Parameter]]:
     """The module's parameters under our names; several where there is one for each task."""
-    slots: dict[str, list[torch.nn.Parameter]] = {}
-    num_tasks = module.num_known_conds
-    conditional = list(module.conditional_params or [])  # task embeddings, then chunk embeddings
-    if isinstance(module, ChunkedHMLP):
-        if module.cond_chunk_embs:
-            slots["chunk_embs"] = conditional[-num_tasks:]
-            conditional = conditional[:-num_tasks]
-        else:
-            slots["chunk_embs"] = [module.unconditional_params[-1]]
-    if conditional:
-        slots["task_embs"] = conditional
+    slots = embeddings_of(module)
     for i, weight in enumerate(module.layer_weight_tensors):
         slots[f"weight{i}"] = [weight]
     if module.has_bias:
