@@ -168,7 +168,7 @@ def test_augmentation_is_drawn_for_each_image_over_the_whole_range():
     assert len({tuple(offset) for offset in offsets[0].tolist()}) > 10
 
 
-def test_a_sequence_may_start_later(fake_mnist, cifar_dir):
+def test_a_sequence_may_start_later(fake_mnist):
     options = {"val_set_size": 0, "device": CPU}
     late = tasks.split_mnist(".", num_tasks=2, num_classes_per_task=2, skip_tasks=3, **options)
     assert [task.name for task in late] == ["digits 6-7", "digits 8-9"]
@@ -177,10 +177,14 @@ def test_a_sequence_may_start_later(fake_mnist, cifar_dir):
     for task, same in zip(late, every[2:], strict=True):
         assert task.name == same.name
         assert torch.equal(task.permutation, same.permutation)
+
+
+def test_split_cifar_may_start_with_cifar100(cifar_dir):
     (cifar_dir / "cifar10.npz").unlink()  # not needed
     late = tasks.split_cifar(
-        cifar_dir, num_tasks=2, num_classes_per_task=10, skip_tasks=1, augmented=False, **options
-    )
+        cifar_dir, num_tasks=2, num_classes_per_task=10, skip_tasks=1, augmented=False,
+        val_set_size=0, device=CPU,
+    )  # fmt: skip
     assert [task.name for task in late] == ["cifar100 classes 0-9", "cifar100 classes 10-19"]
     assert not late[0].augmented
 
