@@ -159,6 +159,7 @@ def learn_tasks(args, position, tasks, mnet, device, report, save, interruption)
                 task_id,
                 subset_size=args.hnet_reg_batch_size,
                 store_targets=not args.calc_hnet_reg_targets_online,
+                heads=heads_of(args, mnet, tasks),
             )
         steps_done = 0 if start is None else start.step
         report.start_task(
@@ -452,17 +453,24 @@ def pick_device(args):
 
 def build_tasks(args, device) -> list:
     """The sequence of tasks, on the device."""
-    from hypercl.tasks import permuted_mnist, split_cifar, split_mnist
+    from hypercl.tasks import permuted_mnist, split_cifar, split_mnist, with_heads
 
     common = {
         "num_tasks": args.num_tasks,
+        "skip_tasks": args.skip_tasks,
         "val_set_size": args.val_set_size,
+        "num_train_samples": args.num_train_samples,
         "device": device,
     }
+    classes = {"num_classes_per_task": args.num_classes_per_task}
     if args.cl_exp == "permmnist":
-        return permuted_mnist(args.data_dir, **common)
-    build = {"splitmnist": split_mnist, "splitcifar": split_cifar}[args.cl_exp]
-    return build(args.data_dir, num_classes_per_task=args.num_classes_per_task, **common)
+        tasks = permuted_mnist(args.data_dir, padding=args.padding, **common)
+    elif args.cl_exp == "splitmnist":
+        tasks = split_mnist(args.data_dir, **classes, **common)
+    else:
+        augmented = not args.no_augmentation
+        tasks = split_cifar(args.data_dir, augmented=augmented, **classes, **common)
+    return with_heads(tasks) if args.multi_head else tasks
 
 
 def build_main_net(args, task, device):
@@ -472,7 +480,7 @@ def build_main_net(args, task, device):
     return networks.build_main_net(
         args.net_type,
         task.in_shape,
-        task.num_classes,
+        task.num_classes * (args.num_tasks if args.multi_head else 1),
         mlp_arch=args.mlp_arch,
         lenet_type=args.lenet_type,
         resnet_block_depth=args.resnet_block_depth,
@@ -496,7 +504,7 @@ def build_hypernet(args, mnet, seed: int):
 
     with torch.random.fork_rng(devices=[]):  # hypnettorch initializes from the global generator
         torch.manual_seed(derive_seed(seed, "initialization"))
-        return networks.build_hypernet(
+        module = networks.build_hypernet(
             args.hnet_type,
             mnet.param_shapes,
             args.num_tasks,
@@ -509,6 +517,25 @@ def build_hypernet(args, mnet, seed: int):
             bias=not args.hnet_no_bias,
             dropout_rate=args.hnet_dropout_rate,
         )
+        networks.initialize_hypernet(
+            module,
+            mnet,
+            scheme=args.hnet_init,
+            std_task_embs=args.std_normal_temb,
+            std_chunk_embs=args.std_normal_emb,
+            hyperfan=args.hyper_fan_init,
+        )
+    return module
+
+
+def heads_of(args, mnet, tasks):
+    """Which generated weights matter to which task."""
+    from hypercl.heads import head_of_each_task, one_head
+
+    if not args.multi_head:
+        return one_head(mnet.param_shapes)
+    outputs = [range(task.outputs.start, task.outputs.stop) for task in tasks]
+    return head_of_each_task(mnet.param_shapes, outputs)
 
 
 def as_function(args, module, device) -> tuple:
@@ -551,7 +578,13 @@ def training(args, seeds, num_samples: int):
         reg_batch_size=args.hnet_reg_batch_size,
         lr=args.lr,
         weight_decay=args.weight_decay,
+        optimizer="sgd" if args.use_sgd else "rmsprop" if args.use_rmsprop else "adam",
         adam_beta1=args.adam_beta1,
+        momentum=args.momentum,
+        clip_grad_value=args.clip_grad_value,
+        clip_grad_norm=args.clip_grad_norm,
+        freeze_prev_embs=args.freeze_prev_embs,
+        lookahead=args.lookahead,
         val_iter=args.val_iter,
         val_batch_size=args.val_batch_size,
         seeds=seeds,

@@ -20,7 +20,7 @@ from hypercl import mlp
 from hypercl.capture import StepRunner
 from hypercl.hypernet import Hypernet
 from hypercl.members import Params, each_member
-from hypercl.optimizer import Adam
+from hypercl.optimizer import OPTIMIZERS, Optimizer, clip_norm, clip_value
 from hypercl.precision import tf32
 from hypercl.regularizer import Checkpoint, add_into, draw_subsets
 from hypercl.seeding import derive_seed, generator, global_state, set_global_state
@@ -51,6 +51,12 @@ class Training:
     val_iter: int  # steps from one validation to the next
     val_batch_size: int
     seeds: Sequence[int]  # of the members; every stream of random numbers is derived from one
+    optimizer: str = "adam"  # a key of OPTIMIZERS
+    momentum: float = 0.0  # of the others
+    clip_grad_value: float = -1  # largest number in a gradient; 0 or less: any
+    clip_grad_norm: float = -1  # largest norm of a gradient; 0 or less: any
+    freeze_prev_embs: bool = False  # earlier tasks' embeddings stay as they were learned
+    lookahead: bool = False  # the drift is that after the step that the task loss alone would take
     amp: bool = False  # the main network in bfloat16
     tf32: bool = False  # the main network's float32 products in TF32
 
@@ -69,6 +75,7 @@ class Batch(NamedTuple):
     inputs: Tensor  # [members, B, H * W * C] float32
     labels: Tensor  # [members, B] int64
     task_ids: Tensor  # [members, tasks + 1] int64: earlier tasks to regularize, the current one
+    outputs: slice  # of the main network, which belong to the current task
 
 
 class StepLosses(NamedTuple):
@@ -119,7 +126,7 @@ class Step:
     """Takes the next step of a task when called; what it changes beside the parameters."""
 
     take: Callable[[], None]
-    optimizer: Adam
+    optimizer: Optimizer
     counter: Tensor  # [1] int64, steps done, on the device
 
     def __call__(self) -> None:
@@ -127,10 +134,15 @@ class Step:
 
 
 def classify(
-    hnet: Hypernet, mnet: MainNetInterface, weights: Tensor, inputs: Tensor, labels: Tensor
+    hnet: Hypernet,
+    mnet: MainNetInterface,
+    outputs: slice,
+    weights: Tensor,
+    inputs: Tensor,
+    labels: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Loss and accuracy of the main network on a batch; of one member."""
-    logits = mnet.forward(inputs, weights=hnet.split(weights))
+    logits = mnet.forward(inputs, weights=hnet.split(weights))[:, outputs]
     return F.cross_entropy(logits, labels), (logits.argmax(dim=1) == labels).float().mean()
 
 
@@ -142,8 +154,23 @@ def loss_and_gradient(
     checkpoint: Checkpoint | None,
     beta: float | Tensor,
     how: Training,
+    after_task_step: Callable[[Params], Params] | None = None,
 ) -> tuple[Params, StepLosses]:
-    """Gradient and loss of a step, task_loss + beta * drift; nothing in it waits for the device."""
+    """Gradient and loss of a step, task_loss + beta * drift; nothing in it waits for the device.
+
+    Args:
+        after_task_step: From the gradient of the task loss, the parameters at which the drift and
+            its gradient are taken; None: where they are.
+    """
+    if after_task_step is not None and checkpoint is not None:
+        gradients, losses = loss_and_gradient(hnet, mnet, params, batch, None, beta, how)
+        drift, of_drift = drift_and_gradient(
+            hnet, after_task_step(gradients), batch.task_ids[:, :-1], checkpoint, beta
+        )
+        add_into(gradients, of_drift)
+        loss = losses.task_loss + beta * drift
+        return gradients, losses._replace(drift=drift, loss=loss)
+
     # One pass of the hypernetwork serves the current task and the earlier ones, or the first block
     # of them.
     earlier = batch.task_ids[:, :-1]
@@ -175,6 +202,28 @@ def loss_and_gradient(
     return gradients, StepLosses(task_loss, drift, task_loss + beta * drift, accuracy)
 
 
+def drift_and_gradient(
+    hnet: Hypernet, params: Params, earlier: Tensor, checkpoint: Checkpoint, beta: float | Tensor
+) -> tuple[Tensor, Params]:
+    """The drift [members] of the earlier tasks taken, and the gradient of ``beta`` times it.
+
+    Args:
+        earlier: [members, tasks] int64.
+    """
+    first = earlier[:, : checkpoint.block_size(earlier.shape[1])]
+    passed = hnet.forward(params, first, training=True)
+    if checkpoint.factored:
+        drift, pulled, gradients = checkpoint.drift_and_gradient(
+            params, earlier, passed.features, beta
+        )
+    else:
+        weights = hnet.generate(params, passed.features)
+        drift, pulled, _ = checkpoint.drift_and_gradient(params, earlier, weights, beta)
+        pulled, gradients = hnet.generate_backward(params, passed.features, pulled)
+    add_into(gradients, hnet.backward(params, passed, pulled))
+    return drift, gradients
+
+
 def task_loss_and_gradient(
     hnet: Hypernet, mnet: MainNetInterface, weights: Tensor, batch: Batch, how: Training
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -188,11 +237,12 @@ def task_loss_and_gradient(
     """
     activation = mlp.plain_activation(mnet)
     if activation is not None and not how.amp:
-        gradient = torch.empty_like(weights)
+        of_all_outputs = batch.outputs == slice(None)
+        gradient = torch.empty_like(weights) if of_all_outputs else torch.zeros_like(weights)
         tensors, gradients = hnet.split(weights), hnet.split(gradient)
         with tf32(how.tf32):
             task_loss, accuracy = mlp.loss_and_gradient(
-                activation, tensors, gradients, batch.inputs, batch.labels
+                activation, tensors, gradients, batch.inputs, batch.labels, batch.outputs
             )
         return task_loss, accuracy, gradient
 
@@ -200,7 +250,7 @@ def task_loss_and_gradient(
     device = weights.device.type
     with tf32(how.tf32):
         with torch.autocast(device, torch.bfloat16) if how.amp else nullcontext():
-            task_loss, accuracy = each_member(partial(classify, hnet, mnet))(
+            task_loss, accuracy = each_member(partial(classify, hnet, mnet, batch.outputs))(
                 given, batch.inputs, batch.labels
             )
         (gradient,) = torch.autograd.grad(task_loss.sum(), given)
@@ -334,9 +384,19 @@ def make_step(
     current = torch.full((1, members, 1), task_id, device=device)
     task_ids = torch.cat([plan.earlier, current.expand(len(plan.earlier), -1, -1)], dim=-1)
     gradient = torch.zeros_like(flat)
-    betas = (how.adam_beta1, 0.999)
-    optimizer = Adam(flat, gradient, lr=how.lr, betas=betas, weight_decay=how.weight_decay)
+    optimizer = build_optimizer(flat, gradient, how)
     counter = torch.zeros(1, dtype=torch.int64, device=device)
+    frozen = [name for name in trained if how.freeze_prev_embs and name in hnet.per_task]
+    learned = {name: trained[name][:, :task_id].clone() for name in frozen}
+
+    def take(gradients: Params) -> None:
+        torch.cat([gradients[name].flatten(1) for name in trained], 1, out=gradient)
+
+    def after_task_step(gradients: Params) -> Params:
+        """θ + Δθ, with the embeddings of the tasks as they are."""
+        take(gradients)
+        moved = hnet.views(flat + optimizer.lookahead(), trained)
+        return {name: trained[name] if name in hnet.per_task else moved[name] for name in trained}
 
     def of_this_step(plans: Tensor) -> Tensor:
         return (plans if len(plans) == 1 else plans.index_select(0, counter)).squeeze(0)
@@ -348,17 +408,39 @@ def make_step(
         if plan.crops is not None:
             images = augment(images, *(of_this_step(crop).flatten(0, 1) for crop in plan.crops))
         inputs = task.inputs(images).view(*chosen.shape, -1)
-        batch = Batch(inputs, labels, of_this_step(task_ids))
+        batch = Batch(inputs, labels, of_this_step(task_ids), task.outputs)
         # At the first step the parameters are those of the checkpoint, and the drift is a minimum:
         # its gradient is zero but for rounding, which Adam, looking at signs, would blow up.
-        beta = how.beta * (counter > 0).squeeze(0) if hnet.dropout_rate <= 0 else how.beta
-        gradients, losses = loss_and_gradient(hnet, mnet, trained, batch, checkpoint, beta, how)
-        torch.cat([gradients[name].flatten(1) for name in trained], 1, out=gradient)
+        at_minimum = hnet.dropout_rate <= 0 and not how.lookahead
+        beta = how.beta * (counter > 0).squeeze(0) if at_minimum else how.beta
+        gradients, losses = loss_and_gradient(
+            hnet, mnet, trained, batch, checkpoint, beta, how,
+            after_task_step if how.lookahead else None,
+        )  # fmt: skip
+        for name in frozen:
+            gradients[name][:, :task_id] = 0
+        take(gradients)
+        if how.clip_grad_value > 0:
+            clip_value(gradient, how.clip_grad_value)
+        if how.clip_grad_norm > 0:
+            clip_norm(gradient, how.clip_grad_norm)
         optimizer.step()
+        for name in frozen:  # weight decay moves what has no gradient, too
+            trained[name][:, :task_id] = learned[name]
         history.index_copy_(0, counter, torch.stack(losses).view(1, -1, members))
         counter.add_(1)
 
     return Step(step, optimizer, counter)
+
+
+def build_optimizer(flat: Tensor, gradient: Tensor, how: Training) -> Optimizer:
+    """The optimizer that ``how`` describes, of parameters in ``flat`` [members, numbers]."""
+    options = {"lr": how.lr, "weight_decay": how.weight_decay}
+    if how.optimizer == "adam":
+        options["betas"] = (how.adam_beta1, 0.999)
+    else:
+        options["momentum"] = how.momentum
+    return OPTIMIZERS[how.optimizer](flat, gradient, **options)
 
 
 def draw_steps(task: Task, task_id: int, checkpoint: Checkpoint | None, how: Training) -> StepPlan:
@@ -435,7 +517,7 @@ def evaluate(
     """
 
     def count_correct(weights: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
-        logits = mnet.forward(inputs, weights=hnet.split(weights))
+        logits = mnet.forward(inputs, weights=hnet.split(weights))[:, task.outputs]
         return (logits.argmax(dim=1) == labels).sum()
 
     members = len(params["weight0"])

@@ -3,8 +3,11 @@
 import argparse
 import difflib
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from hypercl import published
 
 EXAMPLES = """\
 examples:
@@ -27,8 +30,8 @@ examples:
 
 _MAX_INT = 10**9  # for any number that counts something; the product of two fits 64 bits
 
-# The experiments, and what their images measure.
-IMAGE_SIZES = {"splitmnist": "28x28x1", "permmnist": "32x32x1", "splitcifar": "32x32x3"}
+# The experiments, and what their images measure (without --padding).
+IMAGE_SIZES = {"splitmnist": "28x28x1", "permmnist": "28x28x1", "splitcifar": "32x32x3"}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -44,7 +47,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         SystemExit: With code 2 and one line on stderr for a bad option, with code 0 for ``--help``.
     """
     parser = make_parser()
-    args = parser.parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = parser.parse_args(_with_preset(parser, argv))
     for name, value in vars(args).items():
         if isinstance(value, list):  # Python's argparse makes an empty one of --name=--
             parser.error(f"argument --{name}: expected one argument")
@@ -107,33 +111,80 @@ def _as_argument(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+def _with_preset(parser: argparse.ArgumentParser, argv: list[str]) -> list[str]:
+    """A preset's options before those given, which win over them."""
+    chosen = _Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
+    chosen.add_argument("--preset")
+    name = chosen.parse_known_args(argv)[0].preset
+    if name is None:
+        return argv
+    if name not in published.names():
+        close = difflib.get_close_matches(name, published.names(), n=1)
+        parser.error(
+            f"--preset={name} is not known"
+            + (f" (did you mean {close[0]}?)" if close else "")
+            + ": --list_presets shows all"
+        )
+    options = dict(published.load(name).options)
+    given = {argument.split("=")[0] for argument in argv}
+    if "--n_iter" in given:  # or the preset's --epochs would win over it
+        options.pop("epochs", None)
+    return [*published.as_arguments(options), *argv]
+
+
+class _ListPresets(argparse.Action):
+    """Shows the presets and leaves."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        from hypercl.screen import show_presets
+
+        show_presets()
+        parser.exit(0)
+
+
 # fmt: off
 def _add_options(parser: argparse.ArgumentParser) -> None:
     count, natural = _int_at_least(1), _int_at_least(0)
     non_negative, positive = _float_in("[0, inf)"), _float_in("(0, inf)")
+
+    group = parser.add_argument_group("published runs")
+    add = group.add_argument
+    add("--preset", metavar="NAME", help="settings of a published run; options given beside it win over them")
+    add("--list_presets", action=_ListPresets, nargs=0, dest=argparse.SUPPRESS, help="show the presets, what was published and what was measured here, and exit")
 
     group = parser.add_argument_group("continual learning")
     add = group.add_argument
     add("--cl_exp", default="splitmnist", choices=list(IMAGE_SIZES), help="sequence of tasks")
     add("--num_tasks", type=count, default=5, metavar="N", help="number of tasks")
     add("--num_classes_per_task", type=count, default=2, metavar="N", help="number of classes a task has")
+    add("--skip_tasks", type=natural, default=0, metavar="N", help="leave out the first N tasks of the sequence")
+    add("--num_train_samples", type=_minus_one_or(count), default=-1, metavar="N", help="training samples per task, the first ones; -1: all")
+    add("--padding", type=natural, default=2, metavar="N", help="permmnist: black pixels added on each side")
+    add("--no_augmentation", action="store_true", help="splitcifar: train on the images as they are, without flips and crops")
+    add("--multi_head", action="store_true", help="a main network with the outputs of all tasks, of which each trains, tests and regularizes its own")
     add("--beta", type=non_negative, default=0.01, metavar="X", help="strength of the regularizer")
     add("--calc_hnet_reg_targets_online", action="store_true", help="where the regularizer compares weights with targets, recompute these at each step instead of storing them")
     add("--hnet_reg_batch_size", type=_any_int, default=-1, metavar="N", help="regularize at most N random earlier tasks per step; 0 or less: all")
+    add("--freeze_prev_embs", action="store_true", help="train the embeddings of the current task alone")
+    add("--lookahead", action="store_true", help="regularize at the parameters that a step of Adam on the task loss alone would lead to, as in equation 2 of the paper")
 
     group = parser.add_argument_group("training")
     add = group.add_argument
     add("--batch_size", type=count, default=32, metavar="N", help="training samples per step")
     add("--n_iter", type=count, default=1001, metavar="N", help="steps per task")
     add("--epochs", type=_minus_one_or(count), default=-1, metavar="N", help="epochs per task, of ceil(samples / batch_size) steps each, instead of --n_iter; -1: not set")
-    add("--lr", type=positive, default=0.0001, metavar="X", help="learning rate of Adam")
-    add("--momentum", type=float, default=0.0, metavar="X", help="kept for old scripts; Adam has none, so only 0 is accepted")
+    add("--lr", type=positive, default=0.0001, metavar="X", help="learning rate")
+    add("--use_sgd", action="store_true", help="gradient descent with --momentum instead of Adam")
+    add("--use_rmsprop", action="store_true", help="RMSprop with --momentum instead of Adam")
+    add("--momentum", type=_float_in("[0, 1)"), default=0.0, metavar="X", help="momentum of --use_sgd and --use_rmsprop; Adam has none")
     add("--weight_decay", type=non_negative, default=0.0, metavar="X", help="L2 penalty on the hypernetwork's parameters")
     add("--adam_beta1", type=_float_in("[0, 1)"), default=0.9, metavar="X", help="decay of Adam's running mean of gradients")
+    add("--clip_grad_value", type=_minus_one_or(positive), default=-1, metavar="X", help="bring each number of the gradient into [-X, X]; -1: leave it")
+    add("--clip_grad_norm", type=_minus_one_or(positive), default=-1, metavar="X", help="scale gradients down to a norm of X; -1: leave them")
 
     group = parser.add_argument_group("main network")
     add = group.add_argument
-    add("--net_type", default="mlp", choices=["mlp", "lenet", "resnet", "wrn"], help="architecture")
+    add("--net_type", default="mlp", choices=["mlp", "lenet", "resnet", "wrn", "zenke"], help="architecture")
     add("--mlp_arch", type=_int_list(), default="100,100", metavar="LIST", help="mlp: sizes of the hidden layers; empty: none")
     add("--lenet_type", default="mnist_small", choices=["mnist_small", "mnist_large", "cifar"], help="lenet: variant, which must fit the images")
     add("--resnet_block_depth", type=count, default=5, metavar="N", help="resnet: blocks per group; 6 N + 2 layers in all")
@@ -142,10 +193,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--wrn_widening_factor", type=count, default=10, metavar="N", help="wrn: multiplies the feature maps of the three groups")
     add("--wrn_use_fc_bias", action="store_true", help="wrn: keep the last layer's bias despite --no_bias")
     add("--net_act", default="relu", choices=["linear", "sigmoid", "relu", "elu", "tanh"], help="activation function (mlp; the others have relu)")
-    add("--no_bias", action="store_true", help="no bias terms (not lenet)")
+    add("--no_bias", action="store_true", help="no bias terms (not lenet, not zenke)")
     add("--dropout_rate", type=_minus_one_or(_float_in("[0, 1)")), default=-1, metavar="X", help="dropout rate (not resnet); -1: no dropout")
     add("--specnorm", action="store_true", help="kept for old scripts; refused, as no generated network can have spectral normalization")
-    add("--batchnorm", action="store_true", help="batch normalization (not lenet); needs --bn_no_running_stats for now")
+    add("--batchnorm", action="store_true", help="batch normalization (not lenet, not zenke); needs --bn_no_running_stats for now")
     add("--bn_no_running_stats", action="store_true", help="batch normalization by the batch's statistics, in evaluation too")
     add("--bn_no_stats_checkpointing", action="store_true", help="one set of running statistics for all tasks; refused until running statistics are supported")
 
@@ -160,6 +211,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--hnet_net_act", default="relu", choices=["linear", "sigmoid", "relu", "elu", "tanh"], help="activation function")
     add("--hnet_no_bias", action="store_true", help="no bias terms")
     add("--hnet_dropout_rate", type=_minus_one_or(_float_in("[0, 1)")), default=-1, metavar="X", help="dropout rate of the hidden layers; -1: no dropout")
+    add("--hnet_init", default="default", choices=["default", "xavier"], help="initialization of the layers: hypnettorch's, or Xavier-uniform weights and zero biases")
+    add("--hyper_fan_init", action="store_true", help="hyperfan initialization: such that the generated weights start at the scale of a common initialization")
+    add("--std_normal_temb", type=_minus_one_or(non_negative), default=-1, metavar="X", help="standard deviation of initial task embeddings; -1: 1")
+    add("--std_normal_emb", type=_minus_one_or(non_negative), default=-1, metavar="X", help="standard deviation of initial chunk embeddings; -1: 1")
 
     group = parser.add_argument_group("evaluation")
     add = group.add_argument
@@ -195,12 +250,13 @@ def _problems(args: argparse.Namespace) -> list[str]:
             problems.append(text)
 
     # Tasks.
-    tasks, classes = args.num_tasks, args.num_classes_per_task
+    tasks, classes = args.skip_tasks + args.num_tasks, args.num_classes_per_task
+    skipped = f" after --skip_tasks={args.skip_tasks}" if args.skip_tasks else ""
+    options = f"--num_tasks={args.num_tasks}{skipped} with --num_classes_per_task={classes}"
     if args.cl_exp == "splitmnist":
         refuse(
             tasks * classes > 10,
-            f"--num_tasks={tasks} with --num_classes_per_task={classes} takes {tasks * classes} "
-            "classes, and MNIST has 10: lower one of them",
+            f"{options} takes {tasks * classes} classes, and MNIST has 10: lower one of them",
         )
     elif args.cl_exp == "permmnist":
         refuse(
@@ -217,8 +273,8 @@ def _problems(args: argparse.Namespace) -> list[str]:
     elif args.cl_exp == "splitcifar":
         refuse(
             tasks * classes > 110,
-            f"--num_tasks={tasks} with --num_classes_per_task={classes} takes {tasks * classes} "
-            "classes, and CIFAR-10 and CIFAR-100 have 110: lower one of them",
+            f"{options} takes {tasks * classes} classes, and CIFAR-10 and CIFAR-100 have 110: "
+            "lower one of them",
         )
     refuse(
         args.test_with_val_set and args.val_set_size == 0,
@@ -237,14 +293,31 @@ def _problems(args: argparse.Namespace) -> list[str]:
 
     # Optimizer.
     refuse(
-        args.momentum != 0,
+        args.use_sgd and args.use_rmsprop,
+        "--use_sgd and --use_rmsprop exclude each other: leave one out",
+    )
+    adam = not (args.use_sgd or args.use_rmsprop)
+    refuse(
+        args.momentum != 0 and adam,
         f"--momentum={args.momentum:g} has no effect with Adam: leave it at 0 "
-        "(--adam_beta1 is Adam's counterpart)",
+        "(--adam_beta1 is Adam's counterpart), or add --use_sgd or --use_rmsprop",
+    )
+    refuse(
+        args.adam_beta1 != 0.9 and not adam,
+        f"--adam_beta1={args.adam_beta1:g} is an option of Adam: leave it out, or leave out "
+        "--use_sgd and --use_rmsprop",
+    )
+    refuse(
+        args.lookahead and not adam,
+        "--lookahead looks at a step of Adam: leave it out, or leave out --use_sgd and "
+        "--use_rmsprop",
     )
 
     # What the main networks cannot do.
     net = f"--net_type={args.net_type}"
     size = IMAGE_SIZES[args.cl_exp]
+    if args.cl_exp == "permmnist":
+        size = "x".join([str(28 + 2 * args.padding)] * 2 + ["1"])
     lenet_size = "32x32x3" if args.lenet_type == "cifar" else "28x28x1"
     refuse(
         args.net_type == "lenet" and lenet_size != size,
@@ -268,7 +341,16 @@ def _problems(args: argparse.Namespace) -> list[str]:
         "leave --net_act out or take --net_type=mlp",
     )
     refuse(
-        args.no_bias and args.net_type == "lenet",
+        args.net_type == "zenke" and size != "32x32x3",
+        f"--net_type=zenke takes 32x32x3 images and --cl_exp={args.cl_exp} has {size} ones: "
+        "choose another --net_type",
+    )
+    refuse(
+        args.net_type == "zenke" and args.dropout_rate > 0.5,
+        f"--dropout_rate={args.dropout_rate:g} is doubled in one layer of {net}: give 0.5 or less",
+    )
+    refuse(
+        args.no_bias and args.net_type in ("lenet", "zenke"),
         f"--no_bias cannot be used with {net}: leave it out or take another --net_type",
     )
     refuse(
@@ -277,7 +359,7 @@ def _problems(args: argparse.Namespace) -> list[str]:
         "leave it out or take --net_type=wrn",
     )
     refuse(
-        args.batchnorm and args.net_type == "lenet",
+        args.batchnorm and args.net_type in ("lenet", "zenke"),
         f"--batchnorm cannot be used with {net}: leave it out or take another --net_type",
     )
     refuse(

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from hypercl.activations import ACTIVATIONS
 from hypercl.members import Params
+from hypercl.networks import embeddings_of
 
 
 class Pass(NamedTuple):
@@ -208,9 +209,15 @@ class Hypernet:
             for name, value in params.items()
         }
         flat = torch.cat([value.detach().flatten(1) for value in taken.values()], dim=1)
-        pieces = flat.split([value[0].numel() for value in taken.values()], dim=1)
-        views = zip(taken.items(), pieces, strict=True)
-        return flat, {name: piece.view(value.shape) for (name, value), piece in views}
+        return flat, self.views(flat, taken)
+
+    def views(self, flat: Tensor, like: Params) -> Params:
+        """Views of ``flat`` [members, numbers] with names and shapes of ``like``."""
+        pieces = flat.split([value[0].numel() for value in like.values()], dim=1)
+        return {
+            name: piece.view(value.shape)
+            for (name, value), piece in zip(like.items(), pieces, strict=True)
+        }
 
     def merged(self, params: Params, trained: Params) -> Params:
         """``params`` with a copy of what was trained put in its place; the arguments stay."""
@@ -315,17 +322,7 @@ def into_module(params: Params, module: HyperNetInterface) -> None:
 
 def _slots(module: HyperNetInterface) -> dict[str, list[torch.nn.Parameter]]:
     """The module's parameters under our names; several where there is one for each task."""
-    slots: dict[str, list[torch.nn.Parameter]] = {}
-    num_tasks = module.num_known_conds
-    conditional = list(module.conditional_params or [])  # task embeddings, then chunk embeddings
-    if isinstance(module, ChunkedHMLP):
-        if module.cond_chunk_embs:
-            slots["chunk_embs"] = conditional[-num_tasks:]
-            conditional = conditional[:-num_tasks]
-        else:
-            slots["chunk_embs"] = [module.unconditional_params[-1]]
-    if conditional:
-        slots["task_embs"] = conditional
+    slots = embeddings_of(module)
     for i, weight in enumerate(module.layer_weight_tensors):
         slots[f"weight{i}"] = [weight]
     if module.has_bias:

@@ -33,20 +33,22 @@ def loss_and_gradient(
     gradients: list[Tensor],
     inputs: Tensor,
     labels: Tensor,
+    outputs: slice = slice(None),
 ) -> tuple[Tensor, Tensor]:
     """Mean cross entropy of a batch, and its gradient.
 
     Args:
         tensors: Weight [members, outputs, inputs] and, if there are any, bias [members, outputs] of
             one layer after the other.
-        gradients: Of the same shapes; filled.
-        inputs: [members, B, inputs]; ``labels``: [members, B] int64.
+        gradients: Of the same shapes; filled, but for what belongs to other outputs.
+        inputs: [members, B, inputs]; ``labels``: [members, B] int64, counted from the first of
+            ``outputs``, those that take part.
 
     Returns:
         Loss and accuracy, [members] each.
     """
-    weights = [tensor for tensor in tensors if tensor.ndim == 3]
-    biases = [tensor for tensor in tensors if tensor.ndim == 2] or [None] * len(weights)
+    weights, biases = _layers(tensors, outputs)
+    of_weights, of_biases = _layers(gradients, outputs)
     xs = [inputs]  # what enters each layer
     for weight, bias in zip(weights, biases, strict=True):
         x = _affine(xs[-1], weight, bias)
@@ -59,8 +61,6 @@ def loss_and_gradient(
 
     ones = torch.ones_like(index, dtype=loss.dtype)
     gradient = log_probabilities.exp_().scatter_add_(-1, index, -ones).div_(labels.shape[1])
-    of_weights = [tensor for tensor in gradients if tensor.ndim == 3]
-    of_biases = [tensor for tensor in gradients if tensor.ndim == 2] or [None] * len(weights)
     for layer in reversed(range(len(weights))):
         torch.bmm(gradient.mT, xs[layer], out=of_weights[layer])
         if of_biases[layer] is not None:
@@ -68,6 +68,17 @@ def loss_and_gradient(
         if layer > 0:
             gradient = activation.backward(gradient @ weights[layer], xs[layer])
     return loss, accuracy
+
+
+def _layers(tensors: list[Tensor], outputs: slice) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Weights and biases, of the last layer those of some outputs alone."""
+    weights = [tensor for tensor in tensors if tensor.ndim == 3]
+    biases = [tensor for tensor in tensors if tensor.ndim == 2]
+    weights[-1] = weights[-1][:, outputs]
+    if not biases:
+        return weights, [None] * len(weights)
+    biases[-1] = biases[-1][:, outputs]
+    return weights, biases
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

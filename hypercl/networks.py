@@ -1,9 +1,11 @@
 """Factories over hypnettorch's classes: the main network and the hypernetwork."""
 
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 
+import torch
 from hypnettorch.hnets import HMLP, ChunkedHMLP, HyperNetInterface
-from hypnettorch.mnets import MLP, WRN, LeNet, MainNetInterface, ResNet
+from hypnettorch.mnets import MLP, WRN, LeNet, MainNetInterface, ResNet, ZenkeNet
 from torch import nn
 
 ACTIVATIONS = {
@@ -35,8 +37,8 @@ def build_main_net(
     """Build a main network without weights of its own.
 
     Args:
-        net_type: ``"mlp"``, ``"lenet"``, ``"resnet"`` or ``"wrn"``; a network ignores the arguments
-            of the others (train_args.py refuses what it cannot do).
+        net_type: ``"mlp"``, ``"lenet"``, ``"resnet"``, ``"wrn"`` or ``"zenke"``; a network ignores
+            the arguments of the others (train_args.py refuses what it cannot do).
         in_shape: (H, W, C) of the images.
         batchnorm: Normalize by the batch's statistics, in evaluation too.
 
@@ -88,6 +90,10 @@ def build_main_net(
             **normalization,
             **common,
         )
+    if net_type == "zenke":
+        return ZenkeNet(
+            in_shape=in_shape, num_classes=num_classes, dropout_rate=dropout_rate, **common
+        )
     raise ValueError(f"unknown net_type {net_type!r}")
 
 
@@ -132,3 +138,60 @@ def build_hypernet(
             **common,
         )
     raise ValueError(f"unknown hnet_type {hnet_type!r}")
+
+
+@torch.no_grad()
+def initialize_hypernet(
+    module: HyperNetInterface,
+    mnet: MainNetInterface,
+    *,
+    scheme: str = "default",
+    std_task_embs: float = -1,
+    std_chunk_embs: float = -1,
+    hyperfan: bool = False,
+) -> None:
+    """Initialize anew what these settings say, by torch's global generator.
+
+    Args:
+        mnet: Whose weights are generated.
+        scheme: ``"default"`` leaves hypnettorch's (Kaiming-uniform); ``"xavier"``: Xavier-uniform
+            weights (Glorot and Bengio, 2010), zero biases.
+        std_task_embs: Standard deviation of normal task embeddings; below 0: as they are.
+        std_chunk_embs: The same of chunk embeddings.
+        hyperfan: hypnettorch's variant, for each hypernetwork its own, of Chang et al.,
+            "Principled weight initialization for hypernetworks" (ICLR 2020), fan-in.
+    """
+    if scheme == "xavier":
+        for weight in module.layer_weight_tensors:
+            nn.init.xavier_uniform_(weight)
+        for bias in module.layer_bias_vectors if module.has_bias else ():
+            nn.init.zeros_(bias)
+    elif scheme != "default":
+        raise ValueError(f"unknown scheme {scheme!r}")
+    embeddings = embeddings_of(module)
+    for name, std in (("task_embs", std_task_embs), ("chunk_embs", std_chunk_embs)):
+        for embedding in embeddings.get(name, ()) if std >= 0 else ():
+            nn.init.normal_(embedding, std=std)
+    if hyperfan:
+        variance = std_task_embs**2 if std_task_embs > 0 else 1.0
+        with redirect_stdout(None):  # hypnettorch prints that it does so
+            if isinstance(module, ChunkedHMLP):  # this one draws the chunk embeddings too
+                module.apply_chunked_hyperfan_init(method="in", cond_var=variance, mnet=mnet)
+            else:
+                module.apply_hyperfan_init(method="in", cond_var=variance, mnet=mnet)
+
+
+def embeddings_of(module: HyperNetInterface) -> dict[str, list[nn.Parameter]]:
+    """The module's ``task_embs`` and ``chunk_embs``, by task where they are conditional."""
+    conditional = list(module.conditional_params or [])  # task embeddings, then chunk embeddings
+    found = {}
+    if isinstance(module, ChunkedHMLP):
+        if module.cond_chunk_embs:
+            num_tasks = module.num_known_conds
+            found["chunk_embs"] = conditional[-num_tasks:]
+            conditional = conditional[:-num_tasks]
+        else:
+            found["chunk_embs"] = [module.unconditional_params[-1]]
+    if conditional:
+        found["task_embs"] = conditional
+    return found

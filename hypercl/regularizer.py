@@ -12,7 +12,9 @@ and over rows of features (tasks times chunks), which are the rows of ΔX and U*
     half its gradient for X:       y W      = ΔX WᵀW + U* EᵀW
     half its gradient for [W, b]:  Σ y [x, 1] = W ([ΔXᵀΔX, 0] + ΔXᵀU*) + E ([U*ᵀΔX, 0] + U*ᵀU*)
 
-so that the generated weights are needed for neither: this is the *factored* form. Every term is
+so that the generated weights are needed for neither: this is the *factored* form. Chunks of which a
+task uses only a part (the last one, where it is cut; those with the heads of other tasks) have
+their y computed as it stands and stay out of these products. Every term is
 of second order in the differences; the middle one may be negative, so where Δx and E nearly make
 up for each other the value loses digits in float32 (7e-5 of it at worst in benchmarks/precision.py;
 the gradient loses no more than in the dense form). It goes through the tasks in blocks, so that
@@ -27,11 +29,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hypercl.heads import Heads, one_head
 from hypercl.hypernet import Hypernet, rows_of
 from hypercl.members import Params
 
 # Rows of features in a block: few enough for a CPU's cache and many enough to outweigh the calls.
 _BLOCK_ROWS = {"cpu": 2400, "cuda": 1 << 17}
+
+
+class Partial(NamedTuple):
+    """The chunks that the earlier tasks use in part; the same number for each, some unused."""
+
+    chunks: Tensor  # [tasks, number] int64, which
+    masks: Tensor  # [tasks, number, C], 1 for the weights used, 0 for the others
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,9 @@ class Checkpoint:
     factored: bool
     subset: bool  # whether a step regularizes some of them alone
     kept: Params
+    full: int  # chunks that all tasks use in full, the first ones
+    partial: Partial | None  # None where there are no others
+    mask: Tensor | None  # [tasks, num_weights - shared ones], dense: 1 for the weights used
 
     @property
     def num_bytes(self) -> int:
@@ -87,6 +100,8 @@ class Checkpoint:
 
     def _dense(self, params, earlier, weights, scale):
         moved = weights - self._targets(earlier)
+        if self.mask is not None:
+            moved[..., -self.mask.shape[1] :] *= self.mask[earlier]
         return moved.square().sum((1, 2)) / earlier.shape[1], scale * moved, {}
 
     def _targets(self, earlier: Tensor) -> Tensor:
@@ -97,6 +112,7 @@ class Checkpoint:
     def _factored(self, params, earlier, features, scale):
         kept, block, num_taken = self.kept, features.shape[1], earlier.shape[1]
         layer = _Layer.moved(self.hnet, params, kept, scale)
+        partial = None
         pulled, sums, passed = None, None, None
         through_features: Params = {}  # of the blocks after the first
         for start in range(0, num_taken, block):
@@ -106,7 +122,9 @@ class Checkpoint:
                 features = passed.features
             x_star = kept["features"]
             x_star = rows_of(x_star, ids) if self.subset else x_star[:, start : start + block]
-            gradient, products = _block_products(features, x_star, layer)
+            if self.partial is not None:
+                partial = Partial(*(value[ids] for value in self.partial))
+            gradient, products = _block_products(features, x_star, layer, self.full, partial)
             sums = products if sums is None else sums.plus(products)
             if start == 0:
                 pulled = gradient
@@ -130,6 +148,7 @@ def take_checkpoint(
     subset_size: int = -1,
     store_targets: bool = True,
     factored: bool | None = None,
+    heads: Heads | None = None,
 ) -> Checkpoint | None:
     """Remember, before learning task ``task_id``, what is generated for the earlier tasks.
 
@@ -139,6 +158,7 @@ def take_checkpoint(
         store_targets: In the dense form, keep the generated weights (task_id * num_weights numbers)
             rather than generate them anew, from θ* and e*, at every step.
         factored: The form; None chooses the one with fewer multiplications.
+        heads: Which weights matter to which task; None: all to all.
 
     Returns:
         None for the first task, which has nothing to remember.
@@ -146,21 +166,26 @@ def take_checkpoint(
     if task_id == 0:
         return None
     if factored is None:
-        factored = choose_factored(hnet, params, task_id, subset_size)
+        factored = choose_factored(hnet, params, task_id, subset_size, heads)
     subset = 0 < subset_size < task_id
     params = {name: value.detach() for name, value in params.items()}
-    members = len(params["weight0"])
-    earlier = torch.arange(task_id, device=params["weight0"].device).expand(members, -1)
+    members, device = len(params["weight0"]), params["weight0"].device
+    heads = heads or one_head(hnet.target_shapes)
+    weight, bias = hnet.last_layer(params)
+    full = heads.shared // weight.shape[1]
+    earlier = torch.arange(task_id, device=device).expand(members, -1)
     if not factored:
         if store_targets:
             kept = {"targets": hnet.weights(params, earlier).clone()}
         else:
             kept = {name: value.clone() for name, value in params.items()}
-        return Checkpoint(hnet, task_id, factored, subset, kept)
+        mask = None
+        if heads.shared < heads.num_weights:
+            mask = torch.stack([heads.mask(i)[heads.shared :] for i in range(task_id)]).to(weight)
+        return Checkpoint(hnet, task_id, factored, subset, kept, full, None, mask)
 
-    weight, bias = hnet.last_layer(params)
     features = hnet.features(params, earlier)  # [members, tasks, chunks, features]
-    extended = features[:, :, : _full_chunks(hnet, weight.shape[1])[0]]
+    extended = features[:, :, :full]
     if bias is not None:
         extended = F.pad(extended, (0, 1), value=1.0)
     gram = extended.mT @ extended  # [members, tasks, features + 1, features + 1]
@@ -171,29 +196,44 @@ def take_checkpoint(
     }
     if bias is not None:
         kept["bias"] = bias.clone()
-    return Checkpoint(hnet, task_id, factored, subset, kept)
+    partial = _partial_chunks(heads, task_id, weight.shape[1])
+    if partial is not None:
+        partial = Partial(partial.chunks.to(device), partial.masks.to(weight))
+    return Checkpoint(hnet, task_id, factored, subset, kept, full, partial, None)
 
 
-def choose_factored(hnet: Hypernet, params: Params, num_tasks: int, subset_size: int = -1) -> bool:
+def choose_factored(
+    hnet: Hypernet,
+    params: Params,
+    num_tasks: int,
+    subset_size: int = -1,
+    heads: Heads | None = None,
+) -> bool:
     """Whether the factored form takes fewer multiplications a step than the dense one."""
-    dense, factored = count_multiplications(hnet, params, num_tasks, subset_size)
+    dense, factored = count_multiplications(hnet, params, num_tasks, subset_size, heads)
     return factored < dense
 
 
 def count_multiplications(
-    hnet: Hypernet, params: Params, num_tasks: int, subset_size: int = -1
+    hnet: Hypernet,
+    params: Params,
+    num_tasks: int,
+    subset_size: int = -1,
+    heads: Heads | None = None,
 ) -> tuple[int, int]:
     """Multiplications that the drift and its gradient take in a step: (dense, factored).
 
     Dense: the last layer forward and its two gradients. Factored: two products of ΔX and two for
-    its gradient over all full chunks, three Gram matrices of the layer and two products for its
-    gradient, and four products for the last chunk where it is cut.
+    its gradient over all chunks, three Gram matrices of the layer and two products for its
+    gradient, and four products for the chunks that are used in part.
     """
     chunk_size, d = hnet.last_layer(params)[0].shape[-2:]
-    full, rest = _full_chunks(hnet, chunk_size)
+    chunks = -(-hnet.num_weights // chunk_size)
+    partial = _partial_chunks(heads or one_head(hnet.target_shapes), num_tasks, chunk_size)
+    num_partial = partial.chunks.shape[1] if partial is not None else 0
     taken = num_tasks if subset_size <= 0 else min(subset_size, num_tasks)
-    dense = 3 * taken * (full + (rest > 0)) * chunk_size * d
-    factored = 4 * taken * full * d * d + 5 * chunk_size * d * d + 4 * taken * rest * d
+    dense = 3 * taken * chunks * chunk_size * d
+    factored = 4 * taken * (chunks * d + num_partial * chunk_size) * d + 5 * chunk_size * d * d
     return dense, factored
 
 
@@ -223,9 +263,31 @@ def _block_size(hnet: Hypernet, weight: Tensor, num_taken: int) -> int:
     return min(num_taken, max(1, rows // chunks))
 
 
-def _full_chunks(hnet: Hypernet, chunk_size: int) -> tuple[int, int]:
-    """Number of chunks used in full, and how many weights of one more are used."""
-    return divmod(hnet.num_weights, chunk_size)
+def _partial_chunks(heads: Heads, num_tasks: int, chunk_size: int) -> Partial | None:
+    """The chunks that tasks 0 … num_tasks - 1 use in part; None if there are none."""
+    full = heads.shared // chunk_size
+    found: list[dict[int, Tensor]] = []  # by task, by chunk: the mask
+    for task_id in range(num_tasks):
+        masks: dict[int, Tensor] = {}
+        for weights in heads.of_task(task_id):
+            for chunk in range(max(full, weights.start // chunk_size), heads.num_weights):
+                begin, end = (
+                    min(max(edge - chunk * chunk_size, 0), chunk_size)
+                    for edge in (weights.start, weights.stop)
+                )
+                if begin == end:
+                    break
+                masks.setdefault(chunk, torch.zeros(chunk_size))[begin:end] = 1
+        found.append(masks)
+    number = max(map(len, found), default=0)
+    if number == 0:
+        return None
+    chunks = torch.full((num_tasks, number), full)
+    all_masks = torch.zeros(num_tasks, number, chunk_size)
+    for task_id, masks in enumerate(found):
+        for i, (chunk, mask) in enumerate(masks.items()):
+            chunks[task_id, i], all_masks[task_id, i] = chunk, mask
+    return Partial(chunks, all_masks)
 
 
 # The products of the factored form; symbols as at the head of this file, each with a leading
@@ -240,8 +302,6 @@ class _Layer(NamedTuple):
     g: Tensor  # WᵀW [members, d, d]
     p: Tensor  # WᵀE [members, d, d + 1]
     scale: float | Tensor  # twice beta over the number of tasks taken
-    full: int  # chunks used in full
-    rest: int  # weights used of one more
 
     @classmethod
     def moved(cls, hnet: Hypernet, params: Params, kept: Params, scale: float | Tensor) -> "_Layer":
@@ -250,8 +310,7 @@ class _Layer(NamedTuple):
         if bias is not None:
             e = torch.cat([e, (bias - kept["bias"])[..., None]], dim=-1)
         transposed = weight.mT
-        full, rest = _full_chunks(hnet, weight.shape[1])
-        return cls(weight, e, transposed @ weight, transposed @ e, scale, full, rest)
+        return cls(weight, e, transposed @ weight, transposed @ e, scale)
 
     @property
     def has_bias(self) -> bool:
@@ -263,29 +322,28 @@ class _Products(NamedTuple):
 
     a: Tensor  # ΔXᵀΔX [members, d, d]
     b: Tensor  # ΔXᵀU* [members, d, d + 1]
-    cut: tuple[Tensor, Tensor] | None  # of the cut chunks, Σ ||y||² and Σ y [x, 1]
+    partial: tuple[Tensor, Tensor] | None  # of chunks used in part, Σ ||y||² and Σ y [x, 1]
 
     def plus(self, other: "_Products") -> "_Products":
-        cut = self.cut and tuple(x + y for x, y in zip(self.cut, other.cut, strict=True))
-        return _Products(self.a + other.a, self.b + other.b, cut)
+        partial = None
+        if self.partial is not None:
+            partial = tuple(x + y for x, y in zip(self.partial, other.partial, strict=True))
+        return _Products(self.a + other.a, self.b + other.b, partial)
 
 
-def _block_products(x: Tensor, x_star: Tensor, layer: _Layer) -> tuple[Tensor, _Products]:
+def _block_products(
+    x: Tensor, x_star: Tensor, layer: _Layer, full: int, partial: Partial | None
+) -> tuple[Tensor, _Products]:
     """What the features of a block of tasks contribute, and the gradient for them.
-
-    The chunk that is cut, if there is one, has its y computed as it stands and stays out of the
-    products.
 
     Args:
         x: [members, tasks, chunks, d], as ``x_star``.
+        full: Chunks used in full; ``partial``: of others, with a leading dimension of members.
     """
-    weight, e, g, p, scale, full, rest = layer
+    _, _, g, p, scale = layer
     d = x.shape[-1]
     dx = x - x_star
-    cut = None
-    if rest:
-        cut_dx = dx[:, :, full].clone()  # [members, tasks, d]
-        dx[:, :, full] = 0
+    dx[:, :, full:] = 0
     rows, rows_star = dx.flatten(1, 2), x_star.flatten(1, 2)
     transposed = rows.mT
     a, b = transposed @ rows, transposed @ rows_star
@@ -297,28 +355,49 @@ def _block_products(x: Tensor, x_star: Tensor, layer: _Layer) -> tuple[Tensor, _
         gradient = rows @ (scale * g)
     torch.baddbmm(gradient, rows_star, p_scaled[..., :d].mT, out=gradient)
     gradient = gradient.view(x.shape)
-    if rest:
-        y = cut_dx @ weight[:, :rest].mT + x_star[:, :, full] @ e[:, :rest, :d].mT
-        u = x[:, :, full]
-        if layer.has_bias:
-            y = y + e[:, None, :rest, d]
-            u = F.pad(u, (0, 1), value=1.0)
-        gradient[:, :, full] = y @ (scale * weight[:, :rest])
-        cut = (y.square().sum((1, 2)), y.mT @ u)
-    return gradient, _Products(a, b, cut)
+    gradient[:, :, full:] = 0
+    if partial is None:
+        return gradient, _Products(a, b, None)
+    index = partial.chunks[..., None].expand(-1, -1, -1, d)
+    of_partial, sums = _partial_products(
+        x.gather(2, index).flatten(1, 2),
+        x_star.gather(2, index).flatten(1, 2),
+        partial.masks.flatten(1, 2),
+        layer,
+    )
+    gradient.scatter_add_(2, index, of_partial.view(index.shape))
+    return gradient, _Products(a, b, sums)
+
+
+def _partial_products(
+    x: Tensor, x_star: Tensor, masks: Tensor, layer: _Layer
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """The gradient for features x [members, rows, d] of chunks used in part; of them Σ ||y||² and
+    Σ y [x, 1].
+    """
+    weight, e, _, _, scale = layer
+    d = x.shape[-1]
+    y = (x - x_star) @ weight.mT + x_star @ e[..., :d].mT  # [members, rows, C]
+    if layer.has_bias:
+        y += e[:, None, :, d]
+        u = F.pad(x, (0, 1), value=1.0)
+    else:
+        u = x
+    y *= masks
+    return scale * (y @ weight), (y.square().sum((1, 2)), y.mT @ u)
 
 
 def _layer_gradient(layer: _Layer, gram: Tensor, sums: _Products) -> tuple[Tensor, Tensor]:
     """Σ ||y||² over everything, and the gradient for [W, b], [members, C, d + 1]."""
-    weight, e, g, p, scale, _, rest = layer
-    a, b, cut = sums
+    weight, e, g, p, scale = layer
+    a, b, partial = sums
     total = (a * g).sum((1, 2)) + 2 * (b * p).sum((1, 2)) + (gram * (e.mT @ e)).sum((1, 2))
     extra = gram.shape[-1] - a.shape[-1]  # 1 with a bias
     gradient = weight @ (scale * (F.pad(a, (0, extra)) + b))
     torch.baddbmm(gradient, e, scale * (F.pad(b.mT, (0, extra)) + gram), out=gradient)
-    if rest:
-        total = total + cut[0]
-        gradient[:, :rest] += scale * cut[1]
+    if partial is not None:
+        total = total + partial[0]
+        gradient += scale * partial[1]
     return total, gradient
 
 

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hypercl import published
+
 
 class _Console(Console):
     """Goes on silently where the reader of a pipe has gone (``python run.py | head``).
@@ -139,3 +141,26 @@ def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def show_presets(console: Console | None = None) -> None:
+    """A table of the presets: what was published, what was measured here, and how long it took."""
+    console = console or _Console(highlight=False)
+    table = Table(box=box.SIMPLE, title="known task / task inferred by entropy, accuracy in %")
+    for heading in ("preset", "experiment", "networks", "published", "measured here", "minutes"):
+        table.add_column(heading, no_wrap=heading == "preset")
+    for name in published.names():
+        preset, results = published.load(name), published.measured(name)
+        values = [
+            f"{v.value:.2f}" + (f" ± {v.spread:.2f}" if v.spread else "") for v in preset.published
+        ]
+        found, minutes = "", ""
+        if results is not None:
+            rows = published.compare(preset, results["summary"])
+            found = " / ".join(f"{row['measured']:.2f} ± {row['std']:.2f}" for row in rows)
+            found += f" (n = {results['summary']['final_accuracy']['n']})"
+            minutes = f"{results['seconds']['total'] / 60:.1f}"
+        table.add_row(
+            name, preset.experiment, preset.networks, " / ".join(values), found, minutes
+        )  # fmt: skip
+    console.print(table)

@@ -7,7 +7,8 @@ sequence of permutations shares one copy of the images.
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,11 +53,19 @@ class Task:
     mean: Tensor | None = None  # [C], of pixels in [0, 1]
     std: Tensor | None = None  # [C]
     augmented: bool = False  # flipped and cropped at random while training
+    first_output: int | None = None  # of the main network's; None: it has no others
 
     @property
     def in_shape(self) -> tuple[int, int, int]:
         """(H, W, C) of the images, as hypnettorch's networks expect it."""
         return tuple(self.train.images.shape[1:])
+
+    @property
+    def outputs(self) -> slice:
+        """The task's among the main network's outputs."""
+        if self.first_output is None:
+            return slice(None)
+        return slice(self.first_output, self.first_output + self.num_classes)
 
     def inputs(self, images: Tensor) -> Tensor:
         """Turn images [B, H, W, C] uint8 into network inputs [B, H * W * C] float32."""
@@ -74,18 +83,23 @@ def split_mnist(
     num_classes_per_task: int,
     val_set_size: int,
     device: torch.device,
+    num_train_samples: int = -1,
+    skip_tasks: int = 0,
 ) -> list[Task]:
     """SplitMNIST: digits [0, 1], [2, 3], … , each pair (or other number of classes) one task.
+
+    Args:
+        val_set_size: First training samples of a task, held out.
+        num_train_samples: So many of the others are trained on, the first ones; -1: all.
+        skip_tasks: The sequence starts after so many tasks.
 
     Raises:
         InputError: The data cannot be had, or the validation set would be a whole task.
     """
     images = load_images("mnist", data_dir)
-    groups = _consecutive(num_tasks, num_classes_per_task)
-    return [
-        _class_task(images, "digits", group, val_set_size=val_set_size, device=device)
-        for group in groups
-    ]
+    sizes = {"val_set_size": val_set_size, "num_train_samples": num_train_samples}
+    groups = _consecutive(skip_tasks + num_tasks, num_classes_per_task)[skip_tasks:]
+    return [_class_task(images, "digits", group, device=device, **sizes) for group in groups]
 
 
 def permuted_mnist(
@@ -94,17 +108,24 @@ def permuted_mnist(
     num_tasks: int,
     val_set_size: int,
     device: torch.device,
+    num_train_samples: int = -1,
+    skip_tasks: int = 0,
     padding: int = 2,
 ) -> list[Task]:
     """PermutedMNIST: all ten digits, padded images, the pixels in another fixed order in each task.
 
-    Task 0 keeps the order; the permutations do not depend on the run's seed.
+    Task 0 keeps the order; the permutations do not depend on the run's seed. Arguments as for
+    :func:`split_mnist`.
+
+    Args:
+        padding: Black pixels added on each side.
 
     Raises:
         InputError: The data cannot be had, or the validation set would be a whole task.
     """
     images = load_images("mnist", data_dir)
-    base = _class_task(images, "digits", range(10), val_set_size=val_set_size, device=device)
+    sizes = {"val_set_size": val_set_size, "num_train_samples": num_train_samples}
+    base = _class_task(images, "digits", range(10), device=device, **sizes)
     base = Task(
         "", 10, *(_padded(split, padding) for split in (base.train, base.validation, base.test))
     )
@@ -112,11 +133,12 @@ def permuted_mnist(
     random_state = np.random.RandomState(PERMUTATION_SEED)
     permutations = [None] + [
         torch.from_numpy(random_state.permutation(num_pixels)).to(device)
-        for _ in range(num_tasks - 1)
+        for _ in range(skip_tasks + num_tasks - 1)
     ]
     return [
         Task(f"permutation {i}", 10, base.train, base.validation, base.test, permutation)
         for i, permutation in enumerate(permutations)
+        if i >= skip_tasks
     ]
 
 
@@ -127,35 +149,47 @@ def split_cifar(
     num_classes_per_task: int,
     val_set_size: int,
     device: torch.device,
+    num_train_samples: int = -1,
+    skip_tasks: int = 0,
+    augmented: bool = True,
 ) -> list[Task]:
     """SplitCIFAR-10/100: the classes of CIFAR-10 first, then those of CIFAR-100, split in order.
 
-    With 10 classes per task, CIFAR-10 is one task and ten tasks of CIFAR-100 can follow. CIFAR-100
-    is not touched unless the tasks reach it.
+    With 10 classes per task, CIFAR-10 is one task and ten tasks of CIFAR-100 can follow. A data set
+    that the tasks do not reach is not touched. Arguments as for :func:`split_mnist`.
+
+    Args:
+        augmented: Flip and crop the training images at random.
 
     Raises:
         InputError: The data cannot be had, or the validation set would be a whole task.
     """
-    num_from_10 = min(num_tasks, 10 // num_classes_per_task)
-    tasks = []
-    for name, count in (("cifar10", num_from_10), ("cifar100", num_tasks - num_from_10)):
-        if count == 0:
-            continue
-        images = load_images(name, data_dir)
-        tasks += [
-            _class_task(
-                images,
-                f"{name} classes",
-                group,
-                val_set_size=val_set_size,
-                device=device,
-                mean=torch.tensor(CIFAR_MEAN, device=device),
-                std=torch.tensor(CIFAR_STD, device=device),
-                augmented=True,
-            )
-            for group in _consecutive(count, num_classes_per_task)
-        ]
-    return tasks
+    sequence = [
+        (name, group)
+        for name, classes in (("cifar10", 10), ("cifar100", 100))
+        for group in _consecutive(classes // num_classes_per_task, num_classes_per_task)
+    ][skip_tasks : skip_tasks + num_tasks]
+    images = {name: load_images(name, data_dir) for name, _ in sequence}
+    return [
+        _class_task(
+            images[name],
+            f"{name} classes",
+            group,
+            val_set_size=val_set_size,
+            num_train_samples=num_train_samples,
+            device=device,
+            mean=torch.tensor(CIFAR_MEAN, device=device),
+            std=torch.tensor(CIFAR_STD, device=device),
+            augmented=augmented,
+        )
+        for name, group in sequence
+    ]
+
+
+def with_heads(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks with outputs of their own in a main network with the outputs of all."""
+    ends = accumulate((task.num_classes for task in tasks), initial=0)
+    return [replace(task, first_output=end) for task, end in zip(tasks, ends, strict=False)]
 
 
 def fingerprint(tasks: Sequence[Task]) -> str:
@@ -222,7 +256,14 @@ def _consecutive(num_groups: int, group_size: int) -> list[range]:
 
 
 def _class_task(
-    images, prefix: str, classes: range, *, val_set_size: int, device: torch.device, **preprocessing
+    images,
+    prefix: str,
+    classes: range,
+    *,
+    val_set_size: int,
+    num_train_samples: int,
+    device: torch.device,
+    **preprocessing,
 ) -> Task:
     """The task of telling ``classes`` apart; the samples keep the order of the files."""
 
@@ -243,12 +284,20 @@ def _class_task(
             f"--val_set_size={val_set_size} leaves nothing to train on: the task '{name}' has "
             f"{len(train.labels)} training samples"
         )
+    end = len(train.labels)
+    if num_train_samples >= 0:
+        end = val_set_size + num_train_samples
+        if end > len(train.labels):
+            raise InputError(
+                f"--num_train_samples={num_train_samples} with --val_set_size={val_set_size}: the "
+                f"task '{name}' has {len(train.labels)} training samples in all: lower one of them"
+            )
     if len(test.labels) == 0:
         raise InputError(f"the data have no test samples for '{name}': complete the file")
     return Task(
         name,
         len(classes),
-        train=Split(train.images[val_set_size:], train.labels[val_set_size:]),
+        train=Split(train.images[val_set_size:end], train.labels[val_set_size:end]),
         validation=Split(train.images[:val_set_size], train.labels[:val_set_size]),
         test=test,
         **preprocessing,

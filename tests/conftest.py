@@ -30,12 +30,10 @@ HYPERNETS = {
 def make_hypernet(num_tasks=4, dtype=torch.float64, seed=0, **options):
     """hypnettorch's module, the pure function and its parameters."""
     torch.manual_seed(seed)
-    options = {"hmlp_arch": (6, 9), "cond_emb_size": 4, **options}
+    options = {"hmlp_arch": (6, 9), "cond_emb_size": 4, "target_shapes": TARGET_SHAPES, **options}
     if options["hnet_type"] == "chunked_hmlp":
         options = {"chunk_size": 8, "chunk_emb_size": 5, **options}
-    module = build_hypernet(
-        target_shapes=TARGET_SHAPES, num_tasks=num_tasks, **options
-    ).to(dtype)  # fmt: skip
+    module = build_hypernet(num_tasks=num_tasks, **options).to(dtype)
     hnet, params = from_module(
         module,
         activation=options.get("activation", "relu"),

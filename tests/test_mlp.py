@@ -39,6 +39,24 @@ def test_loss_accuracy_and_gradient_are_those_of_hypnettorchs_network(activation
         torch.testing.assert_close(gradient[i], torch.autograd.grad(expected, weights)[0][i])
 
 
+def test_other_outputs_take_no_part():
+    mnet = build_main_net("mlp", (2, 2, 1), 6, mlp_arch=(3,))
+    weights = torch.randn(2, mnet.num_params, dtype=torch.float64).requires_grad_()
+    inputs = torch.randn(2, 5, 4, dtype=torch.float64)
+    labels = torch.randint(2, (2, 5))
+    gradient = torch.zeros_like(weights)
+    with torch.no_grad():
+        loss, _ = mlp.loss_and_gradient(
+            mlp.plain_activation(mnet), cut(weights, mnet), cut(gradient, mnet),
+            inputs, labels, slice(2, 4),
+        )  # fmt: skip
+    for i in range(2):
+        logits = mnet.forward(inputs[i], weights=cut(weights[i], mnet))[:, 2:4]
+        expected = F.cross_entropy(logits, labels[i])
+        torch.testing.assert_close(loss[i], expected.detach())
+        torch.testing.assert_close(gradient[i], torch.autograd.grad(expected, weights)[0][i])
+
+
 def test_saturated_logits_give_a_finite_loss_and_gradient():
     mnet = build_main_net("mlp", (1, 1, 1), 2, mlp_arch=())
     weights = torch.tensor([[1e4, -1e4, 0.0, 0.0]])

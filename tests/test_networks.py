@@ -1,6 +1,9 @@
+import math
+
 import pytest
 import torch
 
+from hypercl import networks
 from hypercl.networks import ACTIVATIONS, build_hypernet, build_main_net
 
 MNIST, CIFAR = (28, 28, 1), (32, 32, 3)
@@ -90,3 +93,50 @@ def test_unknown_types():
         build_main_net("vgg", MNIST, 2)
     with pytest.raises(ValueError, match="gru"):
         build_hypernet("gru", [[3]], 2)
+
+
+def initialized(**settings):
+    """A small chunked hypernetwork before and after."""
+    mnet = build_main_net("mlp", (28, 28, 1), 10, mlp_arch=(20,))
+    torch.manual_seed(0)
+    module = build_hypernet(
+        "chunked_hmlp", mnet.param_shapes, 40, cond_emb_size=20, chunk_emb_size=20, chunk_size=300
+    )
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    networks.initialize_hypernet(module, mnet, **settings)
+    changed = {
+        name for name, value in module.state_dict().items() if not torch.equal(value, before[name])
+    }
+    return module, changed
+
+
+def test_by_default_the_initialization_is_hypnettorchs():
+    assert initialized()[1] == set()
+
+
+def test_xavier_weights_and_zero_biases():
+    module, _ = initialized(scheme="xavier")
+    for weight in module.layer_weight_tensors:
+        limit = math.sqrt(6 / sum(weight.shape))
+        assert 0.9 * limit < weight.abs().max() <= limit
+    assert all(bias.count_nonzero() == 0 for bias in module.layer_bias_vectors)
+
+
+def test_standard_deviations_of_embeddings():
+    module, changed = initialized(std_task_embs=0.1, std_chunk_embs=3.0)
+    embeddings = networks.embeddings_of(module)
+    assert len(embeddings["task_embs"]) == 40
+    assert torch.stack(list(embeddings["task_embs"])).std().item() == pytest.approx(0.1, rel=0.1)
+    assert embeddings["chunk_embs"][0].std().item() == pytest.approx(3, rel=0.1)
+    assert not any("weight" in name or "bias" in name for name in changed), changed
+
+
+def test_hyperfan_gives_generated_weights_the_scale_of_a_common_initialization():
+    """The variance of a layer's generated weights is 2 / fan-in, within a factor of 3."""
+
+    def variance(**settings):
+        module, _ = initialized(std_task_embs=0.01, **settings)
+        return torch.stack([module.forward(cond_id=i)[0] for i in range(40)]).var().item()
+
+    assert 1 / 3 < variance(hyperfan=True) / (2 / 784) < 3
+    assert variance() / (2 / 784) > 3

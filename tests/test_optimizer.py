@@ -1,37 +1,97 @@
+"""The optimizers against torch.optim, two members, on a function of its own."""
+
+import pytest
 import torch
 
-from hypercl.optimizer import Adam
+from hypercl.optimizer import OPTIMIZERS, SGD, Adam, RMSprop, clip_norm, clip_value
+
+CASES = {
+    "adam": (Adam, torch.optim.Adam, {"betas": (0.8, 0.999), "weight_decay": 0.01}),
+    "sgd": (SGD, torch.optim.SGD, {}),
+    "sgd momentum": (SGD, torch.optim.SGD, {"momentum": 0.9, "weight_decay": 0.01}),
+    "rmsprop": (RMSprop, torch.optim.RMSprop, {}),
+    "rmsprop momentum": (RMSprop, torch.optim.RMSprop, {"momentum": 0.9, "weight_decay": 0.01}),
+}
 
 
-def test_adam_is_torchs():
-    """Thirty steps on a function of its own, with weight decay, two members."""
-    torch.manual_seed(0)
-    start, target = torch.randn(2, 7, dtype=torch.float64), torch.randn(2, 7, dtype=torch.float64)
-    theirs, ours = start.clone().requires_grad_(), start.clone()
-    gradient = torch.zeros_like(ours)
-    expected = torch.optim.Adam([theirs], lr=0.05, betas=(0.8, 0.999), weight_decay=0.01)
-    optimizer = Adam(ours, gradient, lr=0.05, betas=(0.8, 0.999), weight_decay=0.01)
+def draw(*shape):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("rates", [0.01, [0.01, 0.002]], ids=["one rate", "a rate a member"])
+@pytest.mark.parametrize("case", CASES)
+def test_thirty_steps_are_torchs(case, rates):
+    ours, theirs, options = CASES[case]
+    start, target = draw(2, 7), draw(4, 7)[2:]
+    lr = torch.tensor(rates, dtype=torch.float64) if isinstance(rates, list) else rates
+    parameters, gradient = start.clone(), torch.zeros_like(start)
+    optimizer = ours(parameters, gradient, lr=lr, **options)
+    rows = [row.clone().requires_grad_() for row in start]
+    groups = [
+        {"params": [row], "lr": rates[i] if isinstance(rates, list) else rates}
+        for i, row in enumerate(rows)
+    ]
+    expected = theirs(groups, **options)
     for _ in range(30):
-        theirs.grad = 4 * (theirs.detach() - target) ** 3
-        gradient.copy_(4 * (ours - target) ** 3)
-        expected.step()
+        gradient.copy_(parameters - target)
         optimizer.step()
-    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-12, atol=1e-12)
-    assert not torch.equal(ours, start)
+        for row, goal in zip(rows, target, strict=True):
+            row.grad = row.detach() - goal
+        expected.step()
+    torch.testing.assert_close(parameters, torch.stack(rows).detach(), rtol=1e-12, atol=1e-12)
+    assert not torch.equal(parameters, start)
 
 
-def test_what_adam_remembers_is_all_that_it_needs_to_go_on():
-    def make(parameters, gradient):
-        return Adam(parameters, gradient, lr=0.1)
+def test_a_rate_may_change_between_steps():
+    lr = torch.tensor([0.1])
+    parameters, gradient = torch.zeros(1, 1), torch.ones(1, 1)
+    optimizer = Adam(parameters, gradient, lr=lr)
+    optimizer.step()
+    before = parameters.clone()
+    lr.fill_(0.001)
+    optimizer.step()
+    assert (before - parameters).item() == pytest.approx(0.001, rel=1e-3)
 
-    gradient, first = torch.tensor([1.0, -2.0]), torch.zeros(2)
-    optimizer = make(first, gradient)
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_state_is_all_that_is_needed_to_go_on(name):
+    options = {} if name == "adam" else {"momentum": 0.9}
+    gradient, first = torch.tensor([[1.0, -2.0]]), torch.zeros(1, 2)
+    optimizer = OPTIMIZERS[name](first, gradient, lr=0.1, **options)
     optimizer.step()
     second = first.clone()
-    other = make(second, gradient)
-    for name, value in other.state.items():
-        value.copy_(optimizer.state[name])
+    other = OPTIMIZERS[name](second, gradient, lr=0.1, **options)
+    assert other.state.keys() == optimizer.state.keys()
+    for key, value in other.state.items():
+        value.copy_(optimizer.state[key])
     for each in (optimizer, other):
         each.step()
     assert torch.equal(first, second)
-    assert optimizer.state["step"] == 2
+
+
+def test_lookahead_tells_the_next_step_and_leaves_no_trace():
+    parameters, gradient = draw(2, 5), draw(2, 5)
+    optimizer = Adam(parameters, gradient, lr=0.1)
+    for _ in range(3):
+        optimizer.step()
+    state = {name: value.clone() for name, value in optimizer.state.items()}
+    before = parameters.clone()
+    change = optimizer.lookahead()
+    assert torch.equal(parameters, before)
+    assert all(torch.equal(optimizer.state[name], value) for name, value in state.items())
+    optimizer.step()
+    torch.testing.assert_close(parameters, before + change, rtol=0, atol=1e-15)
+
+
+def test_clipping_is_torchs():
+    gradient = draw(2, 5)
+    gradient[1] *= 1e-3  # short already
+    rows = [torch.zeros(5, dtype=torch.float64) for _ in range(2)]
+    for row, values in zip(rows, gradient, strict=True):
+        row.grad = values.clone()
+        torch.nn.utils.clip_grad_norm_([row], 0.5)
+    clip_norm(gradient, 0.5)
+    torch.testing.assert_close(gradient, torch.stack([row.grad for row in rows]))
+    assert gradient[0].norm() == pytest.approx(0.5, rel=1e-5)
+    clip_value(gradient, 0.1)
+    assert gradient.abs().max() == 0.1

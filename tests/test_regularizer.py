@@ -6,9 +6,10 @@ from conftest import HYPERNETS, make_hypernet
 from hypnettorch.utils.hnet_regularizer import calc_fix_target_reg, get_current_targets
 
 from hypercl import regularizer
+from hypercl.heads import Heads, head_of_each_task
 from hypercl.hypernet import from_module, into_module
 from hypercl.members import stack_members
-from hypercl.networks import build_hypernet
+from hypercl.networks import build_hypernet, build_main_net
 from hypercl.regularizer import (
     add_into,
     choose_factored,
@@ -86,6 +87,60 @@ def test_value_and_gradients_equal_hypnettorchs(stacked, form, blocks):
     into_module({name: grad[0] for name, grad in gradient.items()}, module)  # under its names
     for ours, theirs in zip(module.internal_params, expected_grads, strict=True):
         torch.testing.assert_close(ours.detach(), theirs, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("chunk_size", [None, 5, 11, 100])
+def test_heads_of_other_tasks_are_left_out_as_hypnettorch_does(chunk_size, bias, form, blocks):
+    """Heads that are parts of one chunk, of several, or whole chunks."""
+    mnet = build_main_net("mlp", (2, 2, 1), 8, mlp_arch=(3,), bias=bias)
+    outputs = [range(2 * i, 2 * i + 2) for i in range(4)]
+    options = {"hnet_type": "hmlp"}
+    if chunk_size is not None:
+        options = {"hnet_type": "chunked_hmlp", "chunk_size": chunk_size}
+    module, hnet, params = make_hypernet(target_shapes=mnet.param_shapes, **options)
+    params = stack_members([params])
+    heads = head_of_each_task(mnet.param_shapes, outputs)
+    checkpoint = take_checkpoint(hnet, params, TASK_ID, heads=heads, **FORMS[form])
+    targets = get_current_targets(TASK_ID, module)
+    now = moved(params)
+    into_module({name: value[0] for name, value in now.items()}, module)
+    expected = calc_fix_target_reg(
+        module, TASK_ID, targets=targets, mnet=mnet, inds_of_out_heads=[list(o) for o in outputs]
+    )
+    expected.backward()
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in module.internal_params]
+
+    value, gradient = drift_and_gradient(hnet, checkpoint, now)
+    torch.testing.assert_close(value[0], expected.detach(), rtol=1e-6, atol=0)
+    into_module({name: grad[0] for name, grad in gradient.items()}, module)
+    for ours, theirs in zip(module.internal_params, grads, strict=True):
+        torch.testing.assert_close(ours.detach(), theirs, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_members", [1, 3])
+def test_heads_for_subsets_and_members(num_members):
+    made = [make_hypernet(seed=i, **HYPERNETS["chunked"]) for i in range(num_members)]
+    hnet = made[0][1]
+    params = stack_members([params for _, _, params in made])
+    heads = Heads(29, 13, tuple((range(13 + 4 * i, 17 + 4 * i), range(28, 29)) for i in range(3)))
+    values, gradients = zip(
+        *(
+            drift_and_gradient(
+                hnet,
+                take_checkpoint(hnet, params, TASK_ID, subset_size=2, heads=heads, **form),
+                moved(params),
+                [2, 0],
+            )
+            for form in FORMS.values()
+        ),
+        strict=True,
+    )
+    for value, gradient in zip(values[1:], gradients[1:], strict=True):
+        torch.testing.assert_close(value, values[0], rtol=1e-12, atol=0)
+        for name, grad in gradient.items():
+            assert (grad - gradients[0][name]).norm() <= 1e-10 * grad.norm(), name
 
 
 @pytest.mark.parametrize("earlier", [None, [2, 0]], ids=["all", "subset"])
@@ -178,10 +233,10 @@ def test_form_is_chosen_by_the_number_of_multiplications():
         hnet, params = from_module(module, activation="relu", dropout_rate=-1)
         hnets[kind] = hnet, stack_members([params])
     d, chunk = 100, 750
-    # worked by hand: 118 full chunks, one cut to 302 weights
+    # worked by hand: 119 chunks, of which one is cut
     assert count_multiplications(*hnets["chunked_hmlp"], 9) == (
         3 * 9 * 119 * chunk * d,
-        4 * 9 * 118 * d * d + 5 * chunk * d * d + 4 * 9 * 302 * d,
+        4 * 9 * 119 * d * d + 4 * 9 * chunk * d + 5 * chunk * d * d,
     )
     assert count_multiplications(*hnets["chunked_hmlp"], 9, 2) == count_multiplications(
         *hnets["chunked_hmlp"], 2

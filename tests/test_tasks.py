@@ -166,3 +166,49 @@ def test_augmentation_is_drawn_for_each_image_over_the_whole_range():
     assert set(offsets.flatten().tolist()) == set(range(9))
     assert 0.4 < flips.float().mean() < 0.6
     assert len({tuple(offset) for offset in offsets[0].tolist()}) > 10
+
+
+def test_a_sequence_may_start_later(fake_mnist):
+    options = {"val_set_size": 0, "device": CPU}
+    late = tasks.split_mnist(".", num_tasks=2, num_classes_per_task=2, skip_tasks=3, **options)
+    assert [task.name for task in late] == ["digits 6-7", "digits 8-9"]
+    every = tasks.permuted_mnist(".", num_tasks=4, **options)
+    late = tasks.permuted_mnist(".", num_tasks=2, skip_tasks=2, **options)
+    for task, same in zip(late, every[2:], strict=True):
+        assert task.name == same.name
+        assert torch.equal(task.permutation, same.permutation)
+
+
+def test_split_cifar_may_start_with_cifar100(cifar_dir):
+    (cifar_dir / "cifar10.npz").unlink()  # not needed
+    late = tasks.split_cifar(
+        cifar_dir, num_tasks=2, num_classes_per_task=10, skip_tasks=1, augmented=False,
+        val_set_size=0, device=CPU,
+    )  # fmt: skip
+    assert [task.name for task in late] == ["cifar100 classes 0-9", "cifar100 classes 10-19"]
+    assert not late[0].augmented
+
+
+def test_fewer_training_samples(fake_mnist):
+    options = {"num_tasks": 1, "num_classes_per_task": 2, "device": CPU}
+    (every,) = tasks.split_mnist(".", val_set_size=5, **options)
+    (few,) = tasks.split_mnist(".", val_set_size=5, num_train_samples=7, **options)
+    assert torch.equal(few.train.images, every.train.images[:7])
+    assert torch.equal(few.test.images, every.test.images)
+    with pytest.raises(InputError, match="--num_train_samples=56 with --val_set_size=5"):
+        tasks.split_mnist(".", val_set_size=5, num_train_samples=56, **options)
+
+
+def test_padding_of_permuted_mnist(fake_mnist):
+    (task,) = tasks.permuted_mnist(".", num_tasks=1, val_set_size=0, device=CPU, padding=0)
+    assert task.in_shape == (28, 28, 1)
+
+
+def test_heads_of_its_own_for_each_task(fake_mnist):
+    made = tasks.split_mnist(
+        ".", num_tasks=3, num_classes_per_task=3, val_set_size=0, device=CPU
+    )  # fmt: skip
+    assert all(task.outputs == slice(None) for task in made)
+    assert [task.outputs for task in tasks.with_heads(made)] == [
+        slice(0, 3), slice(3, 6), slice(6, 9)
+    ]  # fmt: skip

@@ -1,3 +1,4 @@
+import copy
 import math
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from hypnettorch.utils.hnet_regularizer import calc_fix_target_reg, get_current_targets
 
 import train
+from hypercl.heads import head_of_each_task
 from hypercl.hypernet import from_module, into_module
 from hypercl.members import select_members, stack_members
 from hypercl.networks import build_hypernet, build_main_net
@@ -50,7 +52,8 @@ def make_networks(task, net="mlp", hnet_type="chunked_hmlp", num_tasks=3, **opti
         "wrn_widening_factor": 1,
     }
     net_options = {name: options.pop(name) for name in list(options) if name in ("batchnorm",)}
-    mnet = build_main_net(net, task.in_shape, 2, **small, **net_options)
+    num_outputs = 2 * num_tasks if options.pop("multi_head", False) else 2
+    mnet = build_main_net(net, task.in_shape, num_outputs, **small, **net_options)
     module = build_hypernet(
         hnet_type, mnet.param_shapes, num_tasks, hmlp_arch=(20, 20), **options
     )  # fmt: skip
@@ -98,40 +101,82 @@ def test_every_pair_of_networks_learns(net, hnet_type):
     assert losses[-3:].min() < losses[0]
 
 
+VARIANTS = {
+    "shared": ({}, {}),
+    "conditional": ({"cond_chunk_embs": True}, {}),
+    "multi-head": ({"multi_head": True}, {}),
+    "lookahead": ({"multi_head": True}, {"lookahead": True}),
+    "frozen": ({"cond_chunk_embs": True}, {"freeze_prev_embs": True, "weight_decay": 0.1}),
+    "clipped": ({}, {"clip_grad_norm": 0.05, "clip_grad_value": 0.01}),
+    "sgd": ({}, {"optimizer": "sgd", "momentum": 0.5}),
+}
+
+
+class InDouble(Task):
+    def inputs(self, images):
+        return super().inputs(images).double()
+
+
 @pytest.mark.parametrize("factored", [True, False], ids=["factored", "dense"])
-@pytest.mark.parametrize("options", [{}, {"cond_chunk_embs": True}], ids=["shared", "conditional"])
-def test_steps_equal_the_plain_loop_on_hypnettorchs_own_api(options, factored):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_steps_equal_the_plain_loop_on_hypnettorchs_own_api(variant, factored):
     """Fifteen steps in float64: the losses on the way and the parameters after them."""
-    task = make_task((5, 5, 1))
+    options, training = VARIANTS[variant]
     task_id = 2
-    how = replace(HOW, num_steps=15, beta=0.05, lr=1e-2)
+    multi_head = options.get("multi_head", False)
+    task = make_task((5, 5, 1))
+    task = InDouble(
+        task.name, 2, task.train, task.validation, task.test,
+        first_output=2 * task_id if multi_head else None,
+    )  # fmt: skip
+    how = replace(HOW, **{"num_steps": 15, "beta": 0.05, "lr": 1e-2, **training})
     mnet, module, hnet, params = make_networks(task, chunk_size=30, **options)
     module.double()
     params = {name: value.double() for name, value in params.items()}
-    inputs = task.inputs(task.train.images).double()
+    inputs = task.inputs(task.train.images)
     batches = train.draw_steps(task, task_id, None, how).batches[:, 0]
+    outputs = [range(2 * i, 2 * i + 2) for i in range(3)]
 
-    targets = get_current_targets(task_id, module)
-    optimizer = torch.optim.Adam(module.parameters(), lr=how.lr)
+    regularizer = {"targets": get_current_targets(task_id, module)}
+    if multi_head:
+        regularizer |= {"mnet": mnet, "inds_of_out_heads": [list(out) for out in outputs]}
+    if how.optimizer == "sgd":
+        optimizer = torch.optim.SGD(module.parameters(), lr=how.lr, momentum=how.momentum)
+    else:
+        optimizer = torch.optim.Adam(
+            module.parameters(), lr=how.lr, weight_decay=how.weight_decay
+        )  # fmt: skip
+    frozen = [p for i, p in enumerate(module.conditional_params) if i % 3 < task_id]
+    kept = [p.detach().clone() for p in frozen]
     expected = []
     for batch in batches:
         optimizer.zero_grad()
         logits = mnet.forward(inputs[batch], weights=module.forward(cond_id=task_id))
-        loss = F.cross_entropy(logits, task.train.labels[batch])
-        loss = loss + how.beta * calc_fix_target_reg(module, task_id, targets=targets)
-        loss.backward()
+        task_loss = F.cross_entropy(logits[:, task.outputs], task.train.labels[batch])
+        task_loss.backward()
+        if how.lookahead:
+            regularizer["dTheta"] = task_step(module, optimizer)
+        drift = calc_fix_target_reg(module, task_id, **regularizer)
+        (how.beta * drift).backward()
+        if how.freeze_prev_embs:
+            for p in frozen:
+                p.grad.zero_()
+        if variant == "clipped":
+            torch.nn.utils.clip_grad_value_(module.parameters(), how.clip_grad_value)
+            torch.nn.utils.clip_grad_norm_(module.parameters(), how.clip_grad_norm)
         optimizer.step()
-        expected.append(loss.item())
+        if how.freeze_prev_embs:
+            for p, value in zip(frozen, kept, strict=True):
+                p.data.copy_(value)
+        expected.append((task_loss + how.beta * drift).item())
 
-    class InDouble(Task):
-        def inputs(self, images):
-            return super().inputs(images).double()
-
-    doubled = InDouble(task.name, 2, task.train, task.validation, task.test)
-    checkpoint = take_checkpoint(hnet, params, task_id, factored=factored)
+    heads = None
+    if multi_head:
+        heads = head_of_each_task(mnet.param_shapes, outputs)
+    checkpoint = take_checkpoint(hnet, params, task_id, factored=factored, heads=heads)
     flat, trained = hnet.to_train(params, task_id + 1)
     history = torch.zeros(15, 4, 1, dtype=torch.float64)
-    step = make_step(hnet, mnet, flat, trained, doubled, task_id, checkpoint, how, history)
+    step = make_step(hnet, mnet, flat, trained, task, task_id, checkpoint, how, history)
     for _ in range(15):
         step()
     # Inputs are computed in float32 in both, and then converted.
@@ -140,6 +185,16 @@ def test_steps_equal_the_plain_loop_on_hypnettorchs_own_api(options, factored):
     into_module(select_members(hnet.merged(params, trained), 0), module)
     for ours, plain in zip(module.internal_params, theirs, strict=True):
         torch.testing.assert_close(ours.detach(), plain, rtol=1e-5, atol=1e-8)
+
+
+def task_step(module, optimizer):
+    """What the optimizer would add to the unconditional parameters with the gradients there are."""
+    module_after, optimizer_after = copy.deepcopy([module, optimizer])
+    for ahead, now in zip(module_after.parameters(), module.parameters(), strict=True):
+        ahead.grad = None if now.grad is None else now.grad.clone()
+    optimizer_after.step()
+    pairs = zip(module_after.unconditional_params, module.unconditional_params, strict=True)
+    return [(ahead - now).detach() for ahead, now in pairs]
 
 
 def test_a_task_is_learned_and_reported():
