@@ -20,9 +20,11 @@ from hypercl import mlp
 from hypercl.capture import StepRunner
 from hypercl.hypernet import Hypernet
 from hypercl.members import Params, each_member
+from hypercl.networks import logits_of
 from hypercl.optimizer import OPTIMIZERS, Optimizer, clip_norm, clip_value
 from hypercl.precision import tf32
 from hypercl.regularizer import Checkpoint, add_into, draw_subsets
+from hypercl.schedules import Plateau, epoch_factors
 from hypercl.seeding import derive_seed, generator, global_state, set_global_state
 from hypercl.tasks import (
     Crops,
@@ -56,6 +58,9 @@ class Training:
     clip_grad_value: float = -1  # largest number in a gradient; 0 or less: any
     clip_grad_norm: float = -1  # largest norm of a gradient; 0 or less: any
     freeze_prev_embs: bool = False  # earlier tasks' embeddings stay as they were learned
+    steps_per_epoch: int = 0  # for the schedulers
+    plateau_lr_scheduler: bool = False  # lr falls when the validation accuracy stops rising
+    lambda_lr_scheduler: bool = False  # lr falls after fixed numbers of epochs
     lookahead: bool = False  # the drift is that after the step that the task loss alone would take
     amp: bool = False  # the main network in bfloat16
     tf32: bool = False  # the main network's float32 products in TF32
@@ -76,6 +81,7 @@ class Batch(NamedTuple):
     labels: Tensor  # [members, B] int64
     task_ids: Tensor  # [members, tasks + 1] int64: earlier tasks to regularize, the current one
     outputs: slice  # of the main network, which belong to the current task
+    stats: Params  # running statistics, [members, …] each, which the step updates
 
 
 class StepLosses(NamedTuple):
@@ -105,7 +111,8 @@ class TaskState(NamedTuple):
 
     step: int  # steps done in this task
     flat: Tensor  # [members, numbers], what is trained, as Hypernet.to_train lays it out
-    optimizer: dict[str, Tensor]  # its state
+    changed: dict[str, Tensor]  # what else the steps change, from Step
+    plateau: list[dict]  # of each member, the scheduler's state; empty without it
     history: Tensor  # [steps since the last logged one, fields of StepLosses, members]
     failed: dict[int, str]  # by seed
     generators: dict[str, Tensor]  # torch's global ones, for dropout
@@ -118,6 +125,7 @@ class Progress(NamedTuple):
     members: dict[int, MemberProgress]  # by seed, of those whose loss is finite; empty: not logged
     failed: dict[int, str]  # by seed, why a member has failed in this task
     trained: Params  # the parameters so far, of the tasks so far; the next step changes them
+    stats: Params  # the same of the running statistics
     state: TaskState | None  # where it was asked for
 
 
@@ -126,8 +134,8 @@ class Step:
     """Takes the next step of a task when called; what it changes beside the parameters."""
 
     take: Callable[[], None]
-    optimizer: Optimizer
-    counter: Tensor  # [1] int64, steps done, on the device
+    changed: dict[str, Tensor]  # "step" [1] int64, steps done; the optimizer's and the statistics'
+    lr: Tensor | None  # [members], to be set; None where it is constant
 
     def __call__(self) -> None:
         self.take()
@@ -140,9 +148,10 @@ def classify(
     weights: Tensor,
     inputs: Tensor,
     labels: Tensor,
+    stats: Params,
 ) -> tuple[Tensor, Tensor]:
     """Loss and accuracy of the main network on a batch; of one member."""
-    logits = mnet.forward(inputs, weights=hnet.split(weights))[:, outputs]
+    logits = logits_of(mnet, hnet.split(weights), inputs, stats)[:, outputs]
     return F.cross_entropy(logits, labels), (logits.argmax(dim=1) == labels).float().mean()
 
 
@@ -251,7 +260,7 @@ def task_loss_and_gradient(
     with tf32(how.tf32):
         with torch.autocast(device, torch.bfloat16) if how.amp else nullcontext():
             task_loss, accuracy = each_member(partial(classify, hnet, mnet, batch.outputs))(
-                given, batch.inputs, batch.labels
+                given, batch.inputs, batch.labels, batch.stats
             )
         (gradient,) = torch.autograd.grad(task_loss.sum(), given)
     return task_loss.detach(), accuracy, gradient
@@ -266,6 +275,7 @@ def train_task(
     checkpoint: Checkpoint | None,
     how: Training,
     *,
+    stats: Params | None = None,
     start: TaskState | None = None,
     wants_state: Callable[[int], bool] = lambda step: False,
 ) -> Iterator[Progress]:
@@ -277,6 +287,7 @@ def train_task(
 
     Args:
         params: [members, …] each; stay as they are.
+        stats: Running statistics to start from, [members, …] each; stay as they are.
         start: Go on from there, exactly as if there had been no break.
         wants_state: Asked after each step, by its number, whether to report the state too.
     """
@@ -287,20 +298,26 @@ def train_task(
     torch.manual_seed(derive_seed(how.seeds[0], "dropout", task_id))
     mnet.train()
     flat, trained = hnet.to_train(params, task_id + 1)
-    next_step = make_step(hnet, mnet, flat, trained, task, task_id, checkpoint, how, history)
+    stats = {name: value.clone() for name, value in (stats or {}).items()}
+    next_step = make_step(
+        hnet, mnet, flat, trained, task, task_id, checkpoint, how, history, stats
+    )  # fmt: skip
     take_step = StepRunner(next_step, device)
+    plateau = Plateau(how.lr, len(how.seeds)) if how.plateau_lr_scheduler else None
     done, logged, failed = 0, 0, {}
     if start is not None:
         done, logged, failed = start.step, start.step - len(start.history), dict(start.failed)
         history[logged:done] = start.history
-        _restore(start, flat, next_step)
+        _restore(start, flat, next_step, plateau)
         if done == how.num_steps or len(failed) == len(how.seeds):
-            yield Progress(done, {}, failed, trained, start)
+            yield Progress(done, {}, failed, trained, stats, start)
             return
     for step in range(done + 1, how.num_steps + 1):
         take_step()
         at_end = step == how.num_steps
-        validate = (at_end or step % how.val_iter == 0) and len(task.validation.labels) > 0
+        at_epoch_end = plateau is not None and step % how.steps_per_epoch == 0
+        validate = at_end or step % how.val_iter == 0 or at_epoch_end
+        validate &= len(task.validation.labels) > 0
         log = validate or at_end or step == 1 or step % LOG_ITER == 0
         members = {}
         if log:
@@ -324,7 +341,12 @@ def train_task(
             accuracy = [None] * len(how.seeds)
             if validate:
                 split = task.validation
-                accuracy = evaluate(hnet, mnet, trained, task, task_id, split, how.val_batch_size)
+                accuracy = evaluate(
+                    hnet, mnet, trained, task, task_id, split, how.val_batch_size, stats
+                )
+            if at_epoch_end:
+                plateau.step(accuracy)
+                next_step.lr.copy_(torch.tensor(plateau.rates))
             members = {
                 seed: MemberProgress(*losses, validation_accuracy=value)
                 for seed, losses, value in zip(
@@ -337,24 +359,27 @@ def train_task(
             state = TaskState(
                 step,
                 flat.detach(),
-                dict(next_step.optimizer.state),
+                dict(next_step.changed),
+                plateau.state() if plateau is not None else [],
                 history[logged:step].clone(),
                 dict(failed),
                 global_state(device),
             )
         if log or state is not None:
-            yield Progress(step, members, failed, trained, state)
+            yield Progress(step, members, failed, trained, stats, state)
         if len(failed) == len(how.seeds):
             return
 
 
-def _restore(start: TaskState, flat: Tensor, step: Step) -> None:
+def _restore(start: TaskState, flat: Tensor, step: Step, plateau: Plateau | None) -> None:
     """Put what the next step depends on back to where it was."""
     with torch.no_grad():
         flat.copy_(start.flat)
-    for name, value in step.optimizer.state.items():
-        value.copy_(start.optimizer[name])
-    step.counter.fill_(start.step)
+    for name, value in step.changed.items():
+        value.copy_(start.changed[name])
+    if plateau is not None:
+        plateau.load_state(start.plateau)
+        step.lr.copy_(torch.tensor(plateau.rates))
     set_global_state(start.generators, flat.device)
 
 
@@ -368,6 +393,7 @@ def make_step(
     checkpoint: Checkpoint | None,
     how: Training,
     history: Tensor,
+    stats: Params | None = None,
 ) -> Step:
     """What takes the next step of a task and enters its losses into ``history``.
 
@@ -377,15 +403,22 @@ def make_step(
     Args:
         flat: [members, numbers], what the optimizer updates; ``trained``: the parameters in it.
         history: [steps, fields of StepLosses, members].
+        stats: Running statistics, which the steps update; None: there are none.
     """
     device = task.train.labels.device
-    members = len(how.seeds)
+    members, stats = len(how.seeds), stats or {}
     plan = draw_steps(task, task_id, checkpoint, how)
     current = torch.full((1, members, 1), task_id, device=device)
     task_ids = torch.cat([plan.earlier, current.expand(len(plan.earlier), -1, -1)], dim=-1)
     gradient = torch.zeros_like(flat)
-    optimizer = build_optimizer(flat, gradient, how)
     counter = torch.zeros(1, dtype=torch.int64, device=device)
+    base_lr = lr = factors = None
+    if how.plateau_lr_scheduler or how.lambda_lr_scheduler:
+        base_lr = torch.full((members,), how.lr, device=device)  # the plateau scheduler's
+        lr = base_lr.clone()
+        if how.lambda_lr_scheduler:
+            factors = epoch_factors(how.num_steps, how.steps_per_epoch).to(device)
+    optimizer = build_optimizer(flat, gradient, how, lr)
     frozen = [name for name in trained if how.freeze_prev_embs and name in hnet.per_task]
     learned = {name: trained[name][:, :task_id].clone() for name in frozen}
 
@@ -408,7 +441,7 @@ def make_step(
         if plan.crops is not None:
             images = augment(images, *(of_this_step(crop).flatten(0, 1) for crop in plan.crops))
         inputs = task.inputs(images).view(*chosen.shape, -1)
-        batch = Batch(inputs, labels, of_this_step(task_ids), task.outputs)
+        batch = Batch(inputs, labels, of_this_step(task_ids), task.outputs, stats)
         # At the first step the parameters are those of the checkpoint, and the drift is a minimum:
         # its gradient is zero but for rounding, which Adam, looking at signs, would blow up.
         at_minimum = hnet.dropout_rate <= 0 and not how.lookahead
@@ -424,18 +457,27 @@ def make_step(
             clip_value(gradient, how.clip_grad_value)
         if how.clip_grad_norm > 0:
             clip_norm(gradient, how.clip_grad_norm)
+        if lr is not None:
+            lr.copy_(base_lr if factors is None else base_lr * factors.index_select(0, counter))
         optimizer.step()
         for name in frozen:  # weight decay moves what has no gradient, too
             trained[name][:, :task_id] = learned[name]
         history.index_copy_(0, counter, torch.stack(losses).view(1, -1, members))
         counter.add_(1)
 
-    return Step(step, optimizer, counter)
+    changed = {"step": counter}
+    changed |= {f"optimizer.{name}": value for name, value in optimizer.state.items()}
+    changed |= {f"stats.{name}": value for name, value in stats.items()}
+    return Step(step, changed, base_lr)
 
 
-def build_optimizer(flat: Tensor, gradient: Tensor, how: Training) -> Optimizer:
-    """The optimizer that ``how`` describes, of parameters in ``flat`` [members, numbers]."""
-    options = {"lr": how.lr, "weight_decay": how.weight_decay}
+def build_optimizer(flat: Tensor, gradient: Tensor, how: Training, lr: Tensor | None) -> Optimizer:
+    """The optimizer that ``how`` describes, of parameters in ``flat`` [members, numbers].
+
+    Args:
+        lr: [members], where the learning rate changes.
+    """
+    options = {"lr": how.lr if lr is None else lr, "weight_decay": how.weight_decay}
     if how.optimizer == "adam":
         options["betas"] = (how.adam_beta1, 0.999)
     else:
@@ -503,6 +545,7 @@ def evaluate(
     task_id: int,
     split: Split,
     batch_size: int,
+    stats: Params | None = None,
 ) -> list[float]:
     """Share of a split's samples that the main networks generated for a task get right.
 
@@ -511,13 +554,14 @@ def evaluate(
     Args:
         params: [members, …] each.
         batch_size: Samples at a time, at most; the batches are of nearly equal size.
+        stats: The task's running statistics, [members, …] each.
 
     Returns:
         Accuracy of each member, in [0, 1].
     """
 
-    def count_correct(weights: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
-        logits = mnet.forward(inputs, weights=hnet.split(weights))[:, task.outputs]
+    def count_correct(weights: Tensor, inputs: Tensor, labels: Tensor, stats: Params) -> Tensor:
+        logits = logits_of(mnet, hnet.split(weights), inputs, stats)[:, task.outputs]
         return (logits.argmax(dim=1) == labels).sum()
 
     members = len(params["weight0"])
@@ -534,7 +578,7 @@ def evaluate(
             strict=True,
         ):
             correct += each_member(count_correct, shared=(1, 2))(
-                weights, task.inputs(images), labels
+                weights, task.inputs(images), labels, stats or {}
             )
     finally:
         mnet.train(was_training)

@@ -6,7 +6,9 @@ from contextlib import redirect_stdout
 import torch
 from hypnettorch.hnets import HMLP, ChunkedHMLP, HyperNetInterface
 from hypnettorch.mnets import MLP, WRN, LeNet, MainNetInterface, ResNet, ZenkeNet
-from torch import nn
+from torch import Tensor, nn
+
+from hypercl.members import Params
 
 ACTIVATIONS = {
     "linear": None,
@@ -33,6 +35,7 @@ def build_main_net(
     bias: bool = True,
     dropout_rate: float = -1,
     batchnorm: bool = False,
+    running_stats: bool = False,
 ) -> MainNetInterface:
     """Build a main network without weights of its own.
 
@@ -40,14 +43,19 @@ def build_main_net(
         net_type: ``"mlp"``, ``"lenet"``, ``"resnet"``, ``"wrn"`` or ``"zenke"``; a network ignores
             the arguments of the others (train_args.py refuses what it cannot do).
         in_shape: (H, W, C) of the images.
-        batchnorm: Normalize by the batch's statistics, in evaluation too.
+        batchnorm: Normalize by the batch's statistics, in training and in evaluation.
+        running_stats: In evaluation by running statistics instead; :func:`fresh_stats` makes them.
 
     Returns:
         A network whose ``forward(x, weights)`` takes flat inputs [B, H * W * C] and tensors of its
         ``param_shapes``, and returns logits [B, num_classes].
     """
     common = {"no_weights": True, "verbose": False}
-    normalization = {"use_batch_norm": batchnorm, "bn_track_stats": False}
+    normalization = {  # "distilled" statistics are those that are handed to forward
+        "use_batch_norm": batchnorm,
+        "bn_track_stats": batchnorm and running_stats,
+        "distill_bn_stats": batchnorm and running_stats,
+    }
     if net_type == "mlp":
         height, width, channels = in_shape
         return MLP(
@@ -95,6 +103,35 @@ def build_main_net(
             in_shape=in_shape, num_classes=num_classes, dropout_rate=dropout_rate, **common
         )
     raise ValueError(f"unknown net_type {net_type!r}")
+
+
+def fresh_stats(mnet: MainNetInterface, num_members: int, device: torch.device) -> Params:
+    """Running statistics of batch normalization as they are before training.
+
+    Returns:
+        "mean0", "variance0", … [members, features], by layer; empty for a network without them.
+    """
+    shapes = mnet.hyper_shapes_distilled or []
+    stats = {}
+    for layer, (mean_shape, variance_shape) in enumerate(
+        zip(shapes[::2], shapes[1::2], strict=True)
+    ):
+        stats[f"mean{layer}"] = torch.zeros(num_members, *mean_shape, device=device)
+        stats[f"variance{layer}"] = torch.ones(num_members, *variance_shape, device=device)
+    return stats
+
+
+def logits_of(
+    mnet: MainNetInterface, weights: Sequence[Tensor], inputs: Tensor, stats: Params
+) -> Tensor:
+    """What the main network makes of a batch, of one member.
+
+    Args:
+        stats: Running statistics; updated in place where the network is in training mode.
+    """
+    if not stats:
+        return mnet.forward(inputs, weights=weights)
+    return mnet.forward(inputs, weights=weights, distilled_params=list(stats.values()))
 
 
 def build_hypernet(

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hypercl.hypernet import Hypernet
 from hypercl.members import Params, each_member
+from hypercl.networks import logits_of
 from hypercl.tasks import Split, Task
 
 _NUMBERS = 1 << 25  # generated at once, at most; 128 MiB in float32
@@ -45,6 +46,7 @@ def infer_tasks(
     tasks: Sequence[Task],
     splits: Sequence[Split],
     batch_size: int,
+    stats: Sequence[Params] = (),
 ) -> list[Inference]:
     """Classify the samples of all tasks with the networks of all tasks.
 
@@ -52,6 +54,7 @@ def infer_tasks(
         params: [members, …] each.
         tasks: With equal numbers of classes; ``splits``: of each, the samples to classify.
         batch_size: Samples at a time.
+        stats: Running statistics by task, [members, …] each; empty without them.
 
     Returns:
         One entry a member.
@@ -69,7 +72,7 @@ def infer_tasks(
                 torch.cat(parts, dim=1)  # [members, tasks, N]
                 for parts in zip(
                     *(
-                        _predict(hnet, mnet, params, tasks, group, task, split, batch_size)
+                        _predict(hnet, mnet, params, stats, tasks, group, task, split, batch_size)
                         for group in torch.arange(num_tasks, device=device).split(at_once)
                     ),
                     strict=True,
@@ -102,6 +105,7 @@ def _predict(
     hnet: Hypernet,
     mnet: MainNetInterface,
     params: Params,
+    stats: Sequence[Params],
     tasks: Sequence[Task],
     group: Tensor,
     task: Task,
@@ -111,14 +115,25 @@ def _predict(
     """Entropy, confidence and predicted class of the samples of one task under the networks of a
     group of tasks: [members, group, N] each.
     """
+
+    def classify(weights: Tensor, inputs: Tensor, stats: Params) -> Tensor:
+        return logits_of(mnet, hnet.split(weights), inputs, stats)
+
     members = len(params["weight0"])
     weights = hnet.weights(params, group.expand(members, -1)).flatten(0, 1)  # [members * group, n]
+    of_group = {}  # [members * group, …]
+    if stats:
+        chosen = [stats[i] for i in group.tolist()]
+        of_group = {
+            name: torch.stack([each[name] for each in chosen], dim=1).flatten(0, 1)
+            for name in chosen[0]
+        }
     columns = [tasks[i].outputs for i in group.tolist()]
     found = []
     for images, _ in zip(
         split.images.split(batch_size), split.labels.split(batch_size), strict=True
     ):
-        logits = each_member(_logits(hnet, mnet), shared=(1,))(weights, task.inputs(images))
+        logits = each_member(classify, shared=(1,))(weights, task.inputs(images), of_group)
         logits = logits.view(members, len(columns), len(images), -1)
         own = [logits[:, i, :, outputs] for i, outputs in enumerate(columns)]
         log_probabilities = torch.stack(own, dim=1).log_softmax(-1)
@@ -126,7 +141,3 @@ def _predict(
         entropy = -(probabilities * log_probabilities).sum(-1)
         found.append((entropy, *probabilities.max(-1)))
     return tuple(torch.cat(parts, dim=-1) for parts in zip(*found, strict=True))
-
-
-def _logits(hnet: Hypernet, mnet: MainNetInterface):
-    return lambda weights, inputs: mnet.forward(inputs, weights=hnet.split(weights))

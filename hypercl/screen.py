@@ -145,7 +145,9 @@ def _duration(seconds: float) -> str:
 
 def show_presets(console: Console | None = None) -> None:
     """A table of the presets: what was published, what was measured here, and how long it took."""
-    console = console or _Console(highlight=False)
+    if console is None:
+        console = _Console(highlight=False, soft_wrap=True)
+        console.width = max(console.width, 150)  # a line a preset, on any terminal
     table = Table(box=box.SIMPLE, title="known task / task inferred by entropy, accuracy in %")
     for heading in ("preset", "experiment", "networks", "published", "measured here", "minutes"):
         table.add_column(heading, no_wrap=heading == "preset")

@@ -11,7 +11,7 @@ import train
 from hypercl.heads import head_of_each_task
 from hypercl.hypernet import from_module, into_module
 from hypercl.members import select_members, stack_members
-from hypercl.networks import build_hypernet, build_main_net
+from hypercl.networks import build_hypernet, build_main_net, fresh_stats
 from hypercl.regularizer import take_checkpoint
 from hypercl.tasks import Split, Task
 from train import Training, evaluate, find_failures, make_step, train_task
@@ -51,7 +51,11 @@ def make_networks(task, net="mlp", hnet_type="chunked_hmlp", num_tasks=3, **opti
         "wrn_block_depth": 1,
         "wrn_widening_factor": 1,
     }
-    net_options = {name: options.pop(name) for name in list(options) if name in ("batchnorm",)}
+    net_options = {
+        name: options.pop(name)
+        for name in list(options)
+        if name in ("batchnorm", "running_stats", "dropout_rate")
+    }
     num_outputs = 2 * num_tasks if options.pop("multi_head", False) else 2
     mnet = build_main_net(net, task.in_shape, num_outputs, **small, **net_options)
     module = build_hypernet(
@@ -68,7 +72,8 @@ def run_task(task, task_id=0, how=HOW, factored=None, **options):
     checkpoint = take_checkpoint(
         hnet, params, task_id, subset_size=how.reg_batch_size, factored=factored
     )
-    reports = list(train_task(hnet, mnet, params, task, task_id, checkpoint, how))
+    stats = fresh_stats(mnet, len(how.seeds), torch.device("cpu"))
+    reports = list(train_task(hnet, mnet, params, task, task_id, checkpoint, how, stats=stats))
     return reports, hnet, mnet, reports[-1].trained
 
 
@@ -230,14 +235,19 @@ def test_same_seed_same_losses_other_seed_others():
 
 @pytest.mark.parametrize("factored", [True, False], ids=["factored", "dense"])
 @pytest.mark.parametrize("subset", [-1, 1], ids=["all earlier", "one earlier"])
-@pytest.mark.parametrize("net", ["mlp", "resnet"])
+@pytest.mark.parametrize("net", ["mlp", "resnet", "resnet running"])
 def test_members_learn_what_their_seeds_learn_alone(net, subset, factored):
     """The same data, augmentation and subset exactly; losses to 1e-5; the same test results."""
     task = make_task(CIFAR_SHAPE, augmented=True)
     how = replace(HOW, num_steps=50, lr=1e-4, reg_batch_size=subset, val_iter=1, seeds=[5, 6, 7])
-    options = {"net": net, "factored": factored}
+    options = {"net": net.split()[0], "factored": factored}
+    if net == "resnet running":
+        options |= {"batchnorm": True, "running_stats": True}
+        if subset > 0 or not factored:
+            pytest.skip("the regularizer has no part in it")
     together, hnet, mnet, trained = run_task(task, 2, how, **options)
-    accuracy = evaluate(hnet, mnet, trained, task, 2, task.test, 100)
+    stats = together[-1].stats
+    accuracy = evaluate(hnet, mnet, trained, task, 2, task.test, 100, stats)
     for member, seed in enumerate(how.seeds):
         single = replace(how, seeds=[seed])
         plan, plan_alone = (train.draw_steps(task, 2, None, h) for h in (how, single))
@@ -245,13 +255,91 @@ def test_members_learn_what_their_seeds_learn_alone(net, subset, factored):
         assert torch.equal(plan.crops.offsets[:, member], plan_alone.crops.offsets[:, 0])
         assert torch.equal(plan.crops.flips[:, member], plan_alone.crops.flips[:, 0])
         alone, _, _, trained_alone = run_task(task, 2, single, **options)
+        rel = 1e-4 if stats else 1e-5  # batch normalization makes more of a rounding
         for report, report_alone in zip(together, alone, strict=True):
             assert losses_of(report, seed)[:3] == pytest.approx(
-                losses_of(report_alone, seed)[:3], rel=1e-5, abs=1e-6
+                losses_of(report_alone, seed)[:3], rel=rel, abs=1e-6
             )
+        stats_alone = alone[-1].stats
         assert accuracy[member] == pytest.approx(
-            evaluate(hnet, mnet, trained_alone, task, 2, task.test, 100)[0], abs=0.04
+            evaluate(hnet, mnet, trained_alone, task, 2, task.test, 100, stats_alone)[0], abs=0.04
         )
+        for name, value in stats_alone.items():
+            torch.testing.assert_close(stats[name][member], value[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("net", ["mlp", "resnet", "wrn"])
+def test_running_statistics_are_those_that_hypnettorch_tracks(net):
+    """Five steps, and an evaluation by the statistics."""
+    task = make_task(CIFAR_SHAPE)
+    how = replace(HOW, num_steps=5)
+    mnet, _, hnet, params = make_networks(task, net, batchnorm=True, running_stats=True)
+    tracking = make_networks(task, net, batchnorm=True)[0]
+    for layer in tracking.batchnorm_layers:
+        layer._track_running_stats = True
+        layer._num_stats -= layer._num_stats
+        layer.checkpoint_stats()
+    tracking._bn_track_stats = True
+    before = fresh_stats(mnet, 1, torch.device("cpu"))
+    untouched = {name: value.clone() for name, value in before.items()}
+    flat, trained = hnet.to_train(params, 1)
+    history = torch.zeros(5, 4, 1)
+    stats = {name: value.clone() for name, value in before.items()}
+    step = make_step(hnet, mnet, flat, trained, task, 0, None, how, history, stats)
+    tracking.train()
+    for batch in train.draw_steps(task, 0, None, how).batches[:, 0]:
+        weights = hnet.split(hnet.weights(trained, torch.tensor([[0]]))[0, 0])
+        tracking.forward(task.inputs(task.train.images[batch]), weights=weights)
+        step()
+    for layer, own in enumerate(tracking.batchnorm_layers):
+        mean, variance = own.get_stats()
+        torch.testing.assert_close(stats[f"mean{layer}"][0], mean)
+        torch.testing.assert_close(stats[f"variance{layer}"][0], variance)
+    tracking.eval()
+    weights = hnet.split(hnet.weights(trained, torch.tensor([[0]]))[0, 0])
+    logits = tracking.forward(task.inputs(task.test.images), weights=weights)
+    expected = (logits.argmax(1) == task.test.labels).double().mean().item()
+    after = {name: value.clone() for name, value in stats.items()}
+    assert evaluate(hnet, mnet, trained, task, 0, task.test, 100, stats) == [expected]
+    assert all(torch.equal(stats[name], after[name]) for name in stats)  # no trace
+    assert all(torch.equal(before[name], untouched[name]) for name in before)
+
+
+def rates_of(how, task, monkeypatch):
+    """The learning rates of a task's steps, [steps][members]."""
+    rates = []
+
+    class Recorder:
+        def __init__(self, flat, gradient, *, lr, **options):
+            self.lr, self.state = lr, {}
+
+        def step(self):
+            rates.append(self.lr.tolist())
+
+    monkeypatch.setitem(train.OPTIMIZERS, "adam", Recorder)
+    run_task(task, how=how)
+    return rates
+
+
+def test_the_learning_rate_falls_after_fixed_epochs(monkeypatch):
+    how = replace(
+        HOW, num_steps=100, steps_per_epoch=1, lambda_lr_scheduler=True, seeds=[1, 2]
+    )  # fmt: skip
+    rates = rates_of(how, make_task((4, 4, 1)), monkeypatch)
+    assert rates[80] == pytest.approx([1e-3] * 2)
+    assert rates[81] == pytest.approx([1e-4] * 2)
+
+
+def test_the_learning_rate_falls_when_the_validation_accuracy_stays(monkeypatch):
+    """The parameters never move, so that accuracies never rise after the first epoch."""
+    how = replace(
+        HOW, num_steps=32, steps_per_epoch=2, plateau_lr_scheduler=True,
+        lambda_lr_scheduler=True, val_iter=7,
+    )  # fmt: skip
+    rates = rates_of(how, make_task((4, 4, 1)), monkeypatch)
+    falls = [step for step in range(1, 32) if rates[step] < rates[step - 1]]
+    assert falls == [14, 26]  # after 7 epochs, and after 6 more
+    assert rates[14] == pytest.approx([1e-3 * 10**-0.5])
 
 
 def test_steps_draw_each_kind_of_randomness_from_a_stream_of_its_own():
