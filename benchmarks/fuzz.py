@@ -45,7 +45,7 @@ from hypercl import datasets, metrics, report, rundir, saving
 from train_args import make_parser
 
 MEMORY = 8 << 30  # bytes of address space a child may have
-SECONDS = 30  # that it may take
+SECONDS = 15  # that it may take
 
 # Everything small; what is drawn comes behind it and wins.
 BASE = [
@@ -113,20 +113,49 @@ def _values(action: argparse.Action) -> st.SearchStrategy[str]:
         own = st.sampled_from(_FLOATS).map(str)
     else:
         own = st.sampled_from([n for n in _SIZES if n < 20 or action.dest not in _SLOW]).map(str)
-    return st.one_of(*[own] * 19, st.sampled_from(_JUNK))
+    return st.one_of(*[own] * 9, st.sampled_from(_JUNK))
+
+
+# What belongs together in a valid command line, and what is never part of one.
+_EXPERIMENTS = [
+    [], ["--cl_exp=permmnist", "--num_classes_per_task=10"],
+    ["--cl_exp=splitcifar", "--net_type=resnet"], ["--cl_exp=splitcifar", "--net_type=wrn"],
+    ["--net_type=lenet"], ["--batchnorm", "--bn_no_running_stats"],
+]  # fmt: skip
+_NEVER_VALID = {"out_dir", "data_dir", "eval", "resume", "specnorm", "momentum", "cl_exp", "net_type", "lenet_type", "net_act", "batchnorm", "bn_no_running_stats", "bn_no_stats_checkpointing", "resnet_channel_sizes", "dropout_rate", "no_bias", "num_classes_per_task", "num_tasks"}  # noqa: E501 # fmt: skip
+_VALID_SIZES, _VALID_FLOATS = [4, 5, 7, 10, 50], [0.0001, 0.1, 0.5, 0.9, 1e-30]
 
 
 @st.composite
 def command_lines(draw) -> Case:
-    """Some of the parser's options with values that fit, or do not."""
+    """Some of the parser's options, in half of the cases with values that they should take."""
     actions = [a for a in make_parser()._actions if a.dest != "help"]
-    argv = list(BASE) if draw(st.integers(0, 9)) else []
-    for action in draw(st.lists(st.sampled_from(actions), max_size=5)):
-        name = action.option_strings[-1]
-        name = name if draw(st.integers(0, 59)) else draw(st.sampled_from([name[:-1], name[1:]]))
-        flag = (action.nargs == 0) == bool(draw(st.integers(0, 59)))
+    if draw(st.booleans()):
+        argv = [*BASE, *draw(st.sampled_from(_EXPERIMENTS))]
+        allowed = [a for a in actions if a.dest not in _NEVER_VALID]
+        for action in draw(st.lists(st.sampled_from(allowed), max_size=8)):
+            argv.append(f"--{action.dest}{draw(_valid_value(action))}")
+        return Case(argv, None)
+    argv = list(BASE)
+    for action in draw(st.lists(st.sampled_from(actions), max_size=6)):
+        name = draw(st.sampled_from([action.option_strings[-1]] * 9 + ["--" + action.dest[:-1]]))
+        flag = (action.nargs == 0) == draw(st.sampled_from([True] * 9 + [False]))
         argv.append(name if flag else f"{name}={draw(_values(action))}")
-    return Case([a for a in argv if "\0" not in a], None)
+    return Case(argv, None)
+
+
+def _valid_value(action: argparse.Action) -> st.SearchStrategy[str]:
+    if action.nargs == 0:
+        return st.just("")
+    if action.choices:
+        values = sorted(action.choices)
+    elif isinstance(action.default, str):
+        values = ["", "4", "3,5"]
+    elif isinstance(action.default, float) or action.dest.endswith("dropout_rate"):
+        values = _VALID_FLOATS
+    else:
+        values = [n for n in _VALID_SIZES if n < 20 or action.dest not in _SLOW]
+    return st.sampled_from(values).map("={}".format)
 
 
 _COMMANDS = {

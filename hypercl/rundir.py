@@ -25,6 +25,7 @@ _CHECKPOINT, _CHECKPOINT_BEFORE = "checkpoint.pt", "checkpoint.before.pt"
 _GROWING = ("metrics.jsonl", "logfile.txt")
 _FILES = (_RESULTS, *_GROWING, "weights.pt", _CHECKPOINT, _CHECKPOINT_BEFORE)
 _FOLDERS = ("summary", "plots")
+_MARKS = {_CONFIG: ("options", "versions"), _RESULTS: ("status", "config", "seeds")}
 _EVENTS = "summary/events.out.tfevents.*"
 
 
@@ -70,7 +71,7 @@ class RunDir:
     @property
     def finished(self) -> bool:
         """Whether a run has been here to its end."""
-        return self.results is not None and self.results.get("status") == "finished"
+        return self.results is not None and self.results["status"] == "finished"
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -293,7 +294,7 @@ def newest_unfinished(root: Path) -> Path | None:
             continue
         with suppress(ValueError, OSError):
             results = _read_sealed(folder / _RESULTS)
-            if results is None or results.get("status") != "finished":
+            if results is None or results["status"] != "finished":
                 runs.append(((folder / _CONFIG).stat().st_mtime_ns, folder))
     return max(runs)[1] if runs else None
 
@@ -327,7 +328,7 @@ def read_finished(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path / _RESULTS} is damaged: python run.py --resume --out_dir={path} writes it anew"
         ) from None
-    if results is None or results.get("status") != "finished":
+    if results is None or results["status"] != "finished":
         raise InputError(
             f"{path} is not a finished run: python run.py --resume --out_dir={path} continues one"
         )
@@ -342,26 +343,29 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_sealed(path: Path) -> dict[str, Any] | None:
-    """A JSON file's content; None where there is none, ValueError where its seal is broken."""
+    """A JSON file's content, or None; ValueError where it is damaged or another file's."""
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except RecursionError:
         raise ValueError from None
-    if not isinstance(content, dict) or seal(content) != content:
+    if not _has_marks(content, path.name) or seal(content) != content:
         raise ValueError
     return content
 
 
 def _is_run_dir(path: Path) -> bool:
     """Whether a run made this directory: config.json or results.json has a run's marks."""
-    for name, marks in ((_CONFIG, ("options", "versions")), (_RESULTS, ("config", "seeds"))):
+    for name in _MARKS:
         with suppress(OSError, ValueError, RecursionError):
-            content = json.loads((path / name).read_bytes())
-            if isinstance(content, dict) and all(mark in content for mark in marks):
+            if _has_marks(json.loads((path / name).read_bytes()), name):
                 return True
     return False
+
+
+def _has_marks(content: Any, name: str) -> bool:
+    return isinstance(content, dict) and all(mark in content for mark in _MARKS[name])
 
 
 def _is_empty(path: Path) -> bool:

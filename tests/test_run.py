@@ -389,7 +389,7 @@ def test_divergence(tmp_path, capsys):
 
 
 def test_no_memory(tmp_path):
-    options = ["--batch_size=100000000000", f"--out_dir={tmp_path / 'run'}", "--loglevel_info"]
+    options = ["--batch_size=1000000000", f"--out_dir={tmp_path / 'run'}", "--loglevel_info"]
     done = shell(*options)
     assert done.returncode == 1
     assert done.stderr.startswith("run.py: failed: out of memory: lower --batch_size")

@@ -12,6 +12,7 @@ from hypercl.errors import InputError, RunFailed
 from hypercl.rundir import RunDir, newest_unfinished, read_config, read_finished, seal
 
 CONFIG = {"options": {}, "versions": {}}
+RESULTS = {"status": "finished", "config": {}, "seeds": []}
 
 
 def make_run(path, *, overwrite=False):
@@ -23,7 +24,7 @@ def make_run(path, *, overwrite=False):
 
 def finish(path, status="finished"):
     with make_run(path) as run:
-        run.write_json("results.json", {"status": status})
+        run.write_json("results.json", {**RESULTS, "status": status})
 
 
 def names(path):
@@ -164,6 +165,14 @@ def test_damage_is_noticed_in_every_value(name, tmp_path):
             with pytest.warns(UserWarning, match=r"results\.json is damaged"), RunDir(path) as run:
                 assert run.results is None
     assert noticed > 50
+
+
+def test_a_good_file_in_another_ones_place_is_damage(tmp_path):
+    path = tmp_path / "run"
+    finish(path)
+    shutil.copy(path / "config.json", path / "results.json")
+    with pytest.warns(UserWarning, match=r"results\.json is damaged"), RunDir(path) as run:
+        assert run.results is None
 
 
 def test_times_are_not_under_the_seal():
@@ -377,7 +386,7 @@ def test_reading_single_files(tmp_path):
     with pytest.raises(InputError, match=r"is not a finished run: .*--resume"):
         read_finished(tmp_path / "run")
     finish(tmp_path / "done")
-    assert read_finished(tmp_path / "done") == seal({"status": "finished"})
+    assert read_finished(tmp_path / "done") == seal(RESULTS)
     (tmp_path / "done" / "config.json").write_text("{")
     with pytest.raises(InputError, match=r"config\.json is damaged"):
         read_config(tmp_path / "done")
