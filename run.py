@@ -50,6 +50,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             return test_again(Path(args.eval), argv)
         if args.resume:
             args = resumed(args, argv)
+        if args.dry_run:
+            return try_out(args)
         out_dir = None if args.out_dir is None else Path(args.out_dir)
         with RunDir(out_dir, overwrite=args.overwrite) as run_dir:
             for stored in (run_dir.config, run_dir.results):
@@ -94,6 +96,8 @@ def learn(args, argv, run_dir, interruption, started: float) -> dict[str, Any]:
         f"{num_weights['hypernet']:,} (compression ratio "
         f"{num_weights['hypernet'] / num_weights['main']:.3f})"
     )
+    if args.compression != -1:
+        screen.say(f"--compression={args.compression:g} makes chunks of {chunk_size(args, mnet):,}")
     if len(seeds) > 1:
         screen.say(f"{len(seeds)} seeds in {len(position.groups)} group(s), each trained together")
     report = Report(
@@ -105,6 +109,7 @@ def learn(args, argv, run_dir, interruption, started: float) -> dict[str, Any]:
         num_weights=num_weights,
         seeds=seeds,
         tested_on="validation" if args.test_with_val_set else "test",
+        preset=args.preset,
         started=started,
         state=report_state,
     )
@@ -136,7 +141,9 @@ def learn_tasks(args, position, tasks, mnet, device, report, save, interruption)
         The position at which the next group starts.
     """
     from hypercl.members import select_members, stack_members, to_device
+    from hypercl.networks import fresh_stats
     from hypercl.regularizer import take_checkpoint
+    from hypercl.scenarios import infer_tasks
     from train import TaskState, evaluate, train_task
 
     seeds = position.seeds
@@ -144,8 +151,7 @@ def learn_tasks(args, position, tasks, mnet, device, report, save, interruption)
     hnet, params = functions[0][0], stack_members([params for _, params in functions])
     if position.params is not None:
         params = to_device(position.params, device)
-    if position.mnet:
-        mnet.load_state_dict(position.mnet)
+    stats = [to_device(of_task, device) for of_task in position.stats]
     start = TaskState(**position.training) if position.training is not None else None
 
     for task_id in range(position.task_id, len(tasks)):
@@ -165,8 +171,10 @@ def learn_tasks(args, position, tasks, mnet, device, report, save, interruption)
         report.start_task(
             task_id, how.num_steps, len(task.train.labels), describe(checkpoint), steps_done
         )
+        one_for_all = args.bn_no_stats_checkpointing and stats
         for progress in train_task(
             hnet, mnet, params, task, task_id, checkpoint, how,
+            stats=stats[-1] if one_for_all else fresh_stats(mnet, len(seeds), device),
             start=start, wants_state=state_is_due(args, how, interruption),
         ):  # fmt: skip
             if progress.members:
@@ -175,7 +183,7 @@ def learn_tasks(args, position, tasks, mnet, device, report, save, interruption)
             if progress.state is not None:
                 position = replace(
                     position, seeds=seeds, task_id=task_id, params=params,
-                    training=progress.state._asdict(), mnet=mnet.state_dict(),
+                    training=progress.state._asdict(), stats=stats,
                 )  # fmt: skip
                 if progress.step < how.num_steps:
                     save(position)
@@ -186,34 +194,43 @@ def learn_tasks(args, position, tasks, mnet, device, report, save, interruption)
             report.fail(seed, reason)
         going = [i for i, seed in enumerate(seeds) if seed not in progress.failed]
         params = select_members(hnet.merged(params, progress.trained), going)
+        stats = [progress.stats] * (task_id + 1) if one_for_all else [*stats, progress.stats]
+        stats = [select_members(of_task, going) for of_task in stats]
         seeds, start = [seeds[i] for i in going], None
         if not seeds:
             break
+        seen = tasks[: task_id + 1]
+        splits = [task.validation if args.test_with_val_set else task.test for task in seen]
         columns = []  # [tasks][members]
-        for seen_id, seen in enumerate(tasks[: task_id + 1]):
+        for seen_id, (task, split, of_task) in enumerate(zip(seen, splits, stats, strict=True)):
             if interruption.pending:
                 save(position)
                 interruption.leave()
-            split = seen.validation if args.test_with_val_set else seen.test
             columns.append(
-                evaluate(hnet, mnet, params, seen, seen_id, split, args.val_batch_size)
-            )  # fmt: skip
-        rows = zip(*columns, strict=True)
-        report.end_task(
-            task_id, {s: [100 * a for a in row] for s, row in zip(seeds, rows, strict=True)}
-        )
+                evaluate(hnet, mnet, params, task, seen_id, split, args.val_batch_size, of_task)
+            )
+        rows = [[100 * a for a in row] for row in zip(*columns, strict=True)]
+        inferred = None
+        if task_id + 1 == len(tasks) or args.scenarios_every_task:
+            found = infer_tasks(hnet, mnet, params, seen, splits, args.val_batch_size, stats)
+            inferred = dict(zip(seeds, found, strict=True))
+        report.end_task(task_id, dict(zip(seeds, rows, strict=True)), inferred)
         position = replace(
-            position, seeds=seeds, task_id=task_id + 1, params=params, training=None,
-            mnet=mnet.state_dict(),
-        )  # fmt: skip
+            position, seeds=seeds, task_id=task_id + 1, params=params, training=None, stats=stats
+        )
         if task_id + 1 < len(tasks):
             save(position)
             interruption.leave_if_pending()
     learned = {seed: select_members(params, i) for i, seed in enumerate(seeds)}
-    following = type(position).start(
-        position.groups, position.group + 1, {**position.learned, **learned}
+    learned_stats = {
+        seed: [select_members(of_task, i) for of_task in stats] for i, seed in enumerate(seeds)
+    }
+    return type(position).start(
+        position.groups,
+        position.group + 1,
+        learned={**position.learned, **learned},
+        learned_stats={**position.learned_stats, **learned_stats},
     )
-    return replace(following, mnet=mnet.state_dict())
 
 
 def state_is_due(args, how, interruption):
@@ -330,6 +347,7 @@ class Learned(NamedTuple):
     mnet: Any  # its forward(x, weights) takes inputs of a task and weights from an hnet
     hnets: dict[int, Any]  # hypnettorch's modules by seed; forward(cond_id=task) gives weights
     groups: list[list[int]]  # of seeds that were trained and tested together
+    stats: dict[int, list[dict]]  # running statistics by seed and task, empty dicts without them
 
 
 def load_run(path: str | Path, argv: Sequence[str] = ()) -> Learned:
@@ -343,6 +361,7 @@ def load_run(path: str | Path, argv: Sequence[str] = ()) -> Learned:
         InputError: weights.pt is missing or damaged, or an option does not fit.
     """
     from hypercl import saving
+    from hypercl.members import to_device
 
     path = Path(path, "weights.pt")
     saved = saving.load_newest([path])
@@ -357,14 +376,17 @@ def load_run(path: str | Path, argv: Sequence[str] = ()) -> Learned:
     device = pick_device(args)
     tasks = build_tasks(args, device)
     mnet = build_main_net(args, tasks[0], device)
-    mnet.load_state_dict(saved["mnet"])
     mnet.eval()
     hnets = {}
     for seed, state in saved["hnet"].items():
         hnets[seed] = build_hypernet(args, mnet, seed)
         hnets[seed].load_state_dict(state)
         hnets[seed].to(device).eval()
-    return Learned(args, tasks, mnet, hnets, saved["groups"])
+    stats = {
+        seed: [to_device(of_task, device) for of_task in by_task]
+        for seed, by_task in saved["stats"].items()
+    }
+    return Learned(args, tasks, mnet, hnets, saved["groups"], stats)
 
 
 def test_again(path: Path, argv: list[str]) -> dict[str, Any]:
@@ -380,7 +402,7 @@ def test_again(path: Path, argv: list[str]) -> dict[str, Any]:
     from train import evaluate
 
     results = read_finished(path)
-    args, tasks, mnet, hnets, groups = load_run(path, argv)
+    args, tasks, mnet, hnets, groups, stats = load_run(path, argv)
     device = tasks[0].test.labels.device
     found = {}
     for group in groups:
@@ -390,6 +412,7 @@ def test_again(path: Path, argv: list[str]) -> dict[str, Any]:
             evaluate(
                 hnet, mnet, params, task, task_id,
                 task.validation if args.test_with_val_set else task.test, args.val_batch_size,
+                stack_members([stats[seed][task_id] for seed in group]),
             )
             for task_id, task in enumerate(tasks)
         ]  # fmt: skip
@@ -404,6 +427,102 @@ def test_again(path: Path, argv: list[str]) -> dict[str, Any]:
             f"{stored[seed]}, now {found.get(seed)}"
         )
     return results
+
+
+def try_out(args) -> dict[str, Any]:
+    """Say what a run would take; writes nothing.
+
+    A step costs more with every earlier task, nearly in proportion, so that steps of the first and
+    of the last task tell about all.
+
+    Returns:
+        What is said: numbers of weights, bytes, seconds.
+    """
+    import torch
+
+    from hypercl.members import stack_members
+    from hypercl.networks import fresh_stats
+    from hypercl.regularizer import take_checkpoint
+    from hypercl.screen import Screen
+    from train import evaluate, make_step
+
+    device = pick_device(args)
+    tasks = build_tasks(args, device)
+    mnet = build_main_net(args, tasks[0], device)
+    module = build_hypernet(args, mnet, args.random_seed)
+    member, free = member_and_free_bytes(args, mnet, module, tasks[0], device)
+    groups = split_seeds(args, range(args.num_seeds), mnet, module, tasks[0], device)
+    seeds = groups[0]
+    made = [as_function(args, build_hypernet(args, mnet, seed), device) for seed in seeds]
+    hnet, params = made[0][0], stack_members([params for _, params in made])
+    stats = fresh_stats(mnet, len(seeds), device)
+
+    def seconds(function, times: int) -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(times):
+            function()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - started) / times
+
+    step_seconds, evaluation = [], 0.0
+    for task_id in (0, len(tasks) - 1):
+        task = tasks[task_id]
+        how = replace(training(args, seeds, len(task.train.labels)), num_steps=_TRIED + 2)
+        checkpoint = None
+        if args.beta > 0:
+            checkpoint = take_checkpoint(
+                hnet, params, task_id, subset_size=args.hnet_reg_batch_size,
+                store_targets=not args.calc_hnet_reg_targets_online,
+                heads=heads_of(args, mnet, tasks),
+            )  # fmt: skip
+        flat, trained = hnet.to_train(params, task_id + 1)
+        history = torch.zeros(how.num_steps, 4, len(seeds), device=device)
+        mnet.train()
+        step = make_step(
+            hnet, mnet, flat, trained, task, task_id, checkpoint, how, history, stats
+        )  # fmt: skip
+        seconds(step, 2)  # what is slow once
+        step_seconds.append(seconds(step, _TRIED))
+    evaluation = seconds(
+        lambda: evaluate(
+            hnet, mnet, params, tasks[0], 0, tasks[0].test, args.val_batch_size, stats
+        ),
+        1,
+    )
+    steps = [training(args, seeds, len(task.train.labels)).num_steps for task in tasks]
+    share = [i / max(1, len(tasks) - 1) for i in range(len(tasks))]
+    first, last = step_seconds
+    learning = sum(n * (first + s * (last - first)) for n, s in zip(steps, share, strict=True))
+    num_tests = len(tasks) * (len(tasks) + 1) / 2 + len(tasks) ** 2  # after each task; inference
+    found = {
+        "num_weights": {"main": mnet.num_params, "hypernet": module.num_params},
+        "compression_ratio": module.num_params / mnet.num_params,
+        "chunk_size": chunk_size(args, mnet) if args.hnet_type == "chunked_hmlp" else None,
+        "bytes": len(seeds) * member,
+        "step_seconds": step_seconds,
+        "seconds": len(groups) * (learning + num_tests * evaluation),
+    }
+    screen = Screen(lambda line: None)
+    screen.say(f"main network: {args.net_type} with {mnet.num_params:,} weights")
+    chunks = f", chunks of {found['chunk_size']:,}" if found["chunk_size"] else ""
+    screen.say(f"hypernetwork: {args.hnet_type} with {module.num_params:,} weights{chunks}")
+    screen.say(f"compression ratio: {found['compression_ratio']:.3f}")
+    screen.say(
+        f"memory: about {found['bytes'] / 2**20:,.0f} MiB in the last task beside the images, of "
+        f"{free / 2**20:,.0f} MiB free; {len(seeds)} of {args.num_seeds} seed(s) at a time"
+    )
+    screen.say(
+        f"a step: {1e3 * first:.1f} ms in the first task, {1e3 * last:.1f} ms in the last; "
+        f"{sum(steps):,} steps"
+    )
+    screen.say(f"the whole run: about {found['seconds'] / 60:.1f} minutes")
+    return found
+
+
+_TRIED = 10  # steps of each task that is tried out
 
 
 def split_seeds(args, seeds, mnet, module, task, device) -> list[list[int]]:
@@ -492,6 +611,7 @@ def build_main_net(args, task, device):
         bias=not args.no_bias,
         dropout_rate=args.dropout_rate,
         batchnorm=args.batchnorm,
+        running_stats=not args.bn_no_running_stats,
     ).to(device)  # it has no weights, but batch normalization has counters
 
 
@@ -510,7 +630,7 @@ def build_hypernet(args, mnet, seed: int):
             args.num_tasks,
             hmlp_arch=args.hmlp_arch,
             cond_emb_size=args.cond_emb_size,
-            chunk_size=args.chmlp_chunk_size,
+            chunk_size=chunk_size(args, mnet),
             chunk_emb_size=args.chunk_emb_size,
             cond_chunk_embs=args.use_cond_chunk_embs,
             activation=args.hnet_net_act,
@@ -526,6 +646,24 @@ def build_hypernet(args, mnet, seed: int):
             hyperfan=args.hyper_fan_init,
         )
     return module
+
+
+def chunk_size(args, mnet) -> int:
+    """The one given, or the one that ``--compression`` asks for."""
+    from hypercl import networks
+
+    if args.compression == -1:
+        return args.chmlp_chunk_size
+    return networks.chunk_size_for(
+        args.compression,
+        mnet.num_params,
+        args.num_tasks,
+        hmlp_arch=args.hmlp_arch,
+        cond_emb_size=args.cond_emb_size,
+        chunk_emb_size=args.chunk_emb_size,
+        cond_chunk_embs=args.use_cond_chunk_embs,
+        bias=not args.hnet_no_bias,
+    )
 
 
 def heads_of(args, mnet, tasks):
@@ -585,6 +723,9 @@ def training(args, seeds, num_samples: int):
         clip_grad_norm=args.clip_grad_norm,
         freeze_prev_embs=args.freeze_prev_embs,
         lookahead=args.lookahead,
+        steps_per_epoch=epoch,
+        plateau_lr_scheduler=args.plateau_lr_scheduler,
+        lambda_lr_scheduler=args.lambda_lr_scheduler,
         val_iter=args.val_iter,
         val_batch_size=args.val_batch_size,
         seeds=seeds,
@@ -643,7 +784,7 @@ def save_weights(run_dir, args, module, position) -> None:
     tested_together = [[seed for seed in group if seed in states] for group in position.groups]
     content = {
         "hnet": states,
-        "mnet": dict(position.mnet),
+        "stats": {seed: list(position.learned_stats[seed]) for seed in states},
         "groups": [group for group in tested_together if group],
         "options": plain_options(args),
     }

@@ -72,7 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 # What these say of a run, it may say otherwise when it is continued: the results are the same.
-_OF_THE_PROCESS = ("out_dir", "overwrite", "resume", "eval", "loglevel_info")
+_OF_THE_PROCESS = ("out_dir", "overwrite", "resume", "eval", "dry_run", "loglevel_info")
 _WITHOUT_EFFECT = (*_OF_THE_PROCESS, "data_dir", "ckpt_iter")
 
 
@@ -179,6 +179,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--momentum", type=_float_in("[0, 1)"), default=0.0, metavar="X", help="momentum of --use_sgd and --use_rmsprop; Adam has none")
     add("--weight_decay", type=non_negative, default=0.0, metavar="X", help="L2 penalty on the hypernetwork's parameters")
     add("--adam_beta1", type=_float_in("[0, 1)"), default=0.9, metavar="X", help="decay of Adam's running mean of gradients")
+    add("--plateau_lr_scheduler", action="store_true", help="multiply the learning rate by sqrt(0.1) when the validation accuracy has not risen for 5 epochs")
+    add("--lambda_lr_scheduler", action="store_true", help="multiply the learning rate by 0.1, 0.01, 0.001, 0.0005 after 80, 120, 160, 180 epochs of a task")
     add("--clip_grad_value", type=_minus_one_or(positive), default=-1, metavar="X", help="bring each number of the gradient into [-X, X]; -1: leave it")
     add("--clip_grad_norm", type=_minus_one_or(positive), default=-1, metavar="X", help="scale gradients down to a norm of X; -1: leave them")
 
@@ -196,9 +198,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--no_bias", action="store_true", help="no bias terms (not lenet, not zenke)")
     add("--dropout_rate", type=_minus_one_or(_float_in("[0, 1)")), default=-1, metavar="X", help="dropout rate (not resnet); -1: no dropout")
     add("--specnorm", action="store_true", help="kept for old scripts; refused, as no generated network can have spectral normalization")
-    add("--batchnorm", action="store_true", help="batch normalization (not lenet, not zenke); needs --bn_no_running_stats for now")
+    add("--batchnorm", action="store_true", help="batch normalization (not lenet, not zenke), in evaluation by running statistics of each task")
     add("--bn_no_running_stats", action="store_true", help="batch normalization by the batch's statistics, in evaluation too")
-    add("--bn_no_stats_checkpointing", action="store_true", help="one set of running statistics for all tasks; refused until running statistics are supported")
+    add("--bn_no_stats_checkpointing", action="store_true", help="one set of running statistics for all tasks")
 
     group = parser.add_argument_group("hypernetwork")
     add = group.add_argument
@@ -206,6 +208,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--hmlp_arch", type=_int_list(), default="100,100", metavar="LIST", help="sizes of the hidden layers; empty: a linear hypernetwork")
     add("--cond_emb_size", type=natural, default=8, metavar="N", help="size of a task embedding; 0 only with --use_cond_chunk_embs")
     add("--chmlp_chunk_size", type=count, default=750, metavar="N", help="chunked_hmlp: weights per chunk")
+    add("--compression", type=_minus_one_or(positive), default=-1, metavar="X", help="chunked_hmlp: choose the chunk size such that the hypernetwork has X times the weights of the main network; -1: as --chmlp_chunk_size says")
     add("--chunk_emb_size", type=count, default=8, metavar="N", help="chunked_hmlp: size of a chunk embedding")
     add("--use_cond_chunk_embs", action="store_true", help="chunked_hmlp: chunk embeddings of its own for each task")
     add("--hnet_net_act", default="relu", choices=["linear", "sigmoid", "relu", "elu", "tanh"], help="activation function")
@@ -222,6 +225,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--val_batch_size", type=count, default=256, metavar="N", help="samples per batch in validation and test")
     add("--val_set_size", type=natural, default=100, metavar="N", help="first training samples of a task, held out for validation; 0: no validation")
     add("--test_with_val_set", action="store_true", help="test on the validation sets, for choosing hyperparameters")
+    add("--scenarios_every_task", action="store_true", help="infer the tasks of all test samples after each task, not only after the last")
 
     group = parser.add_argument_group("miscellaneous")
     add = group.add_argument
@@ -231,6 +235,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--ckpt_iter", type=natural, default=500, metavar="N", help="steps from one checkpoint to the next; 0: after each task alone")
     add("--eval", metavar="RUN", help="test the networks of a finished run again, and compare with its results (default: train)")
     add("--data_dir", default="./datasets", metavar="DIR", help="where cifar10.npz and cifar100.npz lie or are put (and mnist.npz, without the package that carries it)")
+    add("--dry_run", action="store_true", help="say how large the networks are, and what memory and time the run would take, and leave")
     add("--no_cuda", action="store_true", help="run on the CPU even where there is a GPU")
     add("--loglevel_info", action="store_true", help="hide the debug lines on the screen; logfile.txt keeps them")
     add("--deterministic_run", action="store_true", help="use deterministic algorithms alone; slower on a GPU")
@@ -292,6 +297,10 @@ def _problems(args: argparse.Namespace) -> list[str]:
     )
 
     # Optimizer.
+    refuse(
+        args.plateau_lr_scheduler and args.val_set_size == 0,
+        "--plateau_lr_scheduler looks at the validation accuracy: give --val_set_size above 0",
+    )
     refuse(
         args.use_sgd and args.use_rmsprop,
         "--use_sgd and --use_rmsprop exclude each other: leave one out",
@@ -362,21 +371,20 @@ def _problems(args: argparse.Namespace) -> list[str]:
         args.batchnorm and args.net_type in ("lenet", "zenke"),
         f"--batchnorm cannot be used with {net}: leave it out or take another --net_type",
     )
+    for name in ("bn_no_running_stats", "bn_no_stats_checkpointing"):
+        refuse(
+            getattr(args, name) and not args.batchnorm,
+            f"--{name} needs --batchnorm: add it, or leave this one out",
+        )
     refuse(
-        args.bn_no_stats_checkpointing,
-        "--bn_no_stats_checkpointing concerns running statistics, which are not supported yet: "
-        "leave it out",
+        args.bn_no_running_stats and args.bn_no_stats_checkpointing,
+        "--bn_no_stats_checkpointing concerns running statistics, and --bn_no_running_stats leaves "
+        "none: leave one out",
     )
-    refuse(
-        args.batchnorm and not args.bn_no_running_stats,
-        "--batchnorm with running statistics per task is not supported yet: "
-        "add --bn_no_running_stats (batch statistics always)",
-    )
-    refuse(
-        args.bn_no_running_stats and not args.batchnorm,
-        "--bn_no_running_stats needs --batchnorm: add it, or leave this one out",
-    )
-    for name in ("batch_size", "val_batch_size", "val_set_size"):
+    by_batch = ["batch_size"]
+    if args.bn_no_running_stats:
+        by_batch += ["val_batch_size", "val_set_size"]
+    for name in by_batch:
         size = getattr(args, name)
         refuse(
             args.batchnorm and 0 < size < 4,
@@ -388,6 +396,11 @@ def _problems(args: argparse.Namespace) -> list[str]:
         args.use_cond_chunk_embs and args.hnet_type == "hmlp",
         "--use_cond_chunk_embs cannot be used with --hnet_type=hmlp, which has no chunks: "
         "leave it out or take --hnet_type=chunked_hmlp",
+    )
+    refuse(
+        args.compression != -1 and args.hnet_type == "hmlp",
+        f"--compression={args.compression:g} chooses a chunk size, and --hnet_type=hmlp has no "
+        "chunks: leave it out or take --hnet_type=chunked_hmlp",
     )
     refuse(
         args.cond_emb_size == 0 and not args.use_cond_chunk_embs,

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from itertools import pairwise
 
+import numpy as np
 import torch
 from hypnettorch.hnets import HMLP, ChunkedHMLP, HyperNetInterface
 from hypnettorch.mnets import MLP, WRN, LeNet, MainNetInterface, ResNet, ZenkeNet
 from torch import Tensor, nn
 
+from hypercl.errors import InputError
 from hypercl.members import Params
 
 ACTIVATIONS = {
@@ -175,6 +178,46 @@ def build_hypernet(
             **common,
         )
     raise ValueError(f"unknown hnet_type {hnet_type!r}")
+
+
+def chunk_size_for(
+    ratio: float,
+    num_weights: int,
+    num_tasks: int,
+    *,
+    hmlp_arch: Sequence[int] = (100, 100),
+    cond_emb_size: int = 8,
+    chunk_emb_size: int = 8,
+    cond_chunk_embs: bool = False,
+    bias: bool = True,
+) -> int:
+    """The chunk size whose chunked hypernetwork has nearest to ``ratio`` times ``num_weights``.
+
+    Large chunks have a large last layer, small ones many embeddings; of two equally good sizes the
+    larger is taken, as it makes fewer chunks.
+
+    Args:
+        num_weights: Of the main network.
+        num_tasks: With an embedding each.
+
+    Raises:
+        InputError: No chunk size comes within a tenth of the ratio.
+    """
+    widths = [cond_emb_size + chunk_emb_size, *hmlp_arch]
+    hidden = sum((a + bias) * b for a, b in pairwise(widths))
+    sizes = np.arange(1, num_weights + 1, dtype=np.int64)
+    chunks = -(-num_weights // sizes)
+    totals = hidden + num_tasks * cond_emb_size + sizes * (widths[-1] + bias)
+    totals += chunks * chunk_emb_size * (num_tasks if cond_chunk_embs else 1)
+    misses = np.abs(totals - ratio * num_weights)
+    best = int(sizes[::-1][misses[::-1].argmin()])
+    found = totals[best - 1] / num_weights
+    if abs(found - ratio) > 0.1 * ratio:
+        raise InputError(
+            f"--compression={ratio:g} cannot be had, the nearest is {found:.3g}: take another, or "
+            "change --hmlp_arch, --cond_emb_size or --chunk_emb_size"
+        )
+    return best
 
 
 @torch.no_grad()

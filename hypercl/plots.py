@@ -47,6 +47,31 @@ def accuracy_matrix(matrices: Sequence[Matrix], task_names: Sequence[str], title
     return figure
 
 
+def task_confusion(confusion: Matrix, task_names: Sequence[str], title: str) -> Figure:
+    """Heatmap of the share (%) of each task's samples (row) taken for each task (column)."""
+    cells = np.array(confusion)
+    size = len(cells)
+    width = max(6.0, min(12.0, 1.5 + 0.75 * size))
+    figure = Figure(figsize=(width, 0.85 * width), layout="constrained")
+    axes = figure.subplots()
+    extent = (0.5, size + 0.5, size + 0.5, 0.5)
+    image = axes.imshow(cells, cmap="magma", vmin=0, vmax=100, extent=extent)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the task's samples (%)")
+    if size <= _MAX_NUMBERS:
+        for (t, k), value in np.ndenumerate(cells):
+            color = "white" if value < 60 else "black"
+            axes.text(
+                k + 1, t + 1, f"{value:.1f}", ha="center", va="center", color=color, fontsize=9
+            )
+        labels = [f"{i + 1}: {name}" for i, name in enumerate(task_names)]
+        axes.set_xticks(range(1, size + 1), labels, rotation=45, ha="right")
+        axes.set_yticks(range(1, size + 1), labels)
+    axes.set_xlabel("task inferred, by the lowest entropy")
+    axes.set_ylabel("task")
+    axes.set_title(title, fontsize=10)
+    return figure
+
+
 def accuracy_over_time(matrices: Sequence[Matrix], task_names: Sequence[str], title: str) -> Figure:
     """Accuracy (%) of each task after each task learned, and the mean over the tasks so far.
 

@@ -4,11 +4,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hypercl import metrics, plots
+from hypercl import metrics, plots, published
 from hypercl.errors import RunFailed
 from hypercl.rundir import RunDir, seal
+from hypercl.scenarios import SCENARIOS, Inference, as_json
 from hypercl.screen import Screen
-from hypercl.summary import furthest, mean_and_sem, ranges, show_row, show_summary
+from hypercl.summary import furthest, mean_and_sem, ranges, show_row, show_scenarios, show_summary
 
 FORMAT = 1  # of results.json
 _PLOT_SECONDS = 30  # at least, from one drawing of the plots to the next; one takes half a second
@@ -21,6 +22,7 @@ class Report:
         config: Every option, as results.json repeats them.
         num_weights: ``{"main": int, "hypernet": int}``.
         tested_on: What the accuracies are of: ``"test"`` or ``"validation"``.
+        preset: Whose published numbers the run's are to be compared with.
         started: ``time.monotonic()`` when the program began.
         state: From :meth:`state` at the checkpoint from which the run goes on.
     """
@@ -36,6 +38,7 @@ class Report:
         num_weights: Mapping[str, int],
         seeds: Sequence[int],
         tested_on: str,
+        preset: str | None,
         started: float,
         state: Mapping[str, Any] | None = None,
     ) -> None:
@@ -43,6 +46,7 @@ class Report:
         self._screen = screen
         self._task_names = task_names
         self._tested_on = tested_on
+        self._preset = preset
         self._task_started = time.monotonic()
         self._plotted = started
         self._steps_before = 0  # of the group's earlier tasks, for TensorBoard's axis
@@ -168,23 +172,39 @@ class Report:
         self._seeds[seed]["failed"] = reason
         self._screen.say(f"seed {seed} failed: {reason}")
 
-    def end_task(self, task_id: int, accuracy: Mapping[int, Sequence[float]]) -> None:
+    def end_task(
+        self,
+        task_id: int,
+        accuracy: Mapping[int, Sequence[float]],
+        inferred: Mapping[int, Inference] | None = None,
+    ) -> None:
         """Add a row to each seed's accuracy matrix, and write down all that follows from it.
 
         Args:
             accuracy: By seed, in percent, on the tasks 0 … task_id.
+            inferred: By seed, where the task of each sample was inferred.
         """
         self._add_seconds("test", task_id)
         for seed, row in accuracy.items():
             entry = self._seeds[seed]
             entry["accuracy"].append(list(row))
             entry |= {name: metric(entry["accuracy"]) for name, metric in metrics.METRICS.items()}
+            if inferred is not None:
+                entry["scenarios"] = as_json(inferred[seed])
         done = furthest(self.results["seeds"])
         self.results["summary"] = {
             name: metrics.summarize([seed[name] for seed in done]) for name in metrics.METRICS
         }
-        self._write_results()
+        if inferred is not None:
+            self.results["summary"] |= {
+                name: metrics.summarize([seed["scenarios"][name]["mean"] for seed in done])
+                for name in SCENARIOS
+            }
         at_end = task_id + 1 == len(self._task_names)
+        if at_end and self._preset is not None:
+            preset = published.load(self._preset)
+            self.results["published"] = published.compare(preset, self.results["summary"])
+        self._write_results()
         if at_end or time.monotonic() - self._plotted > _PLOT_SECONDS:
             self._write_plots()
         rows = list(accuracy.values())
@@ -194,6 +214,8 @@ class Report:
         tag = f"{self._tag}{self._tested_on}/"
         self._run_dir.write_scalars(task_id + 1, {tag + k: v for k, v in scalars.items()})
         show_row(self._screen, self._tested_on, rows, len(self._task_names))
+        if inferred is not None and not at_end:  # the summary shows the last ones
+            show_scenarios(self._screen, self.results["summary"])
         self._steps_before += self._num_steps
 
     def _add_seconds(self, what: str, task_id: int) -> None:
@@ -222,6 +244,11 @@ class Report:
         for plot in (plots.accuracy_matrix, plots.accuracy_over_time):
             figure = plot([seed["accuracy"] for seed in done], self._task_names, title)
             self._run_dir.write_figure(plot.__name__, figure)
+        if "scenarios" in done[0]:
+            confusion = metrics.mean_matrix([seed["scenarios"]["task_confusion"] for seed in done])
+            names = self._task_names[: len(confusion)]
+            figure = plots.task_confusion(confusion, names, title)
+            self._run_dir.write_figure("task_confusion", figure)
 
 
 _SHOWN_LOSSES = {"task loss": "task_loss", "drift": "drift"}

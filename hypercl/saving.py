@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from hypercl.errors import InputError
 from hypercl.members import Params
@@ -45,13 +44,14 @@ class Position:
     params: Params | None = None  # [members, …] before this task: θ*, e*; None: as initialized
     training: Mapping[str, Any] | None = None  # train.TaskState as a dict; None: at the first step
     learned: Mapping[int, Params] = field(default_factory=dict)  # of the groups done, by seed
-    mnet: Mapping[str, Tensor] = field(default_factory=dict)  # the main network's buffers
+    stats: Sequence[Params] = ()  # running statistics by task learned, [members, …] each
+    learned_stats: Mapping[int, Sequence[Params]] = field(default_factory=dict)  # by seed and task
 
     @classmethod
-    def start(cls, groups: Sequence[Sequence[int]], group: int = 0, learned=None) -> "Position":
+    def start(cls, groups: Sequence[Sequence[int]], group: int = 0, **learned) -> "Position":
         """Before the first task of a group, or behind the last group."""
         seeds = groups[group] if group < len(groups) else []
-        return cls(groups, group, seeds, 0, learned=learned or {})
+        return cls(groups, group, seeds, 0, **learned)
 
 
 def encode(content: Mapping[str, Any]) -> bytes:

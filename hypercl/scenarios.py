@@ -10,8 +10,9 @@ A task is inferred by letting the networks of all tasks classify the sample, and
 the lowest entropy of its predictive distribution, or with the highest confidence in a class.
 """
 
+import statistics
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from hypnettorch.mnets import MainNetInterface
@@ -36,6 +37,19 @@ class Inference(NamedTuple):
     task_inference_entropy: list[float]
     task_inference_confidence: list[float]
     task_confusion: list[list[float]]  # by entropy: row, the true task; column, the one inferred
+
+
+SCENARIOS = tuple(name for name in Inference._fields if name != "task_confusion")
+
+
+def as_json(inference: Inference) -> dict[str, Any]:
+    """For each number its values by task and their mean; the confusion matrix as it is."""
+    content: dict[str, Any] = {}
+    for name, values in inference._asdict().items():
+        if name in SCENARIOS:
+            values = {"tasks": values, "mean": statistics.fmean(values)}
+        content[name] = values
+    return content
 
 
 @torch.no_grad()

@@ -56,12 +56,54 @@ def show_summary(screen: Screen, results: Mapping[str, Any], path: object) -> No
                 for k, (name, last) in enumerate(zip(names, mean[-1], strict=True))
             ],
         )
+    if "cl1" in results["summary"]:
+        show_scenarios(screen, results["summary"])
     for name, entry in results["summary"].items():
+        if name not in metrics.METRICS:
+            continue
         shown = f"{mean_and_sem(entry)} %" if entry["n"] else "undefined with one task"
         screen.say(f"{name.replace('_', ' ')}: {shown}")
+    if results.get("published"):
+        show_published(screen, results["config"]["preset"], results["published"])
     if len(done) < len(results["seeds"]):
         screen.say(f"seeds that failed: {len(results['seeds']) - len(done)}")
     screen.say(f"everything is in {path}")
+
+
+def show_scenarios(screen: Screen, summary: Mapping[str, Mapping[str, Any]]) -> None:
+    """What is right when the task is known, and when it is inferred."""
+    rules = {"lowest entropy": "entropy", "highest confidence": "confidence"}
+    columns = ("task_inference", "cl2", "cl3")
+    screen.table(
+        f"accuracy (%) with the task known {mean_and_sem(summary['cl1'])}, with the task inferred:",
+        ["task inferred by", "the task", "class within it (CL2)", "both (CL3)"],
+        [
+            [rule, *(mean_and_sem(summary[f"{column}_{name}"]) for column in columns)]
+            for rule, name in rules.items()
+        ],
+    )
+
+
+def show_published(screen: Screen, preset: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Published numbers beside the run's."""
+    screen.table(
+        f"{preset}: published and measured (%)",
+        ["", "published", "measured", "difference", ""],
+        [
+            [
+                _SHOWN_METRICS.get(row["metric"], row["metric"]),
+                f"{row['published']:.2f}" + (f" ± {row['spread']:.2f}" if row["spread"] else ""),
+                f"{row['measured']:.2f}"
+                + (f" ± {row['std']:.2f} (n = {row['n']})" if row["n"] > 1 else ""),
+                f"{row['difference']:+.2f}",
+                "within" if row["within"] else "outside",
+            ]
+            for row in rows
+        ],
+    )
+
+
+_SHOWN_METRICS = {"cl1": "task known (CL1)", "cl3_entropy": "task inferred by entropy (CL3)"}
 
 
 def furthest(seeds: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

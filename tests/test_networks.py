@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hypercl import networks
+from hypercl.errors import InputError
 from hypercl.networks import ACTIVATIONS, build_hypernet, build_main_net
 
 MNIST, CIFAR = (28, 28, 1), (32, 32, 3)
@@ -140,3 +141,25 @@ def test_hyperfan_gives_generated_weights_the_scale_of_a_common_initialization()
 
     assert 1 / 3 < variance(hyperfan=True) / (2 / 784) < 3
     assert variance() / (2 / 784) > 3
+
+
+@pytest.mark.parametrize("ratio", [0.3, 1.0, 2.5])
+@pytest.mark.parametrize("options", [{}, {"cond_chunk_embs": True, "bias": False}])
+def test_a_chunk_size_is_found_for_a_compression_ratio(options, ratio):
+    mnet = build_main_net("mlp", MNIST, 10)
+    small = {"hmlp_arch": (20,), "cond_emb_size": 5, "chunk_emb_size": 6, **options}
+    size = networks.chunk_size_for(ratio, mnet.num_params, 7, **small)
+
+    def miss(chunk_size):
+        module = build_hypernet(
+            "chunked_hmlp", mnet.param_shapes, 7, chunk_size=chunk_size, **small
+        )
+        return abs(module.num_params / mnet.num_params - ratio)
+
+    assert miss(size) < 0.01 * ratio
+    assert miss(size) <= min(miss(size - 1), miss(size + 1))
+
+
+def test_a_compression_ratio_that_no_chunk_size_has():
+    with pytest.raises(InputError, match=r"--compression=0.01 .* nearest is 0\.\d+"):
+        networks.chunk_size_for(0.01, 89_000, 5)

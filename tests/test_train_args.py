@@ -77,6 +77,11 @@ DEFAULTS = {
     "std_normal_temb": -1,
     "std_normal_emb": -1,
     "preset": None,
+    "compression": -1,
+    "dry_run": False,
+    "plateau_lr_scheduler": False,
+    "lambda_lr_scheduler": False,
+    "scenarios_every_task": False,
 }
 
 
@@ -114,6 +119,8 @@ CIFAR = "--cl_exp=splitcifar"
         f"{CIFAR} --net_type=zenke --dropout_rate=0.25",
         f"{PERM} --net_type=lenet --padding=0",
         "--use_sgd --momentum=0.9",
+        "--batchnorm --val_set_size=1",
+        "--batchnorm --bn_no_stats_checkpointing",
         "--use_rmsprop --momentum=0.5 --clip_grad_norm=1",
     ],
 )
@@ -142,12 +149,18 @@ def test_accepted(line):
         ("--net_type=lenet --no_bias", ["--no_bias", "--net_type=lenet"]),
         (f"{CIFAR} --net_type=resnet --dropout_rate=.1", ["--dropout_rate=0.1", "=resnet"]),
         ("--net_type=lenet --batchnorm --bn_no_running_stats", ["--batchnorm", "=lenet"]),
-        ("--batchnorm", ["--batchnorm", "--bn_no_running_stats", "not supported yet"]),
         ("--bn_no_running_stats", ["--bn_no_running_stats", "--batchnorm"]),
-        ("--bn_no_stats_checkpointing", ["--bn_no_stats_checkpointing"]),
+        ("--bn_no_stats_checkpointing", ["--bn_no_stats_checkpointing", "--batchnorm"]),
+        (
+            "--batchnorm --bn_no_running_stats --bn_no_stats_checkpointing",
+            ["--bn_no_stats_checkpointing", "--bn_no_running_stats"],
+        ),
+        ("--batchnorm --batch_size=1", ["--batch_size=1"]),
+        ("--plateau_lr_scheduler --val_set_size=0", ["--plateau_lr_scheduler", "--val_set_size"]),
         ("--batchnorm --bn_no_running_stats --batch_size=1", ["--batch_size=1", "--batchnorm"]),
         ("--hnet_type=hmlp --use_cond_chunk_embs", ["--use_cond_chunk_embs", "=hmlp"]),
         ("--cond_emb_size=0", ["--cond_emb_size=0"]),
+        ("--compression=1 --hnet_type=hmlp", ["--compression=1", "--hnet_type=hmlp"]),
         ("--resume --overwrite", ["--resume", "--overwrite"]),
         ("--eval=out/a --out_dir=out/b", ["--eval", "--out_dir"]),
         ("--num_tasks=3 --skip_tasks=3", ["--skip_tasks=3", "12 classes"]),
@@ -231,7 +244,8 @@ def test_help_groups_every_option_and_shows_its_default(capsys):
         assert f"--{option}" in text
         if default not in (False, None):
             assert option in text
-    assert text.count("(default: ") == sum(d is not False for d in DEFAULTS.values())
+    shown = [name for name, d in DEFAULTS.items() if d is not False and name != "preset"]
+    assert text.count("(default: ") == len(shown)
     examples = text.split("examples:")[1]
     assert examples.count("python run.py") == 7
 
