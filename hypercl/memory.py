@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hypercl.hypernet import Hypernet
 from hypercl.members import Params
+from hypercl.networks import fresh_stats, logits_of
 from hypercl.regularizer import choose_factored
 
 _FLOAT = 4  # bytes
@@ -107,6 +108,7 @@ def _count_activations(mnet: MainNetInterface, batch_size: int, num_inputs: int)
     """Numbers that a forward pass of the main network makes; computed without any data."""
     weights = [torch.empty(shape, device="meta") for shape in mnet.param_shapes]
     counter = _CountOutputs()
+    stats = {name: value[0] for name, value in fresh_stats(mnet, 1, torch.device("meta")).items()}
     with torch.no_grad(), counter:
-        mnet.forward(torch.empty(batch_size, num_inputs, device="meta"), weights=weights)
+        logits_of(mnet, weights, torch.empty(batch_size, num_inputs, device="meta"), stats)
     return counter.numbers

@@ -18,6 +18,7 @@ import run
 from hypercl import metrics
 from hypercl.errors import InputError, RunFailed
 from hypercl.saving import encode
+from hypercl.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parent.parent
 SHORT = ["--n_iter=60", "--num_tasks=3", "--val_iter=30", "--no_cuda"]
@@ -56,6 +57,7 @@ def test_run_directory_is_complete(finished):
     assert sorted(p.name for p in (path / "plots").iterdir()) == [
         "accuracy_matrix.png",
         "accuracy_over_time.png",
+        "task_confusion.png",
     ]
     assert len(list((path / "summary").iterdir())) == 1
 
@@ -94,6 +96,15 @@ def test_results_are_as_documented(finished):
     for name, metric in metrics.METRICS.items():
         assert seed[name] == metric(seed["accuracy"])
         assert stored["summary"][name] == {"mean": seed[name], "std": None, "sem": None, "n": 1}
+    scenarios = seed["scenarios"]
+    assert list(scenarios) == [*SCENARIOS, "task_confusion"]
+    assert scenarios["cl1"]["tasks"] == pytest.approx(seed["accuracy"][-1], abs=0.2)
+    for name in SCENARIOS:
+        assert len(scenarios[name]["tasks"]) == 3
+        assert stored["summary"][name]["mean"] == scenarios[name]["mean"]
+    inferred = [row[i] for i, row in enumerate(scenarios["task_confusion"])]
+    assert inferred == pytest.approx(scenarios["task_inference_entropy"]["tasks"])
+    assert scenarios["cl3_entropy"]["mean"] <= scenarios["task_inference_entropy"]["mean"]
     assert len(stored["seconds"]["train"]) == len(stored["seconds"]["test"]) == 3
     assert stored["seconds"]["total"] > sum(stored["seconds"]["train"])
 
@@ -477,3 +488,73 @@ def test_no_output_is_made_of_numpy_numbers(finished):
             check(item)
 
     check(finished[1])
+
+
+def test_a_run_under_a_preset_ends_with_what_was_published(tmp_path, capsys):
+    options = ["--preset=paper-splitmnist", "--n_iter=3", "--mlp_arch=10", "--num_train_samples=50"]
+    results = main(tmp_path, *options)
+    first, second = results["published"]
+    assert (first["metric"], first["published"]) == ("cl1", 99.79)
+    assert first["measured"] == results["summary"]["cl1"]["mean"]
+    assert second["metric"] == "cl3_entropy"
+    assert not second["within"]
+    shown = capsys.readouterr().out
+    assert "paper-splitmnist: published and measured" in shown
+    assert "outside" in shown
+    stored = read_json(tmp_path / "run" / "results.json")
+    assert stored["config"]["preset"] == "paper-splitmnist"
+    assert stored["config"]["lookahead"]
+    assert stored["published"] == results["published"]
+
+
+def test_scenarios_after_every_task(tmp_path, capsys):
+    main(tmp_path, "--scenarios_every_task", "--num_seeds=2", "--n_iter=3", "--multi_head")
+    shown = capsys.readouterr().out
+    assert shown.count("task inferred by") == 3
+
+
+STATS = ["--cl_exp=splitcifar", "--net_type=resnet", "--resnet_block_depth=1",
+         "--resnet_channel_sizes=4,4,6,8", "--batchnorm", "--num_tasks=2", "--val_set_size=4",
+         "--batch_size=16", "--n_iter=4", "--hmlp_arch=10", "--num_classes_per_task=2"]  # fmt: skip
+
+
+@pytest.mark.parametrize("one_for_all", [False, True])
+def test_running_statistics_of_each_task_or_one_set_for_all(cifar_dir, one_for_all):
+    """With embeddings and weights that cannot move, only statistics tell the tasks' tests apart."""
+    options = ["--bn_no_stats_checkpointing"] if one_for_all else []
+    run.main([*STATS, *options, "--no_cuda", f"--data_dir={cifar_dir}",
+              f"--out_dir={cifar_dir / 'run'}", "--num_seeds=2"])  # fmt: skip
+    learned = run.load_run(cifar_dir / "run", ["--no_cuda", f"--data_dir={cifar_dir}"])
+    for by_task in learned.stats.values():
+        first, second = by_task
+        assert first.keys() == second.keys() >= {"mean0", "variance0"}
+        same = all(torch.equal(first[name], second[name]) for name in first)
+        assert same == one_for_all
+        assert (first["mean0"] != 0).all()
+    results = run.main([f"--eval={cifar_dir / 'run'}", "--no_cuda", f"--data_dir={cifar_dir}"])
+    assert results["status"] == "finished"
+
+
+def test_schedulers_and_heads_of_each_task_with_validation(cifar_dir):
+    options = [option for option in STATS if option != "--batchnorm"]
+    options += ["--net_type=zenke", "--dropout_rate=0.2", "--multi_head", "--clip_grad_norm=1"]
+    options += ["--plateau_lr_scheduler", "--lambda_lr_scheduler", "--epochs=2", "--no_cuda"]
+    results = run.main(
+        [*options, f"--data_dir={cifar_dir}", f"--out_dir={cifar_dir / 'run'}"]
+    )  # fmt: skip
+    assert results["status"] == "finished"
+
+
+@pytest.mark.parametrize("options", [["--compression=0.5"], ["--hnet_type=hmlp", "--num_seeds=2"]])
+def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, capsys, options):
+    monkeypatch.chdir(tmp_path)
+    found = run.main([*SHORT, "--dry_run", *options])
+    assert list(tmp_path.iterdir()) == []
+    shown = capsys.readouterr().out
+    assert f"{found['num_weights']['hypernet']:,} weights" in shown
+    if "--compression=0.5" in options:
+        assert found["compression_ratio"] == pytest.approx(0.5, rel=0.01)
+        assert f"chunks of {found['chunk_size']:,}" in shown
+    assert 0 < found["seconds"] < 60
+    assert found["step_seconds"][0] < found["step_seconds"][1]
+    assert found["bytes"] > 4 * sum(found["num_weights"].values())
