@@ -4,8 +4,10 @@ python run.py --help
 """
 
 import json
+import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -554,8 +556,6 @@ def describe(checkpoint) -> str:
 
 def pick_device(args):
     """The GPU where there is one and it is wanted, else the CPU; sets torch's global switches."""
-    import os
-
     import torch
 
     from hypercl.precision import forbid_tf32
@@ -831,5 +831,27 @@ def command_line() -> int:
     return 0
 
 
+def end_process(code: int) -> None:
+    """Exit with a code; after a Ctrl-C in a terminal, by the signal itself.
+
+    The shell sees 130 in both cases, but a shell's loop ends only with a program that the signal
+    has ended.
+    """
+    if code == 128 + signal.SIGINT and in_foreground():
+        sys.stdout.flush()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    sys.exit(code)
+
+
+def in_foreground() -> bool:
+    """Whether a terminal's Ctrl-C goes to this process."""
+    try:
+        with open("/dev/tty", "rb", buffering=0) as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False
+
+
 if __name__ == "__main__":
-    sys.exit(command_line())
+    end_process(command_line())

@@ -427,7 +427,7 @@ def test_interruption(number, code, tmp_path):
             time.sleep(0.1)
         process.send_signal(number)
         _, errors = process.communicate(timeout=30)
-    assert process.returncode == code
+    assert process.returncode in (code, -number)  # the latter in a terminal, see run.end_process
     assert errors == "run.py: interrupted\n"
     results = read_json(path / "results.json")
     assert (results["status"], results["error"]) == ("interrupted", None)
@@ -435,6 +435,44 @@ def test_interruption(number, code, tmp_path):
     assert last.endswith(f"continue with: python run.py --resume --out_dir={path}")
     checkpoint = torch.load(path / "checkpoint.pt", weights_only=True)
     assert checkpoint["training"]["step"] > 1
+
+
+def test_ctrl_c_ends_a_shells_loop(tmp_path):
+    """A loop goes on with the next seed where a program just exits."""
+    (tmp_path / "program.py").write_text(
+        "import time\n"
+        "import run\n"
+        "try:\n"
+        "    print('running', flush=True)\n"
+        "    time.sleep(20)\n"
+        "except KeyboardInterrupt:\n"
+        "    run.end_process(130)\n"
+    )
+    (tmp_path / "terminal.py").write_text(
+        "import os, pty, sys\n"
+        "child, terminal = pty.fork()\n"
+        "if child == 0:\n"
+        "    os.execvp('bash', ['bash', '-c', sys.argv[1]])\n"
+        "shown = b''\n"
+        "while b'running' not in shown:\n"
+        "    shown += os.read(terminal, 100)\n"
+        "os.write(terminal, b'\\x03')\n"
+        "try:\n"
+        "    while more := os.read(terminal, 100):\n"
+        "        shown += more\n"
+        "except OSError:\n"
+        "    pass\n"
+        "print(shown.decode())\n"
+    )
+    loop = f"for i in 1 2 3; do {sys.executable} {tmp_path}/program.py; echo went on; done"
+    done = subprocess.run(
+        [sys.executable, tmp_path / "terminal.py", loop],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.split() == ["running", "^C"]
 
 
 def test_many_seeds_in_one_process(finished, tmp_path):

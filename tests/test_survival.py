@@ -69,6 +69,7 @@ def data(tmp_path, monkeypatch, small_mnist):
     monkeypatch.setattr(tasks, "load_images", lambda name, data_dir: images[name])
     monkeypatch.setattr(memory, "available_bytes", lambda device: 4 * _member_bytes)
     monkeypatch.setattr(memory, "estimate_member", lambda *args, **options: _member_bytes)
+    monkeypatch.setattr(Report, "_write_plots", lambda self: None)  # most of such a run's time
     monkeypatch.chdir(tmp_path)
     return images
 
@@ -397,17 +398,17 @@ def test_every_group_and_seed_is_tested_again_exactly(capsys):
 
 def test_processes_that_are_really_killed():
     """A share of the harness, with signals that no Python code sees coming."""
-    command = [sys.executable, "-m", "benchmarks.survive", "--kills=6", "--seed=11", "--no_save"]
+    command = [sys.executable, "-m", "benchmarks.survive", "--kills=4", "--seed=11", "--no_save"]
     done = subprocess.run(
-        [*command, "--jobs=plain,seeds"], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [*command, "--jobs=plain"], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "kills: 6, losses: 0, differences: 0, other problems: 0" in done.stdout
+    assert "kills: 4, losses: 0, differences: 0, other problems: 0" in done.stdout
 
 
 def test_odd_command_lines_and_damaged_files():
     """A share of the fuzzing."""
-    command = [sys.executable, "-m", "benchmarks.fuzz", "--cases=60", "--seed=3", "--no_save"]
+    command = [sys.executable, "-m", "benchmarks.fuzz", "--cases=40", "--seed=3", "--no_save"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "60 cases: " in done.stdout or "│    60 │" in done.stdout
+    assert "│    40 │" in done.stdout
