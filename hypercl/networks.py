@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from copy import deepcopy
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,10 @@ from torch import Tensor, nn
 
 from hypercl.errors import InputError
 from hypercl.members import Params
+
+# Their constructors write the number of classes into these tables of their classes, and the next
+# network would have it too: each is given a fresh copy.
+_LENETS, _ZENKENETS = deepcopy(LeNet._ARCHITECTURES), deepcopy(ZenkeNet._architectures)
 
 ACTIVATIONS = {
     "linear": None,
@@ -72,6 +77,7 @@ def build_main_net(
             **common,
         )
     if net_type == "lenet":
+        LeNet._ARCHITECTURES = deepcopy(_LENETS)
         return LeNet(
             in_shape=in_shape,
             num_classes=num_classes,
@@ -102,6 +108,7 @@ def build_main_net(
             **common,
         )
     if net_type == "zenke":
+        ZenkeNet._architectures = deepcopy(_ZENKENETS)
         return ZenkeNet(
             in_shape=in_shape, num_classes=num_classes, dropout_rate=dropout_rate, **common
         )

@@ -96,6 +96,14 @@ def test_unknown_types():
         build_hypernet("gru", [[3]], 2)
 
 
+@pytest.mark.parametrize(("net", "shape"), [("lenet", MNIST), ("zenke", CIFAR)])
+def test_one_network_does_not_change_the_next(net, shape):
+    first = build_main_net(net, shape, 2)
+    second = build_main_net(net, shape, 10)
+    assert (first.param_shapes[-1], second.param_shapes[-1]) == ([2], [10])
+    assert build_main_net(net, shape, 2).num_params == first.num_params
+
+
 def initialized(**settings):
     """A small chunked hypernetwork before and after."""
     mnet = build_main_net("mlp", (28, 28, 1), 10, mlp_arch=(20,))

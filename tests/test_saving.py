@@ -89,6 +89,6 @@ def test_where_all_are_damaged_the_message_says_so_and_nothing_is_removed(tmp_pa
 def test_positions_before_a_group_and_behind_the_last():
     groups = [[1, 2], [3]]
     assert Position.start(groups).seeds == [1, 2]
-    second = Position.start(groups, 1, {1: {}})
+    second = Position.start(groups, 1, learned={1: {}})
     assert (second.seeds, second.task_id, second.params, second.learned) == ([3], 0, None, {1: {}})
     assert Position.start(groups, 2).seeds == []

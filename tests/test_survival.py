@@ -49,6 +49,18 @@ JOBS = {
         "--resnet_block_depth=1",
         "--resnet_channel_sizes=4,4,6,8",
     ],
+    "statistics, schedulers, heads": [
+        "--num_seeds=2",
+        "--batchnorm",
+        "--num_train_samples=128",
+        "--batch_size=128",
+        "--plateau_lr_scheduler",
+        "--lambda_lr_scheduler",
+        "--multi_head",
+        "--lookahead",
+        "--freeze_prev_embs",
+        "--clip_grad_norm=1",
+    ],
 }
 
 
@@ -217,9 +229,9 @@ def test_a_second_signal_ends_at_once_and_leaves_the_last_checkpoint(monkeypatch
 def test_without_what_is_restored_there_would_be_a_difference(monkeypatch):
     """The comparison would notice a state that is not put back."""
 
-    def restore(start, flat, step):  # all but the optimizer
+    def restore(start, flat, step, plateau):  # all but the optimizer
         flat.copy_(start.flat)
-        step.counter.fill_(start.step)
+        step.changed["step"].fill_(start.step)
 
     expected("plain")
     monkeypatch.setattr(train, "_restore", restore)

@@ -243,6 +243,7 @@ def test_members_learn_what_their_seeds_learn_alone(net, subset, factored):
     options = {"net": net.split()[0], "factored": factored}
     if net == "resnet running":
         options |= {"batchnorm": True, "running_stats": True}
+        how = replace(how, num_steps=20)  # it makes more of a rounding with every step
         if subset > 0 or not factored:
             pytest.skip("the regularizer has no part in it")
     together, hnet, mnet, trained = run_task(task, 2, how, **options)
@@ -255,7 +256,7 @@ def test_members_learn_what_their_seeds_learn_alone(net, subset, factored):
         assert torch.equal(plan.crops.offsets[:, member], plan_alone.crops.offsets[:, 0])
         assert torch.equal(plan.crops.flips[:, member], plan_alone.crops.flips[:, 0])
         alone, _, _, trained_alone = run_task(task, 2, single, **options)
-        rel = 1e-4 if stats else 1e-5  # batch normalization makes more of a rounding
+        rel = 1e-4 if stats else 1e-5
         for report, report_alone in zip(together, alone, strict=True):
             assert losses_of(report, seed)[:3] == pytest.approx(
                 losses_of(report_alone, seed)[:3], rel=rel, abs=1e-6
