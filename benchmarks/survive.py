@@ -227,7 +227,8 @@ def outcome(path: Path) -> dict[str, Any]:
         },
         "metrics": (path / "metrics.jsonl").read_bytes(),
         "scalars": sorted(scalars),
-        "files": sorted(p.name for p in path.iterdir()),
+        # The lock's file stays where a process was killed after all was written; nobody holds it.
+        "files": sorted(p.name for p in path.iterdir() if p.name != "run.lock"),
     }
 
 

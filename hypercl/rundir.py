@@ -234,13 +234,15 @@ class RunDir:
 
     def close(self) -> None:
         """Close what is open and give the lock back; nothing can be written after it."""
-        for file in (self._metrics, self._log, self._summary):
-            with suppress(OSError):  # what could not be written has been reported when it was
-                if file is not None:
-                    file.close()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        try:
+            for file in (self._metrics, self._log, self._summary):
+                with suppress(OSError):  # what could not be written has been reported when it was
+                    if file is not None:
+                        file.close()
+        finally:  # also where a signal comes in between
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
 
     def _parts(self) -> list[Path]:
         """Where a run that was killed may have left half a file."""

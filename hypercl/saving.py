@@ -89,7 +89,7 @@ def load_newest(paths: Sequence[Path]) -> dict[str, Any] | None:
         None where there is no file.
 
     Raises:
-        InputError: There are files, and all are damaged.
+        InputError: There are files, and all are damaged; or one cannot be read.
     """
     damaged = []
     for path in paths:
@@ -97,7 +97,11 @@ def load_newest(paths: Sequence[Path]) -> dict[str, Any] | None:
             content = decode(path.read_bytes())
         except FileNotFoundError:
             continue
-        except (Damaged, OSError):
+        except OSError as error:  # it may be good, so that it is not for us to remove
+            raise InputError(
+                f"{path} cannot be read ({error.strerror or error}): mend that, or move it away"
+            ) from None
+        except Damaged:
             damaged.append(path)
             continue
         for other in damaged:

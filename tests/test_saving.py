@@ -76,6 +76,15 @@ def test_a_damaged_newest_file_gives_way_to_the_one_before(tmp_path):
     assert not newest.exists()  # or the next checkpoint would put it in the good one's place
 
 
+def test_a_file_that_cannot_be_read_is_left_where_it_is(tmp_path):
+    newest, before = tmp_path / "checkpoint.pt", tmp_path / "checkpoint.before.pt"
+    before.write_bytes(encode({"step": 1}))
+    newest.mkdir()
+    with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read \(Is a directory\)"):
+        load_newest([newest, before])
+    assert newest.exists()
+
+
 def test_where_all_are_damaged_the_message_says_so_and_nothing_is_removed(tmp_path):
     newest, before = tmp_path / "checkpoint.pt", tmp_path / "checkpoint.before.pt"
     newest.write_bytes(b"")
