@@ -243,7 +243,7 @@ def test_members_learn_what_their_seeds_learn_alone(net, subset, factored):
     options = {"net": net.split()[0], "factored": factored}
     if net == "resnet running":
         options |= {"batchnorm": True, "running_stats": True}
-        how = replace(how, num_steps=20)  # it makes more of a rounding with every step
+        how = replace(how, num_steps=8)  # it makes more of a rounding with every step
         if subset > 0 or not factored:
             pytest.skip("the regularizer has no part in it")
     together, hnet, mnet, trained = run_task(task, 2, how, **options)
