@@ -23,7 +23,7 @@ from hypercl.members import Params, each_member
 from hypercl.networks import logits_of
 from hypercl.optimizer import OPTIMIZERS, Optimizer, clip_norm, clip_value
 from hypercl.precision import tf32
-from hypercl.regularizer import Checkpoint, add_into, draw_subsets
+from hypercl.regularizer import Checkpoint, add_into, draw_subsets, drift_and_gradient
 from hypercl.schedules import Plateau, epoch_factors
 from hypercl.seeding import derive_seed, generator, global_state, set_global_state
 from hypercl.tasks import (
@@ -174,7 +174,7 @@ def loss_and_gradient(
     if after_task_step is not None and checkpoint is not None:
         gradients, losses = loss_and_gradient(hnet, mnet, params, batch, None, beta, how)
         drift, of_drift = drift_and_gradient(
-            hnet, after_task_step(gradients), batch.task_ids[:, :-1], checkpoint, beta
+            checkpoint, after_task_step(gradients), batch.task_ids[:, :-1], beta
         )
         add_into(gradients, of_drift)
         loss = losses.task_loss + beta * drift
@@ -209,28 +209,6 @@ def loss_and_gradient(
         add_into(gradients, extra)
     add_into(gradients, hnet.backward(params, passed, to_features))
     return gradients, StepLosses(task_loss, drift, task_loss + beta * drift, accuracy)
-
-
-def drift_and_gradient(
-    hnet: Hypernet, params: Params, earlier: Tensor, checkpoint: Checkpoint, beta: float | Tensor
-) -> tuple[Tensor, Params]:
-    """The drift [members] of the earlier tasks taken, and the gradient of ``beta`` times it.
-
-    Args:
-        earlier: [members, tasks] int64.
-    """
-    first = earlier[:, : checkpoint.block_size(earlier.shape[1])]
-    passed = hnet.forward(params, first, training=True)
-    if checkpoint.factored:
-        drift, pulled, gradients = checkpoint.drift_and_gradient(
-            params, earlier, passed.features, beta
-        )
-    else:
-        weights = hnet.generate(params, passed.features)
-        drift, pulled, _ = checkpoint.drift_and_gradient(params, earlier, weights, beta)
-        pulled, gradients = hnet.generate_backward(params, passed.features, pulled)
-    add_into(gradients, hnet.backward(params, passed, pulled))
-    return drift, gradients
 
 
 def task_loss_and_gradient(

@@ -13,7 +13,7 @@ import torch
 import run
 from benchmarks.common import print_table, save
 from hypercl.members import Params
-from hypercl.regularizer import take_checkpoint
+from hypercl.regularizer import drift_and_gradient, take_checkpoint
 from train import make_step
 
 STEPS = (0, 1, 100, 2000)
@@ -64,12 +64,7 @@ def compare(hnet, star: Params, trained: Params, step: int) -> dict:
         converted = {name: value.to(dtype) for name, value in star.items()}
         checkpoint = take_checkpoint(hnet, converted, TASK_ID, factored=factored)
         earlier = torch.arange(TASK_ID)[None]
-        passed = hnet.forward(params, earlier)
-        of_earlier = passed.features if factored else hnet.generate(params, passed.features)
-        drift, pulled, found = checkpoint.drift_and_gradient(params, earlier, of_earlier, 1.0)
-        if not factored:
-            pulled, found = hnet.generate_backward(params, passed.features, pulled)
-        found |= hnet.backward(params, passed, pulled)
+        drift, found = drift_and_gradient(checkpoint, params, earlier, 1.0)
         return drift.item(), torch.cat([found[name].flatten().double() for name in params])
 
     value, exact = gradient(torch.float64, False)

@@ -66,7 +66,8 @@ class Checkpoint:
     @property
     def num_bytes(self) -> int:
         """Memory that it takes."""
-        return sum(value.nbytes for value in self.kept.values())
+        constant = [self.mask, *(self.partial or ())]
+        return sum(v.nbytes for v in (*self.kept.values(), *constant) if v is not None)
 
     def block_size(self, num_taken: int) -> int:
         """How many of the tasks taken in a step go through the hypernetwork at once."""
@@ -101,7 +102,8 @@ class Checkpoint:
     def _dense(self, params, earlier, weights, scale):
         moved = weights - self._targets(earlier)
         if self.mask is not None:
-            moved[..., -self.mask.shape[1] :] *= self.mask[earlier]
+            mask = self.mask[earlier] if self.subset else self.mask
+            moved[..., -mask.shape[-1] :] *= mask
         return moved.square().sum((1, 2)) / earlier.shape[1], scale * moved, {}
 
     def _targets(self, earlier: Tensor) -> Tensor:
@@ -122,8 +124,11 @@ class Checkpoint:
                 features = passed.features
             x_star = kept["features"]
             x_star = rows_of(x_star, ids) if self.subset else x_star[:, start : start + block]
-            if self.partial is not None:
+            if self.partial is not None and self.subset:
                 partial = Partial(*(value[ids] for value in self.partial))
+            elif self.partial is not None:
+                taken = (value[start : start + block] for value in self.partial)
+                partial = Partial(*(value.expand(len(ids), *value.shape) for value in taken))
             gradient, products = _block_products(features, x_star, layer, self.full, partial)
             sums = products if sums is None else sums.plus(products)
             if start == 0:
@@ -138,6 +143,35 @@ class Checkpoint:
         if layer.has_bias:
             extra[bias_name] = of_layer[..., d]
         return total / num_taken, pulled, extra | through_features
+
+
+def drift_and_gradient(
+    checkpoint: Checkpoint,
+    params: Params,
+    earlier: Tensor,
+    beta: float | Tensor,
+    *,
+    training: bool = True,
+) -> tuple[Tensor, Params]:
+    """The drift [members] and the whole gradient of ``beta`` times it, in a pass of their own.
+
+    Args:
+        earlier: [members, tasks] int64, the tasks taken.
+        training: Apply the hypernetwork's dropout.
+    """
+    hnet = checkpoint.hnet
+    first = earlier[:, : checkpoint.block_size(earlier.shape[1])]
+    passed = hnet.forward(params, first, training=training)
+    if checkpoint.factored:
+        drift, pulled, gradients = checkpoint.drift_and_gradient(
+            params, earlier, passed.features, beta
+        )
+    else:
+        weights = hnet.generate(params, passed.features)
+        drift, pulled, _ = checkpoint.drift_and_gradient(params, earlier, weights, beta)
+        pulled, gradients = hnet.generate_backward(params, passed.features, pulled)
+    add_into(gradients, hnet.backward(params, passed, pulled))
+    return drift, gradients
 
 
 def take_checkpoint(
