@@ -469,7 +469,7 @@ def try_out(args) -> dict[str, Any]:
             torch.cuda.synchronize()
         return (time.perf_counter() - started) / times
 
-    step_seconds, evaluation = [], 0.0
+    step_seconds = []
     for task_id in (0, len(tasks) - 1):
         task = tasks[task_id]
         how = replace(training(args, seeds, len(task.train.labels)), num_steps=_TRIED + 2)

@@ -82,7 +82,7 @@ def plain_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def as_arguments(options: Mapping[str, Any]) -> list[str]:
-    """A command line that gives the stored options of a run, but for those of its process."""
+    """A command line that gives these options, but for those of a run's process."""
     return [
         f"--{name}" if value is True else f"--{name}={_as_argument(value)}"
         for name, value in options.items()
@@ -129,7 +129,7 @@ def _with_preset(parser: argparse.ArgumentParser, argv: list[str]) -> list[str]:
     given = {argument.split("=")[0] for argument in argv}
     if "--n_iter" in given:  # or the preset's --epochs would win over it
         options.pop("epochs", None)
-    return [*published.as_arguments(options), *argv]
+    return [*as_arguments(options), *argv]
 
 
 class _ListPresets(argparse.Action):

@@ -12,8 +12,7 @@ so that the embeddings of many tasks are gathered, trained and kept in one piece
 dimension is that of the members, seeds trained together; a single run has one.
 
 The backward pass is written out: it costs what its matrix products cost, where torch.autograd would
-add about as much again for networks of this size. In evaluation, autograd goes through the forward
-pass as through any other function.
+add about as much again for networks of this size.
 """
 
 import math
@@ -26,7 +25,7 @@ from hypnettorch.hnets import ChunkedHMLP, HyperNetInterface
 from torch import Tensor
 
 from hypercl.activations import ACTIVATIONS
-from hypercl.members import Params
+from hypercl.members import Params, linear
 from hypercl.networks import embeddings_of
 
 
@@ -77,15 +76,15 @@ class Hypernet:
         # The first layer sees both embeddings in a row; their shares are computed apart, so that
         # the chunk embeddings', which all tasks have in common, is computed once.
         from_chunk, from_task = self._first_layer(params)
-        of_chunks = _linear(chunk_embs.flatten(1, 2), from_chunk, params.get("bias0"))
-        of_tasks = _linear(task_embs.flatten(1, 2), from_task)
+        of_chunks = linear(chunk_embs.flatten(1, 2), from_chunk, params.get("bias0"))
+        of_tasks = linear(task_embs.flatten(1, 2), from_task)
         width = of_tasks.shape[-1]
         x = of_chunks.view(members, -1, chunk_embs.shape[2], width) + of_tasks[:, :, None]
         chunks = x.shape[2]
         x, mask = self._hidden(x.flatten(1, 2), training)
         outputs, masks = [x], [mask]
         for layer in range(1, self.num_layers - 1):
-            x = _linear(x, params[f"weight{layer}"], params.get(f"bias{layer}"))
+            x = linear(x, params[f"weight{layer}"], params.get(f"bias{layer}"))
             x, mask = self._hidden(x, training)
             outputs.append(x)
             masks.append(mask)
@@ -154,7 +153,7 @@ class Hypernet:
         Returns:
             [members, tasks, num_weights]; what the last chunk holds beyond them is left out.
         """
-        chunks = _linear(features.flatten(1, 2), *self.last_layer(params))
+        chunks = linear(features.flatten(1, 2), *self.last_layer(params))
         return chunks.view(*features.shape[:2], -1)[..., : self.num_weights]
 
     @torch.no_grad()
@@ -285,13 +284,6 @@ def _into_rows(like: Tensor, task_ids: Tensor, rows: Tensor) -> Tensor:
     """The reverse of :func:`rows_of`: zeros of the shape of ``like`` but for the rows given."""
     index = task_ids.view(*task_ids.shape, *[1] * (rows.ndim - 2)).expand(rows.shape)
     return torch.zeros_like(like).scatter_(1, index, rows)
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + b of every member: [members, rows, inputs] to [members, rows, outputs]."""
-    if bias is None:
-        return x @ weight.mT
-    return torch.baddbmm(bias[:, None], x, weight.mT)
 
 
 def from_module(

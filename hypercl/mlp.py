@@ -7,17 +7,13 @@ without batch normalization, dropout and reduced precision; the others go the ge
 
 import torch
 from hypnettorch.mnets import MLP, MainNetInterface
-from torch import Tensor, nn
+from torch import Tensor
 
+from hypercl import networks
 from hypercl.activations import ACTIVATIONS, Activation
+from hypercl.members import linear
 
-_NAMES = {
-    type(None): "linear",
-    nn.Sigmoid: "sigmoid",
-    nn.ReLU: "relu",
-    nn.ELU: "elu",
-    nn.Tanh: "tanh",
-}
+_NAMES = {type(module): name for name, module in networks.ACTIVATIONS.items()}
 
 
 def plain_activation(mnet: MainNetInterface) -> Activation | None:
@@ -51,7 +47,7 @@ def loss_and_gradient(
     of_weights, of_biases = _layers(gradients, outputs)
     xs = [inputs]  # what enters each layer
     for weight, bias in zip(weights, biases, strict=True):
-        x = _affine(xs[-1], weight, bias)
+        x = linear(xs[-1], weight, bias)
         xs.append(activation.forward(x) if len(xs) < len(weights) else x)
 
     log_probabilities = xs.pop().log_softmax(-1)  # [members, B, classes]
@@ -79,7 +75,3 @@ def _layers(tensors: list[Tensor], outputs: slice) -> tuple[list[Tensor], list[T
         return weights, [None] * len(weights)
     biases[-1] = biases[-1][:, outputs]
     return weights, biases
-
-
-def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return x @ weight.mT if bias is None else torch.baddbmm(bias[:, None], x, weight.mT)

@@ -82,8 +82,8 @@ class Adam:
             torch._fused_adam_(*lists, [], [self.state["step"]], lr=self._lr, **self._options)
 
 
-class SGD:
-    """Gradient descent with Polyak's momentum, as torch.optim.SGD does it; arguments as in Adam."""
+class _WithMomentum:
+    """What SGD and RMSprop have in common; arguments as in :class:`Adam`."""
 
     def __init__(
         self,
@@ -104,50 +104,35 @@ class SGD:
         change = self._gradient
         if self._weight_decay:
             change = change + self._weight_decay * self._parameters
+        change = self._scaled(change)
         if self._momentum:
             change = self.state["momentum"].mul_(self._momentum).add_(change)
-        _descend(self._parameters, change, self._lr)
+        if isinstance(self._lr, Tensor):
+            self._parameters.sub_(self._lr[:, None] * change)
+        else:
+            self._parameters.sub_(change, alpha=self._lr)
+
+    def _scaled(self, gradient: Tensor) -> Tensor:
+        return gradient
 
 
-class RMSprop:
-    """Tieleman and Hinton's method, as torch.optim.RMSprop does it; arguments as in Adam."""
+class SGD(_WithMomentum):
+    """Gradient descent with Polyak's momentum, as torch.optim.SGD does it."""
+
+
+class RMSprop(_WithMomentum):
+    """Tieleman and Hinton's method, as torch.optim.RMSprop does it."""
 
     _ALPHA, _EPS = 0.99, 1e-8
 
-    def __init__(
-        self,
-        parameters: Tensor,
-        gradient: Tensor,
-        *,
-        lr: float | Tensor,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
-    ) -> None:
-        self._parameters, self._gradient, self._lr = parameters, gradient, lr
-        self._momentum, self._weight_decay = momentum, weight_decay
-        self.state = {"mean_square": torch.zeros_like(parameters)}
-        if momentum:
-            self.state["momentum"] = torch.zeros_like(parameters)
+    def __init__(self, parameters: Tensor, gradient: Tensor, **options) -> None:
+        super().__init__(parameters, gradient, **options)
+        self.state["mean_square"] = torch.zeros_like(parameters)
 
-    @torch.no_grad()
-    def step(self) -> None:
-        """Update the parameters."""
-        gradient = self._gradient
-        if self._weight_decay:
-            gradient = gradient + self._weight_decay * self._parameters
+    def _scaled(self, gradient: Tensor) -> Tensor:
         mean_square = self.state["mean_square"]
         mean_square.mul_(self._ALPHA).addcmul_(gradient, gradient, value=1 - self._ALPHA)
-        change = gradient / mean_square.sqrt().add_(self._EPS)
-        if self._momentum:
-            change = self.state["momentum"].mul_(self._momentum).add_(change)
-        _descend(self._parameters, change, self._lr)
-
-
-def _descend(parameters: Tensor, change: Tensor, lr: float | Tensor) -> None:
-    if isinstance(lr, Tensor):
-        parameters.sub_(lr[:, None] * change)
-    else:
-        parameters.sub_(change, alpha=lr)
+        return gradient / mean_square.sqrt().add_(self._EPS)
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": Adam, "sgd": SGD, "rmsprop": RMSprop}

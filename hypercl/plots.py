@@ -19,55 +19,44 @@ def accuracy_matrix(matrices: Sequence[Matrix], task_names: Sequence[str], title
         matrices: One accuracy matrix for each seed; their mean is shown.
     """
     accuracy = mean_matrix(matrices)
-    size = len(task_names)
-    cells = np.full((size, size), np.nan)
+    cells = np.full((len(task_names), len(task_names)), np.nan)
     for t, row in enumerate(accuracy):
         cells[t, : len(row)] = row
+    low = min(90.0, 10 * np.floor(np.nanmin(cells) / 10))
+    figure = _heatmap(cells, task_names, title, low, "accuracy (%)")
+    figure.axes[0].set(xlabel="task tested", ylabel="after learning task")
+    return figure
 
+
+def task_confusion(confusion: Matrix, task_names: Sequence[str], title: str) -> Figure:
+    """Heatmap of the share (%) of each task's samples (row) taken for each task (column)."""
+    label = "share of the task's samples (%)"
+    figure = _heatmap(np.array(confusion), task_names, title, 0, label)
+    figure.axes[0].set(xlabel="task inferred, by the lowest entropy", ylabel="task")
+    return figure
+
+
+def _heatmap(
+    cells: np.ndarray, task_names: Sequence[str], title: str, low: float, label: str
+) -> Figure:
+    """A square of percentages from ``low`` to 100 over tasks; a NaN leaves its cell empty."""
+    size = len(cells)
     width = max(6.0, min(12.0, 1.5 + 0.75 * size))
     figure = Figure(figsize=(width, 0.85 * width), layout="constrained")
     axes = figure.subplots()
-    low = min(90.0, 10 * np.floor(np.nanmin(cells) / 10))
     extent = (0.5, size + 0.5, size + 0.5, 0.5)  # tasks are counted from 1
     image = axes.imshow(cells, cmap="viridis", vmin=low, vmax=100, extent=extent)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="accuracy (%)")
+    figure.colorbar(image, ax=axes, shrink=0.8, label=label)
     if size <= _MAX_NUMBERS:
-        for t, row in enumerate(accuracy):
-            for k, value in enumerate(row):
-                color = "white" if value < (low + 100) / 2 else "black"
+        for (t, k), value in np.ndenumerate(cells):
+            color = "white" if value < (low + 100) / 2 else "black"
+            if not np.isnan(value):
                 axes.text(
                     k + 1, t + 1, f"{value:.1f}", ha="center", va="center", color=color, fontsize=9
                 )
         labels = [f"{i + 1}: {name}" for i, name in enumerate(task_names)]
         axes.set_xticks(range(1, size + 1), labels, rotation=45, ha="right")
         axes.set_yticks(range(1, size + 1), labels)
-    axes.set_xlabel("task tested")
-    axes.set_ylabel("after learning task")
-    axes.set_title(title, fontsize=10)
-    return figure
-
-
-def task_confusion(confusion: Matrix, task_names: Sequence[str], title: str) -> Figure:
-    """Heatmap of the share (%) of each task's samples (row) taken for each task (column)."""
-    cells = np.array(confusion)
-    size = len(cells)
-    width = max(6.0, min(12.0, 1.5 + 0.75 * size))
-    figure = Figure(figsize=(width, 0.85 * width), layout="constrained")
-    axes = figure.subplots()
-    extent = (0.5, size + 0.5, size + 0.5, 0.5)
-    image = axes.imshow(cells, cmap="magma", vmin=0, vmax=100, extent=extent)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the task's samples (%)")
-    if size <= _MAX_NUMBERS:
-        for (t, k), value in np.ndenumerate(cells):
-            color = "white" if value < 60 else "black"
-            axes.text(
-                k + 1, t + 1, f"{value:.1f}", ha="center", va="center", color=color, fontsize=9
-            )
-        labels = [f"{i + 1}: {name}" for i, name in enumerate(task_names)]
-        axes.set_xticks(range(1, size + 1), labels, rotation=45, ha="right")
-        axes.set_yticks(range(1, size + 1), labels)
-    axes.set_xlabel("task inferred, by the lowest entropy")
-    axes.set_ylabel("task")
     axes.set_title(title, fontsize=10)
     return figure
 

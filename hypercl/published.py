@@ -58,17 +58,6 @@ def load(name: str) -> Preset:
     return Preset(name, published=values, **content)
 
 
-def as_arguments(options: Mapping[str, Any]) -> list[str]:
-    """Options as a command line has them; a flag that is false is left out."""
-    arguments = []
-    for name, value in options.items():
-        if value is True:
-            arguments.append(f"--{name}")
-        elif value is not False:
-            arguments.append(f"--{name}={value}")
-    return arguments
-
-
 def measured(name: str) -> dict[str, Any] | None:
     """The results.json of a run under a preset, if one is kept with the benchmarks."""
     path = MEASURED / f"{name}.json"

@@ -67,7 +67,8 @@ class Checkpoint:
     def num_bytes(self) -> int:
         """Memory that it takes."""
         constant = [self.mask, *(self.partial or ())]
-        return sum(v.nbytes for v in (*self.kept.values(), *constant) if v is not None)
+        values = [v for v in (*self.kept.values(), *constant) if v is not None]
+        return sum(value.untyped_storage().nbytes() for value in values)
 
     def block_size(self, num_taken: int) -> int:
         """How many of the tasks taken in a step go through the hypernetwork at once."""
@@ -232,7 +233,8 @@ def take_checkpoint(
         kept["bias"] = bias.clone()
     partial = _partial_chunks(heads, task_id, weight.shape[1])
     if partial is not None:
-        partial = Partial(partial.chunks.to(device), partial.masks.to(weight))
+        chunks, masks = partial.chunks.to(device), partial.masks.to(weight)
+        partial = Partial(chunks.expand(task_id, -1), masks.expand(task_id, -1, -1))
     return Checkpoint(hnet, task_id, factored, subset, kept, full, partial, None)
 
 
@@ -298,8 +300,12 @@ def _block_size(hnet: Hypernet, weight: Tensor, num_taken: int) -> int:
 
 
 def _partial_chunks(heads: Heads, num_tasks: int, chunk_size: int) -> Partial | None:
-    """The chunks that tasks 0 … num_tasks - 1 use in part; None if there are none."""
+    """The chunks that tasks 0 … num_tasks - 1 use in part; None if there are none.
+
+    Where all tasks use the same ones, they are there once.
+    """
     full = heads.shared // chunk_size
+    num_tasks = num_tasks if heads.own else 1
     found: list[dict[int, Tensor]] = []  # by task, by chunk: the mask
     for task_id in range(num_tasks):
         masks: dict[int, Tensor] = {}

@@ -108,8 +108,8 @@ def infer_tasks(
     finally:
         mnet.train(was_training)
     sizes = torch.tensor([len(split.labels) for split in splits], device=device)
-    shares = (100 * counts / sizes).transpose(0, 1).tolist()
-    confused = (100 * confusion / sizes[:, None]).tolist()
+    shares = (100 * counts.double() / sizes).transpose(0, 1).tolist()
+    confused = (100 * confusion.double() / sizes[:, None]).tolist()
     return [
         Inference(*of_member, matrix) for of_member, matrix in zip(shares, confused, strict=True)
     ]

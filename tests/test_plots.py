@@ -1,6 +1,6 @@
 import pytest
 
-from hypercl.plots import accuracy_matrix, accuracy_over_time
+from hypercl.plots import accuracy_matrix, accuracy_over_time, task_confusion
 
 
 def matrix(size, learned):
@@ -45,3 +45,15 @@ def test_several_seeds_have_their_mean_and_a_band():
     assert band[:, 1].max() == pytest.approx(96)  # 93 and its standard error, 3
     alone = accuracy_over_time(seeds[:1], names, "title").axes[0]
     assert len(alone.collections) == 0
+
+
+@pytest.mark.parametrize("size", [3, 30])
+def test_task_confusion_shows_every_share(size):
+    confusion = [[100.0 if k == t else 0.0 for k in range(size)] for t in range(size)]
+    confusion[1][0], confusion[1][1] = 25.0, 75.0
+    figure = task_confusion(confusion, [f"t{i}" for i in range(size)], "title")
+    axes = figure.axes[0]
+    assert axes.images[0].get_array()[1, 0] == 25
+    shown = [text.get_text() for text in axes.texts]
+    assert shown.count("25.0") == (size == 3)
+    assert axes.get_ylabel() == "task"
