@@ -449,13 +449,14 @@ def test_ctrl_c_ends_a_shells_loop(tmp_path):
         "    run.end_process(130)\n"
     )
     (tmp_path / "terminal.py").write_text(
-        "import os, pty, sys\n"
+        "import os, pty, sys, time\n"
         "child, terminal = pty.fork()\n"
         "if child == 0:\n"
         "    os.execvp('bash', ['bash', '-c', sys.argv[1]])\n"
         "shown = b''\n"
         "while b'running' not in shown:\n"
         "    shown += os.read(terminal, 100)\n"
+        "time.sleep(0.5)  # until both shell and program have come to wait\n"
         "os.write(terminal, b'\\x03')\n"
         "try:\n"
         "    while more := os.read(terminal, 100):\n"
@@ -472,7 +473,8 @@ def test_ctrl_c_ends_a_shells_loop(tmp_path):
         text=True,
         timeout=60,
     )
-    assert done.stdout.split() == ["running", "^C"]
+    assert done.stdout.count("running") == 1
+    assert "went on" not in done.stdout
 
 
 def test_many_seeds_in_one_process(finished, tmp_path):
