@@ -494,7 +494,7 @@ def test_many_seeds_in_one_process(finished, tmp_path):
     saved = torch.load(tmp_path / "run" / "weights.pt", weights_only=True)
     assert sorted(saved["hnet"]) == [42, 43, 44]
     log = (tmp_path / "run" / "logfile.txt").read_text()
-    assert "3 seeds in 1 group(s)" in log
+    assert "3 seeds, trained in 1 group(s), each together" in log
     assert " ± " in log
     rows = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert {row["seed"] for row in rows} == {42, 43, 44}
@@ -511,7 +511,7 @@ def test_seeds_that_do_not_fit_run_in_groups(tmp_path, monkeypatch):
 
     monkeypatch.setattr(memory, "available_bytes", lambda device: 1)
     results = main(tmp_path, "--num_seeds=3", "--n_iter=10", name="groups")
-    assert "3 seeds in 3 group(s)" in (tmp_path / "groups" / "logfile.txt").read_text()
+    assert "3 seeds, trained one by one" in (tmp_path / "groups" / "logfile.txt").read_text()
     assert len(results["seconds"]["train"]) == 3
     for ours, theirs in zip(results["seeds"], together["seeds"], strict=True):
         assert ours["seed"] == theirs["seed"]
