@@ -718,6 +718,7 @@ def training(args, seeds, num_samples: int):
     return Training(
         num_steps=args.n_iter if args.epochs == -1 else args.epochs * epoch,
         batch_size=args.batch_size,
+        task_weight=num_samples if args.task_loss == "total" else 1,
         beta=args.beta,
         reg_batch_size=args.hnet_reg_batch_size,
         lr=args.lr,

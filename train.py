@@ -45,7 +45,7 @@ class Training:
 
     num_steps: int
     batch_size: int
-    beta: float
+    beta: float  # weight of the drift
     reg_batch_size: int  # earlier tasks regularized per step; 0 or less: all
     lr: float
     weight_decay: float
@@ -53,6 +53,7 @@ class Training:
     val_iter: int  # steps from one validation to the next
     val_batch_size: int
     seeds: Sequence[int]  # of the members; every stream of random numbers is derived from one
+    task_weight: float = 1.0  # of the task loss
     optimizer: str = "adam"  # a key of OPTIMIZERS
     momentum: float = 0.0  # of the others
     clip_grad_value: float = -1  # largest number in a gradient; 0 or less: any
@@ -87,9 +88,9 @@ class Batch(NamedTuple):
 class StepLosses(NamedTuple):
     """Of one step, [members] each, on the device, detached."""
 
-    task_loss: Tensor
+    task_loss: Tensor  # mean cross-entropy of the training batch
     drift: Tensor
-    loss: Tensor  # task_loss + beta * drift
+    loss: Tensor  # task_weight * task_loss + beta * drift
     accuracy: Tensor  # of the training batch, in [0, 1]
 
 
@@ -165,7 +166,9 @@ def loss_and_gradient(
     how: Training,
     after_task_step: Callable[[Params], Params] | None = None,
 ) -> tuple[Params, StepLosses]:
-    """Gradient and loss of a step, task_loss + beta * drift; nothing in it waits for the device.
+    """Gradient and loss of a step, task_weight * task_loss + beta * drift.
+
+    Nothing in it waits for the device.
 
     Args:
         after_task_step: From the gradient of the task loss, the parameters at which the drift and
@@ -177,8 +180,7 @@ def loss_and_gradient(
             checkpoint, after_task_step(gradients), batch.task_ids[:, :-1], beta
         )
         add_into(gradients, of_drift)
-        loss = losses.task_loss + beta * drift
-        return gradients, losses._replace(drift=drift, loss=loss)
+        return gradients, losses._replace(drift=drift, loss=losses.loss + beta * drift)
 
     # One pass of the hypernetwork serves the current task and the earlier ones, or the first block
     # of them.
@@ -193,6 +195,8 @@ def loss_and_gradient(
 
     task_loss, accuracy, pull = task_loss_and_gradient(hnet, mnet, weights[:, -1], batch, how)
     pull = pull[:, None]
+    if how.task_weight != 1:
+        pull *= how.task_weight
     if checkpoint is None:
         drift = torch.zeros_like(task_loss)
         to_features, gradients = hnet.generate_backward(params, features, pull)
@@ -208,7 +212,8 @@ def loss_and_gradient(
         to_features = torch.cat([pulled, to_current], dim=1)
         add_into(gradients, extra)
     add_into(gradients, hnet.backward(params, passed, to_features))
-    return gradients, StepLosses(task_loss, drift, task_loss + beta * drift, accuracy)
+    loss = how.task_weight * task_loss + beta * drift
+    return gradients, StepLosses(task_loss, drift, loss, accuracy)
 
 
 def task_loss_and_gradient(

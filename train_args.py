@@ -163,6 +163,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--no_augmentation", action="store_true", help="splitcifar: train on the images as they are, without flips and crops")
     add("--multi_head", action="store_true", help="a main network with the outputs of all tasks, of which each trains, tests and regularizes its own")
     add("--beta", type=non_negative, default=0.01, metavar="X", help="strength of the regularizer")
+    add("--task_loss", choices=["mean", "total"], default="mean", help="what --beta weighs the regularizer against, and what is clipped: the batch's mean cross-entropy, or that times the task's training samples")
     add("--calc_hnet_reg_targets_online", action="store_true", help="where the regularizer compares weights with targets, recompute these at each step instead of storing them")
     add("--hnet_reg_batch_size", type=_any_int, default=-1, metavar="N", help="regularize at most N random earlier tasks per step; 0 or less: all")
     add("--freeze_prev_embs", action="store_true", help="train the embeddings of the current task alone")
