@@ -547,6 +547,16 @@ def test_a_run_under_a_preset_ends_with_what_was_published(tmp_path, capsys):
     assert stored["published"] == results["published"]
 
 
+def test_the_task_loss_of_all_training_samples(tmp_path):
+    """The task loss that is logged stays the mean; what is minimized is the total."""
+    main(tmp_path, "--task_loss=total", "--num_train_samples=50", "--beta=7")
+    rows = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert {row["task"] for row in rows} == {0, 1, 2}
+    for row in rows:
+        beta = 0 if row["step"] == 1 else 7
+        assert row["loss"] == pytest.approx(50 * row["task_loss"] + beta * row["drift"], rel=1e-5)
+
+
 def test_scenarios_after_every_task(tmp_path, capsys):
     main(tmp_path, "--scenarios_every_task", "--num_seeds=2", "--n_iter=3", "--multi_head")
     shown = capsys.readouterr().out

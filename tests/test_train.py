@@ -113,6 +113,8 @@ VARIANTS = {
     "lookahead": ({"multi_head": True}, {"lookahead": True}),
     "frozen": ({"cond_chunk_embs": True}, {"freeze_prev_embs": True, "weight_decay": 0.1}),
     "clipped": ({}, {"clip_grad_norm": 0.05, "clip_grad_value": 0.01}),
+    "weighted": ({}, {"task_weight": 64, "beta": 3.0}),
+    "weighted lookahead": ({"multi_head": True}, {"task_weight": 64, "lookahead": True}),
     "sgd": ({}, {"optimizer": "sgd", "momentum": 0.5}),
 }
 
@@ -157,7 +159,8 @@ def test_steps_equal_the_plain_loop_on_hypnettorchs_own_api(variant, factored):
     for batch in batches:
         optimizer.zero_grad()
         logits = mnet.forward(inputs[batch], weights=module.forward(cond_id=task_id))
-        task_loss = F.cross_entropy(logits[:, task.outputs], task.train.labels[batch])
+        entropy = F.cross_entropy(logits[:, task.outputs], task.train.labels[batch])
+        task_loss = how.task_weight * entropy
         task_loss.backward()
         if how.lookahead:
             regularizer["dTheta"] = task_step(module, optimizer)
@@ -173,7 +176,7 @@ def test_steps_equal_the_plain_loop_on_hypnettorchs_own_api(variant, factored):
         if how.freeze_prev_embs:
             for p, value in zip(frozen, kept, strict=True):
                 p.data.copy_(value)
-        expected.append((task_loss + how.beta * drift).item())
+        expected.append([entropy.item(), (task_loss + how.beta * drift).item()])
 
     heads = None
     if multi_head:
@@ -185,7 +188,7 @@ def test_steps_equal_the_plain_loop_on_hypnettorchs_own_api(variant, factored):
     for _ in range(15):
         step()
     # Inputs are computed in float32 in both, and then converted.
-    torch.testing.assert_close(history[:, 2, 0].tolist(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(history[:, [0, 2], 0].tolist(), expected, rtol=1e-6, atol=0)
     theirs = [parameter.detach().clone() for parameter in module.internal_params]
     into_module(select_members(hnet.merged(params, trained), 0), module)
     for ours, plain in zip(module.internal_params, theirs, strict=True):

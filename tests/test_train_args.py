@@ -68,6 +68,7 @@ DEFAULTS = {
     "multi_head": False,
     "freeze_prev_embs": False,
     "lookahead": False,
+    "task_loss": "mean",
     "use_sgd": False,
     "use_rmsprop": False,
     "clip_grad_value": -1,
