@@ -120,9 +120,14 @@ def _values(action: argparse.Action) -> st.SearchStrategy[str]:
 _EXPERIMENTS = [
     [], ["--cl_exp=permmnist", "--num_classes_per_task=10"],
     ["--cl_exp=splitcifar", "--net_type=resnet"], ["--cl_exp=splitcifar", "--net_type=wrn"],
-    ["--net_type=lenet"], ["--batchnorm", "--bn_no_running_stats"],
+    ["--net_type=lenet"], ["--batchnorm", "--bn_no_running_stats"], ["--batchnorm"],
+    ["--cl_exp=splitcifar", "--net_type=zenke", "--no_augmentation"],
+    ["--multi_head", "--lookahead", "--freeze_prev_embs"], ["--use_rmsprop", "--momentum=0.5"],
+    ["--epochs=1", "--num_train_samples=16", "--plateau_lr_scheduler", "--lambda_lr_scheduler"],
+    ["--hnet_init=xavier", "--std_normal_temb=1", "--std_normal_emb=0.1"], ["--hyper_fan_init"],
+    ["--preset=paper-splitmnist", "--epochs=-1"], ["--preset=splitmnist-large-1task"],
 ]  # fmt: skip
-_NEVER_VALID = {"out_dir", "data_dir", "eval", "resume", "specnorm", "momentum", "cl_exp", "net_type", "lenet_type", "net_act", "batchnorm", "bn_no_running_stats", "bn_no_stats_checkpointing", "resnet_channel_sizes", "dropout_rate", "no_bias", "num_classes_per_task", "num_tasks"}  # noqa: E501 # fmt: skip
+_NEVER_VALID = {"out_dir", "data_dir", "eval", "resume", "specnorm", "momentum", "cl_exp", "net_type", "lenet_type", "net_act", "batchnorm", "bn_no_running_stats", "bn_no_stats_checkpointing", "resnet_channel_sizes", "dropout_rate", "no_bias", "num_classes_per_task", "num_tasks", "preset", argparse.SUPPRESS, "n_iter", "epochs", "plateau_lr_scheduler", "lambda_lr_scheduler", "lookahead", "use_sgd", "use_rmsprop", "hyper_fan_init", "hnet_init", "std_normal_temb", "std_normal_emb", "compression", "skip_tasks"}  # noqa: E501 # fmt: skip
 _VALID_SIZES, _VALID_FLOATS = [4, 5, 7, 10, 50], [0.0001, 0.1, 0.5, 0.9, 1e-30]
 
 

@@ -50,14 +50,22 @@ CIFAR = ["--cl_exp=splitcifar", "--val_set_size=20", "--batch_size=8", "--val_ba
 SMALL_RESNET = ["--net_type=resnet", "--resnet_block_depth=1", "--resnet_channel_sizes=4,4,6,8"]
 JOBS = {
     "plain": [],
-    "subset, dropout": [
+    "subset and dropout": [
         "--num_tasks=4", "--hnet_reg_batch_size=1", "--hnet_dropout_rate=0.2",
         "--dropout_rate=0.2", "--weight_decay=1e-4",
     ],
     "seeds": ["--num_seeds=3", "--hnet_reg_batch_size=1", "--hnet_dropout_rate=0.1"],
     "groups": ["--num_seeds=3", "--num_tasks=2"],  # one seed each, see _in_child
     "augmented": [*CIFAR, *SMALL_RESNET, "--batchnorm", "--bn_no_running_stats", "--num_tasks=2"],
-    "augmented seeds": [*CIFAR, *SMALL_RESNET, "--num_seeds=2", "--num_tasks=2", "--n_iter=40"],
+    "augmented seeds": [
+        *CIFAR, *SMALL_RESNET, "--batchnorm", "--num_seeds=2", "--num_tasks=2", "--n_iter=40",
+    ],
+    "published settings": [
+        "--num_seeds=2", "--batchnorm", "--num_train_samples=640", "--val_set_size=64",
+        "--plateau_lr_scheduler", "--lambda_lr_scheduler", "--epochs=3", "--multi_head",
+        "--task_loss=total", "--lookahead", "--freeze_prev_embs", "--clip_grad_norm=1",
+        "--scenarios_every_task",
+    ],
     "after tasks alone": ["--ckpt_iter=0", "--use_cond_chunk_embs", "--cond_emb_size=0"],
     "dense": ["--hnet_type=hmlp", "--hmlp_arch=20", "--mlp_arch=20", "--ckpt_iter=7"],
 }  # fmt: skip
@@ -100,10 +108,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", default=",".join(JOBS).replace(", d", "; d"))
+    parser.add_argument("--jobs", default=",".join(JOBS))
     parser.add_argument("--no_save", action="store_true")
     args = parser.parse_args()
-    names = [name.strip().replace("; d", ", d") for name in args.jobs.split(",")]
+    names = args.jobs.split(",")
     started = time.monotonic()
     kills, problems = survive(args.kills, args.seed, names)
     rows = [
