@@ -25,8 +25,9 @@ from hypnettorch.hnets import ChunkedHMLP, HyperNetInterface
 from torch import Tensor
 
 from hypercl.activations import ACTIVATIONS
-from hypercl.members import Params, linear
+from hypercl.members import Params
 from hypercl.networks import embeddings_of
+from hypercl.products import linear, product, sum_over_rows
 
 
 class Pass(NamedTuple):
@@ -115,10 +116,10 @@ class Hypernet:
                 gradient *= passed.masks[layer]
             if layer > 0:
                 weight, bias = f"weight{layer}", f"bias{layer}"
-                found[weight] = gradient.mT @ passed.outputs[layer - 1]
+                found[weight] = sum_over_rows(gradient, passed.outputs[layer - 1])
                 if bias in params:
                     found[bias] = gradient.sum(1)
-                gradient = gradient @ params[weight]
+                gradient = product(gradient, params[weight])
 
         # gradient: for the outputs of the first layer, [members, tasks * chunks, width]
         gradient = gradient.view(members, tasks, chunks, -1)
@@ -127,12 +128,15 @@ class Hypernet:
         shape = (*of_chunks.shape[:3], chunk_embs.shape[-1])
         of_chunks = of_chunks.flatten(1, 2)
         from_chunk, from_task = self._first_layer(params)
-        shares = [of_chunks.mT @ chunk_embs.flatten(1, 2), of_tasks.mT @ task_embs.flatten(1, 2)]
+        shares = [
+            sum_over_rows(of_chunks, chunk_embs.flatten(1, 2)),
+            sum_over_rows(of_tasks, task_embs.flatten(1, 2)),
+        ]
         found["weight0"] = torch.cat(shares, dim=-1)
         if "bias0" in params:
             found["bias0"] = of_tasks.sum(1)
-        of_chunks = (of_chunks @ from_chunk).view(shape)
-        of_tasks = of_tasks @ from_task
+        of_chunks = product(of_chunks, from_chunk).view(shape)
+        of_tasks = product(of_tasks, from_task)
         return found | self._embedding_gradients(params, passed.task_ids, of_chunks, of_tasks)
 
     def features(self, params: Params, task_ids: Tensor) -> Tensor:
@@ -171,10 +175,10 @@ class Hypernet:
         gradient = torch.cat([gradient, gradient.new_zeros(members, tasks, surplus)], dim=-1)
         gradient = gradient.view(members, tasks * chunks, -1)
         name, bias_name = self.last_layer_names
-        found = {name: gradient.mT @ features.reshape(members, tasks * chunks, width)}
+        found = {name: sum_over_rows(gradient, features.reshape(members, tasks * chunks, width))}
         if bias is not None:
             found[bias_name] = gradient.sum(1)
-        return (gradient @ weight).view(features.shape), found
+        return product(gradient, weight).view(features.shape), found
 
     def last_layer(self, params: Params) -> tuple[Tensor, Tensor | None]:
         """Weight [chunk_size, features] and bias [chunk_size] of the last layer."""

@@ -57,8 +57,3 @@ def to_device(values: Params, device: torch.device) -> Params:
 
 def _num_members(value: Tensor | Params) -> int:
     return len(next(iter(value.values())) if isinstance(value, dict) else value)
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + b of every member: [members, rows, inputs] to [members, rows, outputs]."""
-    return x @ weight.mT if bias is None else torch.baddbmm(bias[:, None], x, weight.mT)

@@ -11,16 +11,16 @@ from torch import Tensor
 
 from hypercl import networks
 from hypercl.activations import ACTIVATIONS, Activation
-from hypercl.members import linear
+from hypercl.products import linear, product, sum_over_rows
 
 _NAMES = {type(module): name for name, module in networks.ACTIVATIONS.items()}
 
 
 def plain_activation(mnet: MainNetInterface) -> Activation | None:
     """The hidden layers' activation if the network is a plain MLP, else None."""
-    if not isinstance(mnet, MLP) or mnet._use_batch_norm or mnet._dropout_rate > 0:
+    if type(mnet) is not MLP or mnet._use_batch_norm or mnet._dropout_rate > 0:
         return None
-    return ACTIVATIONS[_NAMES[type(mnet._a_fun)]]
+    return ACTIVATIONS.get(_NAMES.get(type(mnet._a_fun)))
 
 
 def loss_and_gradient(
@@ -58,11 +58,11 @@ def loss_and_gradient(
     ones = torch.ones_like(index, dtype=loss.dtype)
     gradient = log_probabilities.exp_().scatter_add_(-1, index, -ones).div_(labels.shape[1])
     for layer in reversed(range(len(weights))):
-        torch.bmm(gradient.mT, xs[layer], out=of_weights[layer])
+        sum_over_rows(gradient, xs[layer], out=of_weights[layer])
         if of_biases[layer] is not None:
             torch.sum(gradient, 1, out=of_biases[layer])
         if layer > 0:
-            gradient = activation.backward(gradient @ weights[layer], xs[layer])
+            gradient = activation.backward(product(gradient, weights[layer]), xs[layer])
     return loss, accuracy
 
 

@@ -32,6 +32,7 @@ from torch import Tensor
 from hypercl.heads import Heads, one_head
 from hypercl.hypernet import Hypernet, rows_of
 from hypercl.members import Params
+from hypercl.products import linear, product, sum_over_rows
 
 # Rows of features in a block: few enough for a CPU's cache and many enough to outweigh the calls.
 _BLOCK_ROWS = {"cpu": 2400, "cuda": 1 << 17}
@@ -349,8 +350,7 @@ class _Layer(NamedTuple):
         e = weight - kept["weight"]
         if bias is not None:
             e = torch.cat([e, (bias - kept["bias"])[..., None]], dim=-1)
-        transposed = weight.mT
-        return cls(weight, e, transposed @ weight, transposed @ e, scale)
+        return cls(weight, e, sum_over_rows(weight, weight), sum_over_rows(weight, e), scale)
 
     @property
     def has_bias(self) -> bool:
@@ -385,16 +385,13 @@ def _block_products(
     dx = x - x_star
     dx[:, :, full:] = 0
     rows, rows_star = dx.flatten(1, 2), x_star.flatten(1, 2)
-    transposed = rows.mT
-    a, b = transposed @ rows, transposed @ rows_star
-    p_scaled = scale * p
+    a, b = sum_over_rows(rows, rows), sum_over_rows(rows, rows_star)
+    p_scaled, constant = scale * p, None
     if layer.has_bias:
         b = torch.cat([b, rows.sum(1)[..., None]], dim=-1)
-        gradient = torch.baddbmm(p_scaled[:, None, :, d], rows, scale * g)
-    else:
-        gradient = rows @ (scale * g)
-    torch.baddbmm(gradient, rows_star, p_scaled[..., :d].mT, out=gradient)
-    gradient = gradient.view(x.shape)
+        constant = p_scaled[:, None, :, d]
+    gradient = product(rows, scale * g, plus=constant)
+    gradient = product(rows_star, p_scaled[..., :d].mT, plus=gradient).view(x.shape)
     gradient[:, :, full:] = 0
     if partial is None:
         return gradient, _Products(a, b, None)
@@ -417,24 +414,24 @@ def _partial_products(
     """
     weight, e, _, _, scale = layer
     d = x.shape[-1]
-    y = (x - x_star) @ weight.mT + x_star @ e[..., :d].mT  # [members, rows, C]
+    y = linear(x - x_star, weight) + linear(x_star, e[..., :d])  # [members, rows, C]
     if layer.has_bias:
         y += e[:, None, :, d]
         u = F.pad(x, (0, 1), value=1.0)
     else:
         u = x
     y *= masks
-    return scale * (y @ weight), (y.square().sum((1, 2)), y.mT @ u)
+    return scale * product(y, weight), (y.square().sum((1, 2)), sum_over_rows(y, u))
 
 
 def _layer_gradient(layer: _Layer, gram: Tensor, sums: _Products) -> tuple[Tensor, Tensor]:
     """Σ ||y||² over everything, and the gradient for [W, b], [members, C, d + 1]."""
     weight, e, g, p, scale = layer
     a, b, partial = sums
-    total = (a * g).sum((1, 2)) + 2 * (b * p).sum((1, 2)) + (gram * (e.mT @ e)).sum((1, 2))
+    total = (a * g).sum((1, 2)) + 2 * (b * p).sum((1, 2)) + (gram * sum_over_rows(e, e)).sum((1, 2))
     extra = gram.shape[-1] - a.shape[-1]  # 1 with a bias
-    gradient = weight @ (scale * (F.pad(a, (0, extra)) + b))
-    torch.baddbmm(gradient, e, scale * (F.pad(b.mT, (0, extra)) + gram), out=gradient)
+    gradient = product(weight, scale * (F.pad(a, (0, extra)) + b))
+    gradient = product(e, scale * (F.pad(b.mT, (0, extra)) + gram), plus=gradient)
     if partial is not None:
         total = total + partial[0]
         gradient += scale * partial[1]
