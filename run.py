@@ -81,7 +81,7 @@ def learn(args, argv, run_dir, interruption, started: float) -> dict[str, Any]:
     described, data = describe_run(args, argv, device), fingerprint(tasks)
     saved = load_checkpoint(args, run_dir, described, data)
     if saved is None:
-        groups = split_seeds(args, seeds, mnet, module, tasks[0], device)
+        groups = split_seeds(args, seeds, mnet, module, tasks, device)
         position, report_state, lengths = Position.start(groups), None, None
         # All input has been found good: from here on, there is a run directory.
         run_dir.begin(described)
@@ -146,7 +146,6 @@ def learn_tasks(args, position, tasks, mnet, device, report, save, interruption)
     """
     from hypercl.members import select_members, stack_members, to_device
     from hypercl.networks import fresh_stats
-    from hypercl.regularizer import take_checkpoint
     from hypercl.scenarios import infer_tasks
     from train import TaskState, evaluate, train_task
 
@@ -161,16 +160,7 @@ def learn_tasks(args, position, tasks, mnet, device, report, save, interruption)
     for task_id in range(position.task_id, len(tasks)):
         task = tasks[task_id]
         how = training(args, seeds, num_samples=len(task.train.labels))
-        checkpoint = None
-        if args.beta > 0:
-            checkpoint = take_checkpoint(
-                hnet,
-                params,
-                task_id,
-                subset_size=args.hnet_reg_batch_size,
-                store_targets=not args.calc_hnet_reg_targets_online,
-                heads=heads_of(args, mnet, tasks),
-            )
+        checkpoint = checkpoint_before(args, task_id, hnet, params, mnet, tasks)
         steps_done = 0 if start is None else start.step
         report.start_task(
             task_id, how.num_steps, len(task.train.labels), describe(checkpoint), steps_done
@@ -444,18 +434,18 @@ def try_out(args) -> dict[str, Any]:
     """
     import torch
 
+    from hypercl.capture import StepRunner
     from hypercl.members import stack_members
     from hypercl.networks import fresh_stats
-    from hypercl.regularizer import take_checkpoint
     from hypercl.screen import Screen
-    from train import evaluate, make_step
+    from train import evaluate, make_step, new_history
 
     device = pick_device(args)
     tasks = build_tasks(args, device)
     mnet = build_main_net(args, tasks[0], device)
     module = build_hypernet(args, mnet, args.random_seed)
-    member, free = member_and_free_bytes(args, mnet, module, tasks[0], device)
-    groups = split_seeds(args, range(args.num_seeds), mnet, module, tasks[0], device)
+    member, free = member_and_free_bytes(args, mnet, module, tasks, device)
+    groups = split_seeds(args, range(args.num_seeds), mnet, module, tasks, device)
     seeds = groups[0]
     made = [as_function(args, build_hypernet(args, mnet, seed), device) for seed in seeds]
     hnet, params = made[0][0], stack_members([params for _, params in made])
@@ -474,21 +464,16 @@ def try_out(args) -> dict[str, Any]:
     step_seconds = []
     for task_id in (0, len(tasks) - 1):
         task = tasks[task_id]
-        how = replace(training(args, seeds, len(task.train.labels)), num_steps=_TRIED + 2)
-        checkpoint = None
-        if args.beta > 0:
-            checkpoint = take_checkpoint(
-                hnet, params, task_id, subset_size=args.hnet_reg_batch_size,
-                store_targets=not args.calc_hnet_reg_targets_online,
-                heads=heads_of(args, mnet, tasks),
-            )  # fmt: skip
+        how = replace(training(args, seeds, len(task.train.labels)), num_steps=_TRIED + _SLOW)
+        checkpoint = checkpoint_before(args, task_id, hnet, params, mnet, tasks)
         flat, trained = hnet.to_train(params, task_id + 1)
-        history = torch.zeros(how.num_steps, 4, len(seeds), device=device)
         mnet.train()
         step = make_step(
-            hnet, mnet, flat, trained, task, task_id, checkpoint, how, history, stats
+            hnet, mnet, flat, trained, task, task_id, checkpoint, how,
+            new_history(how, device), stats,
         )  # fmt: skip
-        seconds(step, 2)  # what is slow once
+        step = StepRunner(step, device)
+        seconds(step, _SLOW)
         step_seconds.append(seconds(step, _TRIED))
     evaluation = seconds(
         lambda: evaluate(
@@ -526,20 +511,18 @@ def try_out(args) -> dict[str, Any]:
     return found
 
 
-_TRIED = 10  # steps of each task that is tried out
+_TRIED, _SLOW = 10, 4  # steps of a task that are timed; before them, those with what is slow once
 
 
-def split_seeds(args, seeds, mnet, module, task, device) -> list[list[int]]:
+def split_seeds(args, seeds, mnet, module, tasks, device) -> list[list[int]]:
     """The groups of seeds that are trained together."""
-    if device.type == "cpu" and args.net_type != "mlp":
-        # Several convolutions become a grouped one, slower on a CPU than one after the other:
-        # 1.1 to 1.6 times, with batch normalization or two threads up to 2.5 times.
-        return [[seed] for seed in seeds]
-    if len(seeds) == 1:
-        return [list(seeds)]
     from hypercl.memory import split_into_groups
+    from hypercl.networks import faster_alone
 
-    memory = member_and_free_bytes(args, mnet, module, task, device)
+    if len(seeds) == 1 or faster_alone(mnet, device):
+        return [[seed] for seed in seeds]
+
+    memory = member_and_free_bytes(args, mnet, module, tasks, device)
     return [list(group) for group in split_into_groups(seeds, *memory)]
 
 
@@ -618,7 +601,7 @@ def build_main_net(args, task, device):
         dropout_rate=args.dropout_rate,
         batchnorm=args.batchnorm,
         running_stats=not args.bn_no_running_stats,
-    ).to(device)  # it has no weights, but batch normalization has counters
+    )  # without weights, and with batch normalization's counters on the CPU, where they are read
 
 
 def build_hypernet(args, mnet, seed: int):
@@ -692,7 +675,23 @@ def as_function(args, module, device) -> tuple:
     return hnet, {name: value.to(device) for name, value in params.items()}
 
 
-def member_and_free_bytes(args, mnet, module, task, device) -> tuple[int, int]:
+def checkpoint_before(args, task_id: int, hnet, params, mnet, tasks):
+    """What the regularizer remembers before a task is learned; None where there is none."""
+    from hypercl.regularizer import take_checkpoint
+
+    if args.beta == 0:
+        return None
+    return take_checkpoint(
+        hnet,
+        params,
+        task_id,
+        subset_size=args.hnet_reg_batch_size,
+        store_targets=not args.calc_hnet_reg_targets_online,
+        heads=heads_of(args, mnet, tasks),
+    )
+
+
+def member_and_free_bytes(args, mnet, module, tasks, device) -> tuple[int, int]:
     """What one more seed takes of the device's memory, and what is free."""
     from hypercl.memory import available_bytes, estimate_member
 
@@ -703,9 +702,11 @@ def member_and_free_bytes(args, mnet, module, task, device) -> tuple[int, int]:
         mnet,
         num_tasks=args.num_tasks,
         subset_size=args.hnet_reg_batch_size,
-        num_inputs=prod(task.in_shape),
+        store_targets=not args.calc_hnet_reg_targets_online,
+        heads=heads_of(args, mnet, tasks),
+        num_inputs=prod(tasks[0].in_shape),
         batch_size=max(args.batch_size, args.val_batch_size),
-        num_steps=training(args, [args.random_seed], len(task.train.labels)).num_steps,
+        num_steps=training(args, [args.random_seed], len(tasks[0].train.labels)).num_steps,
     )
     return per_member, available_bytes(device)
 

@@ -275,9 +275,7 @@ def train_task(
         wants_state: Asked after each step, by its number, whether to report the state too.
     """
     device = task.train.labels.device
-    history = torch.zeros(
-        how.num_steps, len(StepLosses._fields), len(how.seeds), device=device
-    )  # fmt: skip
+    history = new_history(how, device)
     torch.manual_seed(derive_seed(how.seeds[0], "dropout", task_id))
     mnet.train()
     flat, trained = hnet.to_train(params, task_id + 1)
@@ -352,6 +350,11 @@ def train_task(
             yield Progress(step, members, failed, trained, stats, state)
         if len(failed) == len(how.seeds):
             return
+
+
+def new_history(how: Training, device: torch.device) -> Tensor:
+    """Room for the losses of a task's steps, [steps, fields of StepLosses, members]."""
+    return torch.zeros(how.num_steps, len(StepLosses._fields), len(how.seeds), device=device)
 
 
 def _restore(start: TaskState, flat: Tensor, step: Step, plateau: Plateau | None) -> None:
@@ -551,15 +554,10 @@ def evaluate(
     ids = torch.full((members, 1), task_id, device=split.labels.device)
     weights = hnet.weights(params, ids).squeeze(1)
     correct = torch.zeros(members, dtype=torch.int64, device=split.labels.device)
-    num_batches = math.ceil(len(split.labels) / batch_size)
     was_training = mnet.training
     mnet.eval()
     try:
-        for images, labels in zip(
-            split.images.tensor_split(num_batches),
-            split.labels.tensor_split(num_batches),
-            strict=True,
-        ):
+        for images, labels in split.batches(batch_size):
             correct += each_member(count_correct, shared=(1, 2))(
                 weights, task.inputs(images), labels, stats or {}
             )

@@ -181,7 +181,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--weight_decay", type=non_negative, default=0.0, metavar="X", help="L2 penalty on the hypernetwork's parameters")
     add("--adam_beta1", type=_float_in("[0, 1)"), default=0.9, metavar="X", help="decay of Adam's running mean of gradients")
     add("--plateau_lr_scheduler", action="store_true", help="multiply the learning rate by sqrt(0.1) when the validation accuracy has not risen for 5 epochs")
-    add("--lambda_lr_scheduler", action="store_true", help="multiply the learning rate by 0.1, 0.01, 0.001, 0.0005 after 80, 120, 160, 180 epochs of a task")
+    add("--lambda_lr_scheduler", action="store_true", help="multiply the learning rate by 0.1, 0.01, 0.001, 0.0005 from the 82nd, 122nd, 162nd, 182nd epoch of a task on")
     add("--clip_grad_value", type=_minus_one_or(positive), default=-1, metavar="X", help="bring each number of the gradient into [-X, X]; -1: leave it")
     add("--clip_grad_norm", type=_minus_one_or(positive), default=-1, metavar="X", help="scale gradients down to a norm of X; -1: leave them")
 

@@ -14,7 +14,7 @@ import run
 from benchmarks.common import print_table, save
 from hypercl.members import Params
 from hypercl.regularizer import drift_and_gradient, take_checkpoint
-from train import make_step
+from train import make_step, new_history
 
 STEPS = (0, 1, 100, 2000)
 TASK_ID = 4  # the fifth task: four earlier ones
@@ -45,7 +45,7 @@ def measure(options: list[str]) -> list[dict]:
         how = run.training(args, [42], len(task.train.labels))
         checkpoint = take_checkpoint(hnet, params, task_id)
         flat, trained = hnet.to_train(params, task_id + 1)
-        history = torch.zeros(how.num_steps, 4, 1)
+        history = new_history(how, torch.device("cpu"))
         step = make_step(hnet, mnet, flat, trained, task, task_id, checkpoint, how, history)
         for done in range(how.num_steps + 1):
             if last and done in STEPS:

@@ -125,7 +125,7 @@ def measure_ours(earlier: int, rate: float) -> list[dict]:
     how = run.training(args, [0], len(task.train.labels))
     checkpoint = take_checkpoint(hnet, params, earlier)
     flat, trained = hnet.to_train(params, earlier + 1)
-    history = torch.zeros(how.num_steps, 4, 1)
+    history = train.new_history(how, torch.device("cpu"))
     step = train.make_step(hnet, mnet, flat, trained, task, earlier, checkpoint, how, history)
     return measure(step, OURS, rate)
 

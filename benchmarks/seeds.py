@@ -17,7 +17,7 @@ from benchmarks.common import RESULTS, print_table, product_rate, save
 from benchmarks.step import fake_task
 from hypercl.members import stack_members
 from hypercl.regularizer import take_checkpoint
-from train import make_step
+from train import make_step, new_history
 
 SEEDS = (1, 4, 16, 64)
 TASK_ID = 2
@@ -65,7 +65,7 @@ def measure(num_seeds: int) -> float:
     how = run.training(args, seeds, len(task.train.labels))
     checkpoint = take_checkpoint(hnet, params, TASK_ID)
     flat, trained = hnet.to_train(params, TASK_ID + 1)
-    history = torch.zeros(how.num_steps, 4, num_seeds)
+    history = new_history(how, torch.device("cpu"))
     step = make_step(hnet, mnet, flat, trained, task, TASK_ID, checkpoint, how, history)
     step()
     taken, until = [], time.perf_counter() + SECONDS

@@ -20,7 +20,7 @@ from benchmarks.common import RESULTS, print_table, product_rate, save
 from benchmarks.plain import PlainLoop, PlainTask
 from hypercl.regularizer import take_checkpoint
 from hypercl.tasks import Split, Task
-from train import make_step
+from train import make_step, new_history
 
 EARLIER = (0, 1, 4, 9, 29, 99)
 SECONDS = 1.0  # of each way, for each point
@@ -65,7 +65,7 @@ def measure(options: list[str], rate: float) -> list[dict]:
     for earlier in EARLIER:
         checkpoint = take_checkpoint(hnet, params, earlier)
         flat, trained = hnet.to_train(params, earlier + 1)
-        history = torch.zeros(how.num_steps, 4, 1)
+        history = new_history(how, torch.device("cpu"))
         step = make_step(hnet, mnet, flat, trained, task, earlier, checkpoint, how, history)
         plain.start_task(earlier)
         step()

@@ -46,6 +46,9 @@ class StepRunner:
     def _capture(self) -> None:
         """Record the step, which does not run it, and replay it; stay eager where that fails."""
         graph = torch.cuda.CUDAGraph()
+        # A capture that fails may leave the generator believing that it still goes on.
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        before = generator.clone_state()
         try:
             with torch.cuda.graph(graph, stream=self._stream):
                 self._step()
@@ -53,6 +56,7 @@ class StepRunner:
             reason = str(error).strip().splitlines()[0]
             warnings.warn(f"steps run eagerly, no CUDA graph could be made: {reason}", stacklevel=3)
             self._eager = True
+            generator.graphsafe_set_state(before)
             self._step()
             return
         self._graph = graph

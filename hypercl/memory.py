@@ -9,6 +9,7 @@ import torch
 from hypnettorch.mnets import MainNetInterface
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hypercl.heads import Heads
 from hypercl.hypernet import Hypernet
 from hypercl.members import Params
 from hypercl.networks import fresh_stats, logits_of
@@ -35,6 +36,8 @@ def estimate_member(
     *,
     num_tasks: int,
     subset_size: int,
+    store_targets: bool,
+    heads: Heads | None,
     num_inputs: int,
     batch_size: int,
     num_steps: int,
@@ -55,12 +58,14 @@ def estimate_member(
     widths = [params[f"weight{i}"].shape[1] for i in range(hnet.num_layers)]
     # A row's features in every layer and as much again for gradients; kept and moved ones.
     hypernet = taken * rows * (3 * sum(widths) + 3 * weight.shape[1])
-    if earlier and choose_factored(hnet, params, earlier, subset_size):
+    if earlier and choose_factored(
+        hnet, params, earlier, subset_size, heads, store_targets=store_targets
+    ):
         d = weight.shape[1]
         kept = earlier * rows * d + (earlier if subset_size > 0 else 1) * (d + 1) ** 2
         generated = 3 * hnet.num_weights
     else:
-        kept = earlier * hnet.num_weights
+        kept = earlier * hnet.num_weights if store_targets else parameters
         generated = 3 * taken * hnet.num_weights
     activations = 2 * _count_activations(mnet, batch_size, num_inputs)
     drawn = 3 * num_steps * batch_size  # indices are int64; crops and flips are smaller

@@ -1,9 +1,9 @@
 """Matrix products of all members, by whichever of a CPU's libraries is faster.
 
-torch multiplies float32 matrices on x86 with MKL, which keeps off AVX-512 where the processor is not
-Intel's; oneDNN, which is also part of torch, does not, and is up to twice as fast there. Which one
-takes a product depends on the processor, the sizes and the number of threads alone, so that the same
-run on the same machine rounds in the same way.
+torch multiplies float32 matrices on x86 with MKL, which keeps off AVX-512 where the processor is
+not Intel's; oneDNN, which is also part of torch, does not, and is up to twice as fast there. Which
+one takes a product depends on the processor, the sizes and the number of threads alone, so that the
+same run on the same machine rounds in the same way.
 """
 
 import math
@@ -18,7 +18,7 @@ from torch import Tensor
 _FEWEST, _FEWEST_FOR_THREADS, _SMALLEST = 5_000_000, 30_000_000, 32
 # It sums over rows with several threads only where the result is wider than this,
 _NARROW = 256
-# and what it sums comes out transposed, which the copy into its place makes up for up to this width.
+# and what it sums comes out transposed, to be copied, which does not pay off beyond this width.
 _WIDE = 4096
 
 

@@ -16,7 +16,7 @@ so that the generated weights are needed for neither: this is the *factored* for
 task uses only a part (the last one, where it is cut; those with the heads of other tasks) have
 their y computed as it stands and stay out of these products. Every term is
 of second order in the differences; the middle one may be negative, so where Δx and E nearly make
-up for each other the value loses digits in float32 (7e-5 of it at worst in benchmarks/precision.py;
+up for each other the value loses digits in float32 (1e-5 of it at worst in benchmarks/precision.py;
 the gradient loses no more than in the dense form). It goes through the tasks in blocks, so that
 memory does not grow with them beyond the features kept. The *dense* form generates the weights and
 compares them with targets, which is cheaper where few rows meet a wide layer.
@@ -202,7 +202,9 @@ def take_checkpoint(
     if task_id == 0:
         return None
     if factored is None:
-        factored = choose_factored(hnet, params, task_id, subset_size, heads)
+        factored = choose_factored(
+            hnet, params, task_id, subset_size, heads, store_targets=store_targets
+        )
     subset = 0 < subset_size < task_id
     params = {name: value.detach() for name, value in params.items()}
     members, device = len(params["weight0"]), params["weight0"].device
@@ -245,9 +247,13 @@ def choose_factored(
     num_tasks: int,
     subset_size: int = -1,
     heads: Heads | None = None,
+    *,
+    store_targets: bool = True,
 ) -> bool:
     """Whether the factored form takes fewer multiplications a step than the dense one."""
-    dense, factored = count_multiplications(hnet, params, num_tasks, subset_size, heads)
+    dense, factored = count_multiplications(
+        hnet, params, num_tasks, subset_size, heads, store_targets=store_targets
+    )
     return factored < dense
 
 
@@ -257,10 +263,13 @@ def count_multiplications(
     num_tasks: int,
     subset_size: int = -1,
     heads: Heads | None = None,
+    *,
+    store_targets: bool = True,
 ) -> tuple[int, int]:
     """Multiplications that the drift and its gradient take in a step: (dense, factored).
 
-    Dense: the last layer forward and its two gradients. Factored: two products of ΔX and two for
+    Dense: the last layer forward and its two gradients, and once more forward for targets that are
+    not stored. Factored: two products of ΔX and two for
     its gradient over all chunks, three Gram matrices of the layer and two products for its
     gradient, and four products for the chunks that are used in part.
     """
@@ -269,7 +278,7 @@ def count_multiplications(
     partial = _partial_chunks(heads or one_head(hnet.target_shapes), num_tasks, chunk_size)
     num_partial = partial.chunks.shape[1] if partial is not None else 0
     taken = num_tasks if subset_size <= 0 else min(subset_size, num_tasks)
-    dense = 3 * taken * chunks * chunk_size * d
+    dense = (3 if store_targets else 4) * taken * chunks * chunk_size * d
     factored = 4 * taken * (chunks * d + num_partial * chunk_size) * d + 5 * chunk_size * d * d
     return dense, factored
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hypercl.hypernet import Hypernet
 from hypercl.members import Params, each_member
-from hypercl.networks import logits_of
+from hypercl.networks import faster_alone, logits_of
 from hypercl.tasks import Split, Task
 
 _NUMBERS = 1 << 25  # generated at once, at most; 128 MiB in float32
@@ -75,7 +75,10 @@ def infer_tasks(
     """
     members, num_tasks = len(params["weight0"]), len(tasks)
     device = splits[0].labels.device
-    at_once = max(1, _NUMBERS // (members * hnet.num_weights))  # tasks whose networks are generated
+    # tasks whose networks are generated, and classify, together
+    at_once = max(1, _NUMBERS // (members * hnet.num_weights))
+    if faster_alone(mnet, device):
+        at_once = 1
     counts = torch.zeros(7, members, num_tasks, dtype=torch.int64, device=device)
     confusion = torch.zeros(members, num_tasks, num_tasks, dtype=torch.int64, device=device)
     was_training = mnet.training
@@ -144,9 +147,7 @@ def _predict(
         }
     columns = [tasks[i].outputs for i in group.tolist()]
     found = []
-    for images, _ in zip(
-        split.images.split(batch_size), split.labels.split(batch_size), strict=True
-    ):
+    for images, _ in split.batches(batch_size):
         logits = each_member(classify, shared=(1,))(weights, task.inputs(images), of_group)
         logits = logits.view(members, len(columns), len(images), -1)
         own = [logits[:, i, :, outputs] for i, outputs in enumerate(columns)]

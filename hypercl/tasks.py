@@ -6,7 +6,7 @@ sequence of permutations shares one copy of the images.
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -31,6 +31,14 @@ class Split(NamedTuple):
 
     images: Tensor  # [N, H, W, C] uint8
     labels: Tensor  # [N] int64, from 0 within the task
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels in batches of at most so many samples and of nearly equal size, so that
+        none is too small for the statistics of a batch.
+        """
+        number = math.ceil(len(self.labels) / batch_size)
+        images, labels = (values.tensor_split(number) for values in self)
+        return zip(images, labels, strict=True)
 
 
 class Crops(NamedTuple):

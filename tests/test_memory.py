@@ -13,7 +13,7 @@ def test_groups_fit_and_are_of_nearly_equal_size():
     assert [len(group) for group in split_into_groups(seeds, 1000, 1)] == [1] * 10
 
 
-def estimate(net="mlp", num_tasks=5, subset_size=-1, batch_size=32):
+def estimate(net="mlp", num_tasks=5, subset_size=-1, batch_size=32, store_targets=True):
     shape = (28, 28, 1) if net == "mlp" else (32, 32, 3)
     mnet = build_main_net(net, shape, 2)
     module = build_hypernet("chunked_hmlp", mnet.param_shapes, num_tasks)
@@ -24,6 +24,8 @@ def estimate(net="mlp", num_tasks=5, subset_size=-1, batch_size=32):
         mnet,
         num_tasks=num_tasks,
         subset_size=subset_size,
+        store_targets=store_targets,
+        heads=None,
         num_inputs=shape[0] * shape[1] * shape[2],
         batch_size=batch_size,
         num_steps=1000,

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypnettorch.mnets import MLP
 
 from hypercl import mlp
 from hypercl.hypernet import from_module
@@ -70,6 +71,18 @@ def test_saturated_logits_give_a_finite_loss_and_gradient():
     )
     assert loss.item() == 2e4
     assert gradient.tolist() == [[1.0, -1.0, 1.0, -1.0]]
+
+
+def test_an_mlp_with_a_forward_of_its_own_is_not_plain():
+    class Doubled(MLP):
+        def forward(self, *args, **options):
+            return 2 * super().forward(*args, **options)
+
+    options = {"n_in": 5, "n_out": 2, "hidden_layers": (4,), "no_weights": True}
+    assert mlp.plain_activation(MLP(**options, verbose=False)) is not None
+    assert mlp.plain_activation(Doubled(**options, verbose=False)) is None
+    odd = MLP(**options, activation_fn=torch.nn.Softsign(), verbose=False)
+    assert mlp.plain_activation(odd) is None
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,6 @@ def test_small_and_exact_products_stay_with_torch(monkeypatch):
     monkeypatch.setattr(products, "_NARROW", 1000)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     sum_over_rows(large.detach(), large.detach())
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     with torch.no_grad(), pytest.raises(TypeError):  # and this one it would take
-        monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
         product(large, large)

@@ -232,6 +232,8 @@ def test_form_is_chosen_by_the_number_of_multiplications():
         *hnets["chunked_hmlp"], 2
     )
     assert count_multiplications(*hnets["hmlp"], 4)[0] == 3 * 4 * 88_802 * d
+    online = count_multiplications(*hnets["hmlp"], 4, store_targets=False)
+    assert online[0] == 4 * 4 * 88_802 * d
     chosen = [choose_factored(*hnets["chunked_hmlp"], tasks) for tasks in (1, 2, 9, 99)]
     assert chosen == [False, True, True, True]
     assert not choose_factored(*hnets["chunked_hmlp"], 99, 1)
