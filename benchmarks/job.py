@@ -58,8 +58,9 @@ def main() -> None:
     print_table(rows)
     means = {key: statistics.fmean(row[key] for row in rows) for key in rows[0] if key != "seed"}
     print({key: round(value, 2) for key, value in means.items()})
-    save("job", {"rows": rows, "means": means})
-    draw(rows)
+    threads = torch.get_num_threads()
+    save("job", {"threads": threads, "rows": rows, "means": means})
+    draw(rows, threads)
 
 
 def timed(command: list[str]) -> tuple[float, str]:
@@ -86,13 +87,14 @@ def plain_job(seed: int) -> float:
     return statistics.fmean(accuracy)
 
 
-def draw(rows: list[dict]) -> None:
+def draw(rows: list[dict], threads: int) -> None:
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
     axes.bar([f"{row['seed']}" for row in rows], [row["plain s"] for row in rows], color="silver")
     axes.bar([f"{row['seed']}" for row in rows], [row["s"] for row in rows], 0.5, color="crimson")
     axes.legend(["plain loop", "this project"])
-    axes.set(title="the default job", xlabel="seed", ylabel="s, whole process, two threads")
+    label = f"s, whole process, {threads} thread(s)"
+    axes.set(title="the default job", xlabel="seed", ylabel=label)
     figure.savefig(RESULTS / "job.png", dpi=120)
 
 

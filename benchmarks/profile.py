@@ -15,12 +15,11 @@ from unittest import mock
 
 import torch
 from hypnettorch.mnets import MLP
-from torch.utils.flop_counter import FlopCounterMode
 
 import run
 import train
 from benchmarks import plain
-from benchmarks.common import print_table, product_rate, save
+from benchmarks.common import counted, print_table, product_rate, save
 from benchmarks.step import fake_task
 from hypercl.hypernet import Hypernet
 from hypercl.optimizer import Adam
@@ -53,7 +52,7 @@ class Parts:
 
         def measured(*args, **kwargs):
             self._within.append(0.0)
-            with FlopCounterMode(display=False) if self.counting else nullcontext() as counter:
+            with counted() if self.counting else nullcontext() as counter:
                 started = time.perf_counter()
                 result = function(*args, **kwargs)
                 found = time.perf_counter() - started
@@ -109,7 +108,7 @@ def main() -> None:
     save("profile", {"threads": 1, "product rate": rate, "results": results})
 
 
-def build(earlier: int):
+def build():
     args = run.parse_args(["--no_cuda"])
     args.num_tasks = max(EARLIER) + 1
     task = fake_task(args.cl_exp)
@@ -118,7 +117,7 @@ def build(earlier: int):
 
 
 def measure_ours(earlier: int, rate: float) -> list[dict]:
-    args, task, mnet, module = build(earlier)
+    args, task, mnet, module = build()
     hnet, params = run.as_function(args, module, torch.device("cpu"))
     params = {name: value[None] for name, value in params.items()}
     args.n_iter = 10_000
@@ -131,7 +130,7 @@ def measure_ours(earlier: int, rate: float) -> list[dict]:
 
 
 def measure_plain(earlier: int, rate: float) -> list[dict]:
-    _, task, mnet, module = build(earlier)
+    _, task, mnet, module = build()
     loop, plain_task = plain.PlainLoop(mnet, module), plain.PlainTask(task)
     loop.start_task(earlier)
     places = {

@@ -13,10 +13,9 @@ from collections.abc import Callable
 
 import torch
 from matplotlib.figure import Figure
-from torch.utils.flop_counter import FlopCounterMode
 
 import run
-from benchmarks.common import RESULTS, print_table, product_rate, save
+from benchmarks.common import RESULTS, counted, print_table, product_rate, save
 from benchmarks.plain import PlainLoop, PlainTask
 from hypercl.regularizer import take_checkpoint
 from hypercl.tasks import Split, Task
@@ -69,7 +68,7 @@ def measure(options: list[str], rate: float) -> list[dict]:
         step = make_step(hnet, mnet, flat, trained, task, earlier, checkpoint, how, history)
         plain.start_task(earlier)
         step()
-        with FlopCounterMode(display=False) as counter:
+        with counted() as counter:
             step()
         ours, theirs = in_turn(step, lambda: plain.step(plain_task))
         multiplications = counter.get_total_flops() / 2
