@@ -19,6 +19,7 @@ from math import ceil, prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hypercl import published
 from hypercl.errors import InputError, RunFailed
 from hypercl.interruption import Interrupted, Interruption
 from train_args import as_arguments, differing_options, parse_args, plain_options
@@ -49,10 +50,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
     with Interruption() as interruption:
         if args.eval is not None:
+            import_torch(interruption)
             return test_again(Path(args.eval), argv)
         if args.resume:
             args = resumed(args, argv)
         if args.dry_run:
+            import_torch(interruption)
             return try_out(args)
         out_dir = None if args.out_dir is None else Path(args.out_dir)
         with RunDir(out_dir, overwrite=args.overwrite) as run_dir:
@@ -60,9 +63,22 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 if stored is not None:
                     options = stored["options" if stored is run_dir.config else "config"]
                     require_same_options(out_dir, options, args)
+            if not args.overwrite:
+                run_dir.require_config()
             if run_dir.finished:
                 return show_again(run_dir)
+            import_torch(interruption)
             return learn(args, argv, run_dir, interruption, started)
+
+
+def import_torch(interruption) -> None:
+    """Import what takes seconds; a signal waits until it is there.
+
+    Raised within it, where torch's C++ calls Python, an exception would abort the process.
+    """
+    with interruption.grace():
+        import hypercl.report  # noqa: F401
+        import train  # noqa: F401
 
 
 def learn(args, argv, run_dir, interruption, started: float) -> dict[str, Any]:
@@ -104,6 +120,8 @@ def learn(args, argv, run_dir, interruption, started: float) -> dict[str, Any]:
         together = f"in {len(position.groups)} group(s), each together"
         alone = len(position.groups) == len(seeds)
         screen.say(f"{len(seeds)} seeds, trained {'one by one' if alone else together}")
+    if args.preset is not None:
+        screen.say(describe_preset(args.preset))
     report = Report(
         run_dir,
         screen,
@@ -114,6 +132,7 @@ def learn(args, argv, run_dir, interruption, started: float) -> dict[str, Any]:
         seeds=seeds,
         tested_on="validation" if args.test_with_val_set else "test",
         preset=args.preset,
+        altered=altered_options(args),
         started=started,
         state=report_state,
     )
@@ -196,17 +215,24 @@ def learn_tasks(args, position, tasks, mnet, device, report, save, interruption)
         seen = tasks[: task_id + 1]
         splits = [task.validation if args.test_with_val_set else task.test for task in seen]
         columns = []  # [tasks][members]
-        for seen_id, (task, split, of_task) in enumerate(zip(seen, splits, stats, strict=True)):
+
+        def leave_if_pending(position=position) -> None:
             if interruption.pending:
                 save(position)
                 interruption.leave()
+
+        for seen_id, (task, split, of_task) in enumerate(zip(seen, splits, stats, strict=True)):
+            leave_if_pending()
             columns.append(
                 evaluate(hnet, mnet, params, task, seen_id, split, args.val_batch_size, of_task)
             )
         rows = [[100 * a for a in row] for row in zip(*columns, strict=True)]
         inferred = None
         if task_id + 1 == len(tasks) or args.scenarios_every_task:
-            found = infer_tasks(hnet, mnet, params, seen, splits, args.val_batch_size, stats)
+            found = infer_tasks(
+                hnet, mnet, params, seen, splits, args.val_batch_size, stats,
+                between=leave_if_pending,
+            )  # fmt: skip
             inferred = dict(zip(seeds, found, strict=True))
         report.end_task(task_id, dict(zip(seeds, rows, strict=True)), inferred)
         position = replace(
@@ -485,7 +511,8 @@ def try_out(args) -> dict[str, Any]:
     share = [i / max(1, len(tasks) - 1) for i in range(len(tasks))]
     first, last = step_seconds
     learning = sum(n * (first + s * (last - first)) for n, s in zip(steps, share, strict=True))
-    num_tests = len(tasks) * (len(tasks) + 1) / 2 + len(tasks) ** 2  # after each task; inference
+    ends = range(1, len(tasks) + 1)  # of tasks: how many are tested
+    num_tests = sum(ends) + sum(n * n for n in (ends if args.scenarios_every_task else ends[-1:]))
     found = {
         "num_weights": {"main": mnet.num_params, "hypernet": module.num_params},
         "compression_ratio": module.num_params / mnet.num_params,
@@ -524,6 +551,27 @@ def split_seeds(args, seeds, mnet, module, tasks, device) -> list[list[int]]:
 
     memory = member_and_free_bytes(args, mnet, module, tasks, device)
     return [list(group) for group in split_into_groups(seeds, *memory)]
+
+
+_SAME_EXPERIMENT = ("random_seed", "num_seeds", "val_iter", "val_batch_size", "no_cuda",
+                    "deterministic_run", "scenarios_every_task")  # fmt: skip
+
+
+def describe_preset(name: str) -> str:
+    """What a preset is of, in words."""
+    preset = published.load(name)
+    remarks = f"; {preset.remarks}" if preset.remarks else ""
+    return f"preset {name}: {preset.experiment}, {preset.networks}; {preset.source}{remarks}"
+
+
+def altered_options(args) -> list[str]:
+    """Which options differ from the preset's, where that makes another experiment of it."""
+    if args.preset is None:
+        return []
+    asked, here = (plain_options(a) for a in (parse_args([f"--preset={args.preset}"]), args))
+    for name in _SAME_EXPERIMENT:
+        asked[name] = here[name]
+    return differing_options(asked, here)
 
 
 def describe_position(position, num_tasks: int) -> str:

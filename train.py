@@ -421,6 +421,8 @@ def make_step(
         return (plans if len(plans) == 1 else plans.index_select(0, counter)).squeeze(0)
 
     def step() -> None:
+        if lr is not None:  # before the lookahead, which takes it too
+            lr.copy_(base_lr if factors is None else base_lr * factors.index_select(0, counter))
         chosen = of_this_step(plan.batches)  # [members, B]
         images = task.train.images.index_select(0, chosen.flatten())
         labels = task.train.labels.index_select(0, chosen.flatten()).view(chosen.shape)
@@ -443,8 +445,6 @@ def make_step(
             clip_value(gradient, how.clip_grad_value)
         if how.clip_grad_norm > 0:
             clip_norm(gradient, how.clip_grad_norm)
-        if lr is not None:
-            lr.copy_(base_lr if factors is None else base_lr * factors.index_select(0, counter))
         optimizer.step()
         for name in frozen:  # weight decay moves what has no gradient, too
             trained[name][:, :task_id] = learned[name]

@@ -180,7 +180,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--momentum", type=_float_in("[0, 1)"), default=0.0, metavar="X", help="momentum of --use_sgd and --use_rmsprop; Adam has none")
     add("--weight_decay", type=non_negative, default=0.0, metavar="X", help="L2 penalty on the hypernetwork's parameters")
     add("--adam_beta1", type=_float_in("[0, 1)"), default=0.9, metavar="X", help="decay of Adam's running mean of gradients")
-    add("--plateau_lr_scheduler", action="store_true", help="multiply the learning rate by sqrt(0.1) when the validation accuracy has not risen for 5 epochs")
+    add("--plateau_lr_scheduler", action="store_true", help="multiply the learning rate by sqrt(0.1) when the validation accuracy has not risen for more than 5 epochs")
     add("--lambda_lr_scheduler", action="store_true", help="multiply the learning rate by 0.1, 0.01, 0.001, 0.0005 from the 82nd, 122nd, 162nd, 182nd epoch of a task on")
     add("--clip_grad_value", type=_minus_one_or(positive), default=-1, metavar="X", help="bring each number of the gradient into [-X, X]; -1: leave it")
     add("--clip_grad_norm", type=_minus_one_or(positive), default=-1, metavar="X", help="scale gradients down to a norm of X; -1: leave them")
@@ -216,7 +216,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--hnet_no_bias", action="store_true", help="no bias terms")
     add("--hnet_dropout_rate", type=_minus_one_or(_float_in("[0, 1)")), default=-1, metavar="X", help="dropout rate of the hidden layers; -1: no dropout")
     add("--hnet_init", default="default", choices=["default", "xavier"], help="initialization of the layers: hypnettorch's, or Xavier-uniform weights and zero biases")
-    add("--hyper_fan_init", action="store_true", help="hyperfan initialization: such that the generated weights start at the scale of a common initialization")
+    add("--hyper_fan_init", action="store_true", help="hyperfan initialization of layers and chunk embeddings: such that the generated weights start at the scale of a common initialization")
     add("--std_normal_temb", type=_minus_one_or(non_negative), default=-1, metavar="X", help="standard deviation of initial task embeddings; -1: 1")
     add("--std_normal_emb", type=_minus_one_or(non_negative), default=-1, metavar="X", help="standard deviation of initial chunk embeddings; -1: 1")
 
@@ -339,6 +339,11 @@ def _problems(args: argparse.Namespace) -> list[str]:
         args.net_type == "resnet" and not c[0] <= c[1] < c[2] < c[3],
         f"--resnet_channel_sizes={','.join(map(str, c))} must grow, from the second number on, "
         "for the shortcuts of --net_type=resnet: like 16,16,32,64",
+    )
+    refuse(
+        args.hyper_fan_init and (args.hnet_init != "default" or args.std_normal_emb != -1),
+        "--hyper_fan_init initializes the layers and the chunk embeddings itself: leave out "
+        "--hnet_init and --std_normal_emb",
     )
     refuse(
         args.specnorm,

@@ -22,7 +22,8 @@ class Report:
         config: Every option, as results.json repeats them.
         num_weights: ``{"main": int, "hypernet": int}``.
         tested_on: What the accuracies are of: ``"test"`` or ``"validation"``.
-        preset: Whose published numbers the run's are to be compared with.
+        preset: Whose published numbers the run's are to be compared with; ``altered``: its options
+            that were given other values.
         started: ``time.monotonic()`` when the program began.
         state: From :meth:`state` at the checkpoint from which the run goes on.
     """
@@ -39,6 +40,7 @@ class Report:
         seeds: Sequence[int],
         tested_on: str,
         preset: str | None,
+        altered: Sequence[str],
         started: float,
         state: Mapping[str, Any] | None = None,
     ) -> None:
@@ -46,7 +48,7 @@ class Report:
         self._screen = screen
         self._task_names = task_names
         self._tested_on = tested_on
-        self._preset = preset
+        self._preset, self._altered = preset, list(altered)
         self._task_started = time.monotonic()
         self._plotted = started
         self._steps_before = 0  # of the group's earlier tasks, for TensorBoard's axis
@@ -86,6 +88,7 @@ class Report:
             self._screen.stop_progress()
             if error is None:
                 self.results["status"] = "finished"
+                self._compare()
             elif isinstance(error, KeyboardInterrupt):
                 self.results["status"] = "interrupted"
             else:
@@ -195,15 +198,9 @@ class Report:
         self.results["summary"] = {
             name: metrics.summarize([seed[name] for seed in done]) for name in metrics.METRICS
         }
-        if inferred is not None:
-            self.results["summary"] |= {
-                name: metrics.summarize([seed["scenarios"][name]["mean"] for seed in done])
-                for name in SCENARIOS
-            }
+        if all("scenarios" in seed for seed in done):
+            self.results["summary"] |= _summary_of([seed["scenarios"] for seed in done])
         at_end = task_id + 1 == len(self._task_names)
-        if at_end and self._preset is not None:
-            preset = published.load(self._preset)
-            self.results["published"] = published.compare(preset, self.results["summary"])
         self._write_results()
         if at_end or time.monotonic() - self._plotted > _PLOT_SECONDS:
             self._write_plots()
@@ -215,8 +212,15 @@ class Report:
         self._run_dir.write_scalars(task_id + 1, {tag + k: v for k, v in scalars.items()})
         show_row(self._screen, self._tested_on, rows, len(self._task_names))
         if inferred is not None and not at_end:  # the summary shows the last ones
-            show_scenarios(self._screen, self.results["summary"])
-        self._steps_before += self._num_steps
+            show_scenarios(self._screen, _summary_of(list(map(as_json, inferred.values()))))
+        self._steps_before = 0 if at_end else self._steps_before + self._num_steps
+
+    def _compare(self) -> None:
+        """Enter what was published beside what was measured, on test sets."""
+        if self._preset is not None and self._tested_on == "test":
+            preset = published.load(self._preset)
+            self.results["published"] = published.compare(preset, self.results["summary"])
+            self.results["altered"] = self._altered
 
     def _add_seconds(self, what: str, task_id: int) -> None:
         """Enter the time since the last call; groups of seeds add up, task by task."""
@@ -249,6 +253,14 @@ class Report:
             names = self._task_names[: len(confusion)]
             figure = plots.task_confusion(confusion, names, title)
             self._run_dir.write_figure("task_confusion", figure)
+
+
+def _summary_of(scenarios: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Of each number its mean over tasks, summarized over the seeds whose scenarios are given."""
+    return {
+        name: metrics.summarize([of_seed[name]["mean"] for of_seed in scenarios])
+        for name in SCENARIOS
+    }
 
 
 _SHOWN_LOSSES = {"task loss": "task_loss", "drift": "drift"}

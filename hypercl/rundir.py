@@ -124,6 +124,19 @@ class RunDir:
                 "another directory"
             ) from None
 
+    def require_config(self) -> None:
+        """Refuse to go on, or to start anew, where only config.json of a run is gone.
+
+        Raises:
+            InputError: That is so.
+        """
+        if self.path is None or self.config is not None:
+            return
+        if self.results is not None or any(path.exists() for path in self.checkpoints):
+            raise InputError(
+                f"{self.path / _CONFIG} is missing: put it there, or start anew with --overwrite"
+            )
+
     def begin(self, config: Mapping[str, Any]) -> None:
         """Make the directory, or remove the run that is to be overwritten, and write config.json.
 
@@ -289,14 +302,19 @@ class RunDir:
 
 
 def newest_unfinished(root: Path) -> Path | None:
-    """The run below ``root`` that began last, is not finished, and is in no process's hands."""
+    """The run below ``root`` that began last, can go on, and is in no process's hands.
+
+    One that is finished cannot, nor can one in which all seeds have failed.
+    """
     runs = []
     for folder in root.iterdir() if root.is_dir() else []:
         if not _is_run_dir(folder) or is_held(folder / _LOCK):
             continue
         with suppress(ValueError, OSError):
             results = _read_sealed(folder / _RESULTS)
-            if results is None or results["status"] != "finished":
+            seeds = [] if results is None else results["seeds"]
+            ended = bool(seeds) and all("failed" in seed for seed in seeds)
+            if results is None or not (ended or results["status"] == "finished"):
                 runs.append(((folder / _CONFIG).stat().st_mtime_ns, folder))
     return max(runs)[1] if runs else None
 

@@ -11,7 +11,7 @@ the lowest entropy of its predictive distribution, or with the highest confidenc
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -61,6 +61,8 @@ def infer_tasks(
     splits: Sequence[Split],
     batch_size: int,
     stats: Sequence[Params] = (),
+    *,
+    between: Callable[[], None] = lambda: None,
 ) -> list[Inference]:
     """Classify the samples of all tasks with the networks of all tasks.
 
@@ -69,6 +71,7 @@ def infer_tasks(
         tasks: With equal numbers of classes; ``splits``: of each, the samples to classify.
         batch_size: Samples at a time.
         stats: Running statistics by task, [members, …] each; empty without them.
+        between: Called before the samples of each task; may raise to break off.
 
     Returns:
         One entry a member.
@@ -85,7 +88,8 @@ def infer_tasks(
     mnet.eval()
     try:
         for true, (task, split) in enumerate(zip(tasks, splits, strict=True)):
-            entropy, confidence, predicted = (
+            between()
+            entropy, doubt, predicted = (
                 torch.cat(parts, dim=1)  # [members, tasks, N]
                 for parts in zip(
                     *(
@@ -97,7 +101,7 @@ def infer_tasks(
             )
             labels = split.labels
             right = [predicted[:, true] == labels]
-            by_rule = (entropy.argmin(1), confidence.argmax(1))  # [members, N], tasks inferred
+            by_rule = (entropy.argmin(1), doubt.argmin(1))  # [members, N], tasks inferred
             classes = [
                 predicted.gather(1, task_ids[:, None]).squeeze(1) == labels for task_ids in by_rule
             ]
@@ -129,8 +133,11 @@ def _predict(
     split: Split,
     batch_size: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Entropy, confidence and predicted class of the samples of one task under the networks of a
-    group of tasks: [members, group, N] each.
+    """Entropy, doubt and predicted class of the samples of one task under the networks of a group
+    of tasks: [members, group, N] each.
+
+    The doubt is the logarithm of 1 - confidence, the probability of all other classes: many
+    confidences are 1 in float32, and then the doubt still tells which is higher.
     """
 
     def classify(weights: Tensor, inputs: Tensor, stats: Params) -> Tensor:
@@ -154,5 +161,7 @@ def _predict(
         log_probabilities = torch.stack(own, dim=1).log_softmax(-1)
         probabilities = log_probabilities.exp()
         entropy = -(probabilities * log_probabilities).sum(-1)
-        found.append((entropy, *probabilities.max(-1)))
+        predicted = log_probabilities.argmax(-1)
+        others = log_probabilities.scatter(-1, predicted[..., None], -torch.inf)
+        found.append((entropy, others.logsumexp(-1), predicted))
     return tuple(torch.cat(parts, dim=-1) for parts in zip(*found, strict=True))

@@ -23,8 +23,8 @@ def epoch_factors(num_steps: int, steps_per_epoch: int) -> Tensor:
 class Plateau:
     """Lowers a member's learning rate when its validation accuracy stops rising.
 
-    torch's ReduceLROnPlateau with the settings of Keras' example: after 5 epochs without a rise,
-    times sqrt(0.1), down to 5e-7.
+    torch's ReduceLROnPlateau with the settings of Keras' example: after more than 5 epochs without
+    a rise, times sqrt(0.1), down to 5e-7.
 
     Args:
         lr: The rate to start from.

@@ -147,10 +147,10 @@ def show_presets(console: Console | None = None) -> None:
     """A table of the presets: what was published, what was measured here, and how long it took."""
     if console is None:
         console = _Console(highlight=False, soft_wrap=True)
-        console.width = max(console.width, 150)  # a line a preset, on any terminal
+        console.width = max(console.width, 180)  # a line a preset, on any terminal
     table = Table(box=box.SIMPLE, title="known task / task inferred by entropy, accuracy in %")
     for heading in ("preset", "experiment", "networks", "published", "measured here", "minutes"):
-        table.add_column(heading, no_wrap=heading == "preset")
+        table.add_column(heading, no_wrap=True)
     for name in published.names():
         preset, results = published.load(name), published.measured(name)
         values = [
@@ -159,7 +159,10 @@ def show_presets(console: Console | None = None) -> None:
         found, minutes = "", ""
         if results is not None:
             rows = published.compare(preset, results["summary"])
-            found = " / ".join(f"{row['measured']:.2f} ± {row['std']:.2f}" for row in rows)
+            found = " / ".join(
+                f"{row['measured']:.2f}" + (f" ± {row['std']:.2f}" if row["n"] > 1 else "")
+                for row in rows
+            )
             found += f" (n = {results['summary']['final_accuracy']['n']})"
             minutes = f"{results['seconds']['total'] / 60:.1f}"
         table.add_row(

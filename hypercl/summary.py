@@ -65,6 +65,8 @@ def show_summary(screen: Screen, results: Mapping[str, Any], path: object) -> No
         screen.say(f"{name.replace('_', ' ')}: {shown}")
     if results.get("published"):
         show_published(screen, results["config"]["preset"], results["published"])
+        if altered := results.get("altered"):
+            screen.say(f"with other settings than the published run's: {', '.join(altered)}")
     if len(done) < len(results["seeds"]):
         screen.say(f"seeds that failed: {len(results['seeds']) - len(done)}")
     screen.say(f"everything is in {path}")

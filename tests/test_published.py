@@ -60,4 +60,7 @@ def test_the_list_shows_every_preset(capsys):
     shown = capsys.readouterr().out
     for name in published.names():
         assert name in shown
+        (line,) = [line for line in shown.splitlines() if line.split()[:1] == [name]]
+        networks = published.load(name).networks
+        assert networks in line
     assert "99.79 ± 0.01" in shown

@@ -540,6 +540,10 @@ def test_a_run_under_a_preset_ends_with_what_was_published(tmp_path, capsys):
     assert not second["within"]
     shown = capsys.readouterr().out
     assert "paper-splitmnist: published and measured" in shown
+    assert "--n_iter (2000 there, 3 here)" in results["altered"]
+    assert "--mlp_arch (400,400 there, 10 here)" in results["altered"]
+    assert not any(text.startswith(("--random_seed", "--out_dir")) for text in results["altered"])
+    assert f"than the published run's: {', '.join(results['altered'])}" in shown
     assert "outside" in shown
     stored = read_json(tmp_path / "run" / "results.json")
     assert stored["config"]["preset"] == "paper-splitmnist"

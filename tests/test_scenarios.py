@@ -27,7 +27,7 @@ def by_hand(hnet, mnet, params, tasks):
             for other, that in enumerate(tasks):
                 weights = hnet.split(hnet.weights(params, torch.tensor([[other]]))[0, 0])
                 logits = mnet.forward(task.inputs(image[None]), weights=weights)[0, that.outputs]
-                chances = logits.softmax(0).tolist()
+                chances = logits.double().softmax(0).tolist()
                 entropies.append(-sum(p * math.log(p) for p in chances if p > 0))
                 confidences.append(max(chances))
                 classes.append(chances.index(max(chances)))
@@ -99,3 +99,17 @@ def test_saturated_networks_have_an_entropy():
     (found,) = scenarios.infer_tasks(hnet, mnet, params, tasks, [t.test for t in tasks], 100)
     assert not any(math.isnan(value) for values in found[:-1] for value in values)
     assert [sum(row) for row in found.task_confusion] == pytest.approx([100] * 2)
+
+
+def test_of_two_classes_the_lower_entropy_is_the_higher_confidence():
+    """Also where most confidences are 1 in float32, and entropies still differ."""
+    tasks = [make_task((6, 6, 1), seed=seed) for seed in range(3)]
+    mnet, _, hnet, params = make_networks(tasks[0])
+    params = {name: 2.2 * value for name, value in params.items()}
+    weights = hnet.weights(params, torch.tensor([[0, 1, 2]]))[0]
+    inputs = tasks[0].inputs(tasks[0].test.images)
+    logits = [mnet.forward(inputs, weights=hnet.split(w)) for w in weights]
+    assert (torch.stack(logits).softmax(-1).amax(-1) == 1).float().mean() > 0.3
+    (found,) = scenarios.infer_tasks(hnet, mnet, params, tasks, [t.test for t in tasks], 100)
+    assert found.task_inference_confidence == found.task_inference_entropy
+    assert found.cl3_confidence == found.cl3_entropy

@@ -17,7 +17,7 @@ from conftest import fake_images, read_json
 
 import run
 import train
-from hypercl import datasets, rundir, saving
+from hypercl import datasets, rundir, saving, scenarios, schedules
 from hypercl.errors import InputError, RunFailed
 from hypercl.interruption import Interrupted
 from hypercl.report import Report
@@ -49,6 +49,7 @@ JOBS = {
         "--resnet_block_depth=1",
         "--resnet_channel_sizes=4,4,6,8",
     ],
+    "preset": ["--preset=splitmnist-small", "--num_train_samples=200"],
     "statistics, schedulers, heads": [
         "--num_seeds=2",
         "--batchnorm",
@@ -78,6 +79,7 @@ def data(tmp_path, monkeypatch, small_mnist):
 
     cifar = fake_images(10, 60, (32, 32, 3))
     images = {"mnist": small_mnist, "cifar10": cifar}
+    monkeypatch.setattr(schedules, "_DROPS", {5: 0.1, 10: 0.01})  # of 12 epochs in a job
     monkeypatch.setattr(tasks, "load_images", lambda name, data_dir: images[name])
     monkeypatch.setattr(memory, "available_bytes", lambda device: 4 * _member_bytes)
     monkeypatch.setattr(memory, "estimate_member", lambda *args, **options: _member_bytes)
@@ -98,9 +100,7 @@ def outcome(path):
     results = read_json(Path(path, "results.json"))
     weights = saving.decode(Path(path, "weights.pt").read_bytes())
     return {
-        "seeds": results["seeds"],
-        "summary": results["summary"],
-        "status": results["status"],
+        **{k: v for k, v in results.items() if k not in ("config", "seconds", "sha256")},
         "weights": {
             (seed, name): tensor.numpy().tobytes()
             for seed, state in weights["hnet"].items()
@@ -178,6 +178,7 @@ PLACES = {
     "a rename": (Path, "replace", 9),
     "the report of a step": (Report, "step", 4),
     "a test": (train, "evaluate", 9),
+    "task inference": (scenarios, "_predict", 2),
     "the end of a task": (Report, "end_task", 2),
     "the final weights": (run, "save_weights", 1),
     "the end": (Report, "__exit__", 1),
@@ -193,6 +194,45 @@ def test_stopped_anywhere(place, stop, monkeypatch):
         with pytest.raises((Killed, Interrupted)):
             main()
     main()
+    assert outcome("run") == expected("plain")
+
+
+@pytest.mark.parametrize("stop", [kill, send(signal.SIGTERM)], ids=["kill", "SIGTERM"])
+def test_stopped_between_groups_of_seeds(stop, monkeypatch):
+    job = "seeds in groups, subset, dropout"
+    expected(job)
+    with monkeypatch.context() as patch:
+        stopping(patch, Report, "start_group", 2, stop)
+        with pytest.raises((Killed, Interrupted)):
+            main(*JOBS[job])
+    main(*JOBS[job])
+    assert outcome("run") == expected(job)
+
+
+def test_a_signal_in_task_inference_is_followed_before_the_next_task(monkeypatch):
+    predicted = []
+    predict = scenarios._predict
+    monkeypatch.setattr(scenarios, "_predict", lambda *args: predicted.append(1) or predict(*args))
+    with monkeypatch.context() as patch:
+        stopping(patch, scenarios, "_predict", 1, send(signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            main()
+    assert len(predicted) == 1
+    assert read_json(Path("run", "results.json"))["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_without_its_options_is_left_alone(finished, monkeypatch):
+    if finished:
+        main()
+    else:
+        stopped(monkeypatch)
+    Path("run", "config.json").unlink()
+    left = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"run/config\.json is missing: .* --overwrite"):
+        main()
+    assert {path: path.read_bytes() for path in left} == left
+    main("--overwrite")
     assert outcome("run") == expected("plain")
 
 
@@ -329,6 +369,8 @@ def test_resume_takes_the_newest_unfinished_run_and_its_options(monkeypatch, cap
     for name in ("older", "newer"):
         stopped(monkeypatch, "--lr=0.001", out_dir=f"out/{name}")
     os.utime("out/older/config.json", (1, 1))
+    with pytest.raises(RunFailed):  # it would end in the same way again
+        main("--lr=1e30", out_dir="out/diverged")
     main("--lr=0.002", out_dir="out/finished")
     capsys.readouterr()
     results = run.main(["--resume"])

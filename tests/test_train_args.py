@@ -146,6 +146,8 @@ def test_accepted(line):
         (f"{CIFAR} --net_type=resnet --resnet_channel_sizes=16,16,32,32", ["16,16,32,32"]),
         (f"{CIFAR} --net_type=resnet --specnorm", ["--specnorm", "--net_type=resnet"]),
         ("--specnorm", ["--specnorm", "--net_type=mlp"]),
+        ("--hyper_fan_init --hnet_init=xavier", ["--hyper_fan_init", "--hnet_init"]),
+        ("--hyper_fan_init --std_normal_emb=1", ["--hyper_fan_init", "--std_normal_emb"]),
         (f"{CIFAR} --net_type=resnet --net_act=tanh", ["--net_act=tanh", "--net_type=resnet"]),
         ("--net_type=lenet --no_bias", ["--no_bias", "--net_type=lenet"]),
         (f"{CIFAR} --net_type=resnet --dropout_rate=.1", ["--dropout_rate=0.1", "=resnet"]),
