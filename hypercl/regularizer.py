@@ -16,7 +16,7 @@ so that the generated weights are needed for neither: this is the *factored* for
 task uses only a part (the last one, where it is cut; those with the heads of other tasks) have
 their y computed as it stands and stay out of these products. Every term is
 of second order in the differences; the middle one may be negative, so where Δx and E nearly make
-up for each other the value loses digits in float32 (1e-5 of it at worst in benchmarks/precision.py;
+up for each other the value loses digits in float32 (6e-6 of it at worst in benchmarks/precision.py;
 the gradient loses no more than in the dense form). It goes through the tasks in blocks, so that
 memory does not grow with them beyond the features kept. The *dense* form generates the weights and
 compares them with targets, which is cheaper where few rows meet a wide layer.
