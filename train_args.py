@@ -149,7 +149,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("published runs")
     add = group.add_argument
-    add("--preset", metavar="NAME", help="settings of a published run; options given beside it win over them")
+    add("--preset", metavar="NAME", help="settings of a published run; values given beside it win over them")
     add("--list_presets", action=_ListPresets, nargs=0, dest=argparse.SUPPRESS, help="show the presets, what was published and what was measured here, and exit")
 
     group = parser.add_argument_group("continual learning")
