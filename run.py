@@ -544,13 +544,13 @@ _TRIED, _SLOW = 10, 4  # steps of a task that are timed; before them, those with
 def split_seeds(args, seeds, mnet, module, tasks, device) -> list[list[int]]:
     """The groups of seeds that are trained together."""
     from hypercl.memory import split_into_groups
-    from hypercl.networks import faster_alone
+    from hypercl.networks import most_together
 
-    if len(seeds) == 1 or faster_alone(mnet, device):
+    most = most_together(mnet, device)
+    if len(seeds) == 1 or most == 1:
         return [[seed] for seed in seeds]
-
     memory = member_and_free_bytes(args, mnet, module, tasks, device)
-    return [list(group) for group in split_into_groups(seeds, *memory)]
+    return [list(group) for group in split_into_groups(seeds, *memory, most)]
 
 
 _SAME_EXPERIMENT = ("random_seed", "num_seeds", "val_iter", "val_batch_size", "no_cuda",

@@ -20,10 +20,14 @@ _SHARE = 0.6  # of the memory that is free; the estimate is rough
 
 
 def split_into_groups(
-    seeds: Sequence[int], bytes_per_member: int, available: int
+    seeds: Sequence[int], bytes_per_member: int, available: int, most: float = math.inf
 ) -> list[Sequence[int]]:
-    """Cut the seeds into groups of nearly equal size, each of which fits into memory."""
-    at_once = max(1, int(_SHARE * available // bytes_per_member))
+    """Cut the seeds into groups of nearly equal size, each of which fits into memory.
+
+    Args:
+        most: Members in a group, at most.
+    """
+    at_once = max(1, int(min(most, _SHARE * available // bytes_per_member)))
     num_groups = math.ceil(len(seeds) / at_once)
     bounds = [round(i * len(seeds) / num_groups) for i in range(num_groups + 1)]
     return [seeds[a:b] for a, b in pairwise(bounds)]

@@ -1,5 +1,6 @@
 """Factories over hypnettorch's classes: the main network and the hypernetwork."""
 
+import math
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from copy import deepcopy
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from hypercl.errors import InputError
 from hypercl.members import Params
+
+_IN_CACHE = 1 << 20  # weights of main networks, together, that a CPU is fast with
 
 # Their constructors write the number of classes into these tables of their classes, and the next
 # network would have it too: each is given a fresh copy.
@@ -144,13 +147,17 @@ def logits_of(
     return mnet.forward(inputs, weights=weights, distilled_params=list(stats.values()))
 
 
-def faster_alone(mnet: MainNetInterface, device: torch.device) -> bool:
-    """Whether several main networks are faster one after the other than together.
+def most_together(mnet: MainNetInterface, device: torch.device) -> float:
+    """How many main networks, at most, are faster together than one after the other.
 
-    The convolutions of several become a grouped one, which takes a CPU 1.1 to 1.6 times as long,
-    with batch normalization or two threads up to 2.5 times.
+    On a CPU, MLPs are as long as they share its cache, which ends between one and two million
+    weights in all (benchmarks/seeds.py). The convolutions of several networks become a grouped one,
+    which takes a CPU 1.1 to 1.6 times as long, with batch normalization or two threads up to 2.5
+    times.
     """
-    return device.type == "cpu" and not isinstance(mnet, MLP)
+    if device.type != "cpu":
+        return math.inf
+    return max(1, _IN_CACHE // mnet.num_params) if isinstance(mnet, MLP) else 1
 
 
 def build_hypernet(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hypercl.hypernet import Hypernet
 from hypercl.members import Params, each_member
-from hypercl.networks import faster_alone, logits_of
+from hypercl.networks import logits_of, most_together
 from hypercl.tasks import Split, Task
 
 _NUMBERS = 1 << 25  # generated at once, at most; 128 MiB in float32
@@ -79,9 +79,8 @@ def infer_tasks(
     members, num_tasks = len(params["weight0"]), len(tasks)
     device = splits[0].labels.device
     # tasks whose networks are generated, and classify, together
-    at_once = max(1, _NUMBERS // (members * hnet.num_weights))
-    if faster_alone(mnet, device):
-        at_once = 1
+    most = min(most_together(mnet, device), _NUMBERS // hnet.num_weights)
+    at_once = int(max(1, most // members))
     counts = torch.zeros(7, members, num_tasks, dtype=torch.int64, device=device)
     confusion = torch.zeros(members, num_tasks, num_tasks, dtype=torch.int64, device=device)
     was_training = mnet.training

@@ -11,6 +11,7 @@ def test_groups_fit_and_are_of_nearly_equal_size():
     groups = split_into_groups(seeds, 100, 500)  # three at once, in 60 % of the memory
     assert [list(group) for group in groups] == [[10, 11], [12, 13, 14], [15, 16, 17], [18, 19]]
     assert [len(group) for group in split_into_groups(seeds, 1000, 1)] == [1] * 10
+    assert [len(group) for group in split_into_groups(seeds, 1, 10**9, most=4)] == [3, 4, 3]
 
 
 def estimate(net="mlp", num_tasks=5, subset_size=-1, batch_size=32, store_targets=True):
