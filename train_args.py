@@ -84,9 +84,9 @@ def plain_options(args: argparse.Namespace) -> dict[str, Any]:
 def as_arguments(options: Mapping[str, Any]) -> list[str]:
     """A command line that gives these options, but for those of a run's process."""
     return [
-        f"--{name}" if value is True else f"--{name}={_as_argument(value)}"
+        f"--{name}={_as_argument(value)}"
         for name, value in options.items()
-        if value is not None and value is not False and name not in _OF_THE_PROCESS
+        if value is not None and name not in _OF_THE_PROCESS
     ]
 
 
@@ -132,6 +132,18 @@ def _with_preset(parser: argparse.ArgumentParser, argv: list[str]) -> list[str]:
     return [*as_arguments(options), *argv]
 
 
+class _Switch(argparse.Action):
+    """``--name`` and ``--name=on``, or ``--name=off`` against a preset that has it on."""
+
+    def __init__(self, option_strings, dest, **options) -> None:
+        super().__init__(
+            option_strings, dest, nargs="?", const=True, default=False, type=_on_or_off, **options
+        )
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        setattr(namespace, self.dest, values)
+
+
 class _ListPresets(argparse.Action):
     """Shows the presets and leaves."""
 
@@ -149,7 +161,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("published runs")
     add = group.add_argument
-    add("--preset", metavar="NAME", help="settings of a published run; values given beside it win over them")
+    add("--preset", metavar="NAME", help="settings of a published run; options given beside it win over them, a switch as in --lookahead=off")
     add("--list_presets", action=_ListPresets, nargs=0, dest=argparse.SUPPRESS, help="show the presets, what was published and what was measured here, and exit")
 
     group = parser.add_argument_group("continual learning")
@@ -160,14 +172,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--skip_tasks", type=natural, default=0, metavar="N", help="leave out the first N tasks of the sequence")
     add("--num_train_samples", type=_minus_one_or(count), default=-1, metavar="N", help="training samples per task, the first ones; -1: all")
     add("--padding", type=natural, default=2, metavar="N", help="permmnist: black pixels added on each side")
-    add("--no_augmentation", action="store_true", help="splitcifar: train on the images as they are, without flips and crops")
-    add("--multi_head", action="store_true", help="a main network with the outputs of all tasks, of which each trains, tests and regularizes its own")
+    add("--no_augmentation", action=_Switch, help="splitcifar: train on the images as they are, without flips and crops")
+    add("--multi_head", action=_Switch, help="a main network with the outputs of all tasks, of which each trains, tests and regularizes its own")
     add("--beta", type=non_negative, default=0.01, metavar="X", help="strength of the regularizer")
     add("--task_loss", choices=["mean", "total"], default="mean", help="what --beta weighs the regularizer against, and what is clipped: the batch's mean cross-entropy, or that times the task's training samples")
-    add("--calc_hnet_reg_targets_online", action="store_true", help="where the regularizer compares weights with targets, recompute these at each step instead of storing them")
+    add("--calc_hnet_reg_targets_online", action=_Switch, help="where the regularizer compares weights with targets, recompute these at each step instead of storing them")
     add("--hnet_reg_batch_size", type=_any_int, default=-1, metavar="N", help="regularize at most N random earlier tasks per step; 0 or less: all")
-    add("--freeze_prev_embs", action="store_true", help="train the embeddings of the current task alone")
-    add("--lookahead", action="store_true", help="regularize at the parameters that a step of Adam on the task loss alone would lead to, as in equation 2 of the paper")
+    add("--freeze_prev_embs", action=_Switch, help="train the embeddings of the current task alone")
+    add("--lookahead", action=_Switch, help="regularize at the parameters that a step of Adam on the task loss alone would lead to, as in equation 2 of the paper")
 
     group = parser.add_argument_group("training")
     add = group.add_argument
@@ -175,13 +187,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--n_iter", type=count, default=1001, metavar="N", help="steps per task")
     add("--epochs", type=_minus_one_or(count), default=-1, metavar="N", help="epochs per task, of ceil(samples / batch_size) steps each, instead of --n_iter; -1: not set")
     add("--lr", type=positive, default=0.0001, metavar="X", help="learning rate")
-    add("--use_sgd", action="store_true", help="gradient descent with --momentum instead of Adam")
-    add("--use_rmsprop", action="store_true", help="RMSprop with --momentum instead of Adam")
+    add("--use_sgd", action=_Switch, help="gradient descent with --momentum instead of Adam")
+    add("--use_rmsprop", action=_Switch, help="RMSprop with --momentum instead of Adam")
     add("--momentum", type=_float_in("[0, 1)"), default=0.0, metavar="X", help="momentum of --use_sgd and --use_rmsprop; Adam has none")
     add("--weight_decay", type=non_negative, default=0.0, metavar="X", help="L2 penalty on the hypernetwork's parameters")
     add("--adam_beta1", type=_float_in("[0, 1)"), default=0.9, metavar="X", help="decay of Adam's running mean of gradients")
-    add("--plateau_lr_scheduler", action="store_true", help="multiply the learning rate by sqrt(0.1) when the validation accuracy has not risen for more than 5 epochs")
-    add("--lambda_lr_scheduler", action="store_true", help="multiply the learning rate by 0.1, 0.01, 0.001, 0.0005 from the 82nd, 122nd, 162nd, 182nd epoch of a task on")
+    add("--plateau_lr_scheduler", action=_Switch, help="multiply the learning rate by sqrt(0.1) when the validation accuracy has not risen for more than 5 epochs")
+    add("--lambda_lr_scheduler", action=_Switch, help="multiply the learning rate by 0.1, 0.01, 0.001, 0.0005 from the 82nd, 122nd, 162nd, 182nd epoch of a task on")
     add("--clip_grad_value", type=_minus_one_or(positive), default=-1, metavar="X", help="bring each number of the gradient into [-X, X]; -1: leave it")
     add("--clip_grad_norm", type=_minus_one_or(positive), default=-1, metavar="X", help="scale gradients down to a norm of X; -1: leave them")
 
@@ -194,14 +206,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--resnet_channel_sizes", type=_int_list(length=4), default="16,16,32,64", metavar="LIST", help="resnet: feature maps of the first layer and of the three groups")
     add("--wrn_block_depth", type=count, default=4, metavar="N", help="wrn: blocks per group")
     add("--wrn_widening_factor", type=count, default=10, metavar="N", help="wrn: multiplies the feature maps of the three groups")
-    add("--wrn_use_fc_bias", action="store_true", help="wrn: keep the last layer's bias despite --no_bias")
+    add("--wrn_use_fc_bias", action=_Switch, help="wrn: keep the last layer's bias despite --no_bias")
     add("--net_act", default="relu", choices=["linear", "sigmoid", "relu", "elu", "tanh"], help="activation function (mlp; the others have relu)")
-    add("--no_bias", action="store_true", help="no bias terms (not lenet, not zenke)")
+    add("--no_bias", action=_Switch, help="no bias terms (not lenet, not zenke)")
     add("--dropout_rate", type=_minus_one_or(_float_in("[0, 1)")), default=-1, metavar="X", help="dropout rate (not resnet); -1: no dropout")
-    add("--specnorm", action="store_true", help="kept for old scripts; refused, as no generated network can have spectral normalization")
-    add("--batchnorm", action="store_true", help="batch normalization (not lenet, not zenke), in evaluation by running statistics of each task")
-    add("--bn_no_running_stats", action="store_true", help="batch normalization by the batch's statistics, in evaluation too")
-    add("--bn_no_stats_checkpointing", action="store_true", help="one set of running statistics for all tasks")
+    add("--specnorm", action=_Switch, help="kept for old scripts; refused, as no generated network can have spectral normalization")
+    add("--batchnorm", action=_Switch, help="batch normalization (not lenet, not zenke), in evaluation by running statistics of each task")
+    add("--bn_no_running_stats", action=_Switch, help="batch normalization by the batch's statistics, in evaluation too")
+    add("--bn_no_stats_checkpointing", action=_Switch, help="one set of running statistics for all tasks")
 
     group = parser.add_argument_group("hypernetwork")
     add = group.add_argument
@@ -211,12 +223,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--chmlp_chunk_size", type=count, default=750, metavar="N", help="chunked_hmlp: weights per chunk")
     add("--compression", type=_minus_one_or(positive), default=-1, metavar="X", help="chunked_hmlp: choose the chunk size such that the hypernetwork has X times the weights of the main network; -1: as --chmlp_chunk_size says")
     add("--chunk_emb_size", type=count, default=8, metavar="N", help="chunked_hmlp: size of a chunk embedding")
-    add("--use_cond_chunk_embs", action="store_true", help="chunked_hmlp: chunk embeddings of its own for each task")
+    add("--use_cond_chunk_embs", action=_Switch, help="chunked_hmlp: chunk embeddings of its own for each task")
     add("--hnet_net_act", default="relu", choices=["linear", "sigmoid", "relu", "elu", "tanh"], help="activation function")
-    add("--hnet_no_bias", action="store_true", help="no bias terms")
+    add("--hnet_no_bias", action=_Switch, help="no bias terms")
     add("--hnet_dropout_rate", type=_minus_one_or(_float_in("[0, 1)")), default=-1, metavar="X", help="dropout rate of the hidden layers; -1: no dropout")
     add("--hnet_init", default="default", choices=["default", "xavier"], help="initialization of the layers: hypnettorch's, or Xavier-uniform weights and zero biases")
-    add("--hyper_fan_init", action="store_true", help="hyperfan initialization of layers and chunk embeddings: such that the generated weights start at the scale of a common initialization")
+    add("--hyper_fan_init", action=_Switch, help="hyperfan initialization of layers and chunk embeddings: such that the generated weights start at the scale of a common initialization")
     add("--std_normal_temb", type=_minus_one_or(non_negative), default=-1, metavar="X", help="standard deviation of initial task embeddings; -1: 1")
     add("--std_normal_emb", type=_minus_one_or(non_negative), default=-1, metavar="X", help="standard deviation of initial chunk embeddings; -1: 1")
 
@@ -225,25 +237,25 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--val_iter", type=count, default=500, metavar="N", help="steps from one validation to the next")
     add("--val_batch_size", type=count, default=256, metavar="N", help="samples per batch in validation and test")
     add("--val_set_size", type=natural, default=100, metavar="N", help="first training samples of a task, held out for validation; 0: no validation")
-    add("--test_with_val_set", action="store_true", help="test on the validation sets, for choosing hyperparameters")
-    add("--scenarios_every_task", action="store_true", help="infer the tasks of all test samples after each task, not only after the last")
+    add("--test_with_val_set", action=_Switch, help="test on the validation sets, for choosing hyperparameters")
+    add("--scenarios_every_task", action=_Switch, help="infer the tasks of all test samples after each task, not only after the last")
 
     group = parser.add_argument_group("miscellaneous")
     add = group.add_argument
     add("--out_dir", metavar="DIR", help="run directory to make, or to continue with the same options (default: ./out/run_<timestamp>)")
-    add("--overwrite", action="store_true", help="if --out_dir is an earlier run's directory, replace that run")
-    add("--resume", action="store_true", help="continue the run in --out_dir, or without it the newest unfinished one below ./out, with its options")
+    add("--overwrite", action=_Switch, help="if --out_dir is an earlier run's directory, replace that run")
+    add("--resume", action=_Switch, help="continue the run in --out_dir, or without it the newest unfinished one below ./out, with its options")
     add("--ckpt_iter", type=natural, default=500, metavar="N", help="steps from one checkpoint to the next; 0: after each task alone")
     add("--eval", metavar="RUN", help="test the networks of a finished run again, and compare with its results (default: train)")
     add("--data_dir", default="./datasets", metavar="DIR", help="where cifar10.npz and cifar100.npz lie or are put (and mnist.npz, without the package that carries it)")
-    add("--dry_run", action="store_true", help="say how large the networks are, and what memory and time the run would take, and leave")
-    add("--no_cuda", action="store_true", help="run on the CPU even where there is a GPU")
-    add("--loglevel_info", action="store_true", help="hide the debug lines on the screen; logfile.txt keeps them")
-    add("--deterministic_run", action="store_true", help="use deterministic algorithms alone; slower on a GPU")
+    add("--dry_run", action=_Switch, help="say how large the networks are, and what memory and time the run would take, and leave")
+    add("--no_cuda", action=_Switch, help="run on the CPU even where there is a GPU")
+    add("--loglevel_info", action=_Switch, help="hide the debug lines on the screen; logfile.txt keeps them")
+    add("--deterministic_run", action=_Switch, help="use deterministic algorithms alone; slower on a GPU")
     add("--random_seed", type=natural, default=42, metavar="N", help="seed from which all randomness of the run is derived")
     add("--num_seeds", type=count, default=1, metavar="N", help="train the seeds random_seed … random_seed + N - 1 together, in one process")
-    add("--tf32", action="store_true", help="on a GPU, TF32 for the main network's products and convolutions; never for the hypernetwork")
-    add("--amp", action="store_true", help="bfloat16 for the main network, on a CPU too; never for the hypernetwork")
+    add("--tf32", action=_Switch, help="on a GPU, TF32 for the main network's products and convolutions; never for the hypernetwork")
+    add("--amp", action=_Switch, help="bfloat16 for the main network, on a CPU too; never for the hypernetwork")
 # fmt: on
 
 
@@ -416,6 +428,12 @@ def _problems(args: argparse.Namespace) -> list[str]:
     return problems
 
 
+def _on_or_off(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither on nor off")
+    return text == "on"
+
+
 def _int_at_least(minimum: int) -> Callable[[str], int]:
     def convert(text: str) -> int:
         value = _int_or(text, minimum - 1)
@@ -490,15 +508,18 @@ def _int_list(length: int | None = None) -> Callable[[str], tuple[int, ...]]:
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Shows each option's default, but for flags, whose default is always "off"."""
+    """Shows each option's default, but for switches, which are off by default."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=36, width=110)
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        if action.nargs == 0 or action.default is None:
+        if action.nargs == 0 or action.default is None or isinstance(action, _Switch):
             return action.help
         return f"{action.help} (default: %(default)s)"
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        return "" if isinstance(action, _Switch) else super()._format_args(action, default_metavar)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -144,7 +144,8 @@ def command_lines(draw) -> Case:
     argv = list(BASE)
     for action in draw(st.lists(st.sampled_from(actions), max_size=6)):
         name = draw(st.sampled_from([action.option_strings[-1]] * 9 + ["--" + action.dest[:-1]]))
-        flag = (action.nargs == 0) == draw(st.sampled_from([True] * 9 + [False]))
+        flag = action.nargs in (0, "?")
+        flag = flag == draw(st.sampled_from([True] * 9 + [False]))
         argv.append(name if flag else f"{name}={draw(_values(action))}")
     return Case(argv, None)
 
@@ -152,6 +153,8 @@ def command_lines(draw) -> Case:
 def _valid_value(action: argparse.Action) -> st.SearchStrategy[str]:
     if action.nargs == 0:
         return st.just("")
+    if action.nargs == "?":
+        return st.sampled_from(["", "", "=on", "=off"])
     if action.choices:
         values = sorted(action.choices)
     elif isinstance(action.default, str):

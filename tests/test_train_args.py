@@ -273,11 +273,22 @@ def test_help_imports_no_torch_and_is_quick():
         "--lr=1e-30 --mlp_arch= --hmlp_arch=7 --dropout_rate=0.1 --hnet_reg_batch_size=-3",
         "--no_cuda --amp --data_dir=/some/where --ckpt_iter=7 --random_seed=0",
         f"{CIFAR} --net_type=resnet --batchnorm --bn_no_running_stats --num_seeds=2",
+        "--preset=paper-splitmnist --lookahead=off --lr=0.5",
     ],
 )
 def test_stored_options_give_a_command_line_that_gives_them(line):
     options = plain_options(parse_args(line.split()))
     assert plain_options(parse_args(as_arguments(options))) == options
+
+
+def test_a_switch_can_be_turned_off_against_a_preset(capsys):
+    assert parse_args(["--preset=paper-splitmnist"]).lookahead
+    assert not parse_args(["--preset=paper-splitmnist", "--lookahead=off"]).lookahead
+    assert parse_args(["--lookahead=off", "--lookahead=on"]).lookahead
+    with pytest.raises(SystemExit) as exit_:
+        parse_args(["--lookahead", "maybe"])
+    assert exit_.value.code == 2
+    assert "'maybe' is neither on nor off" in capsys.readouterr().err
 
 
 def test_what_belongs_to_the_process_is_not_taken_from_a_stored_run():
