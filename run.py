@@ -704,10 +704,10 @@ def chunk_size(args, mnet) -> int:
 
 
 def heads_of(args, mnet, tasks):
-    """Which generated weights matter to which task."""
+    """Which generated weights are regularized for which task."""
     from hypercl.heads import head_of_each_task, one_head
 
-    if not args.multi_head:
+    if not args.multi_head or args.hnet_reg_all_heads:
         return one_head(mnet.param_shapes)
     outputs = [range(task.outputs.start, task.outputs.stop) for task in tasks]
     return head_of_each_task(mnet.param_shapes, outputs)

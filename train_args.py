@@ -178,6 +178,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--task_loss", choices=["mean", "total"], default="mean", help="what --beta weighs the regularizer against, and what is clipped: the batch's mean cross-entropy, or that times the task's training samples")
     add("--calc_hnet_reg_targets_online", action=_Switch, help="where the regularizer compares weights with targets, recompute these at each step instead of storing them")
     add("--hnet_reg_batch_size", type=_any_int, default=-1, metavar="N", help="regularize at most N random earlier tasks per step; 0 or less: all")
+    add("--hnet_reg_all_heads", action=_Switch, help="with --multi_head, regularize of an earlier task the outputs of the others too")
     add("--freeze_prev_embs", action=_Switch, help="train the embeddings of the current task alone")
     add("--lookahead", action=_Switch, help="regularize at the parameters that a step of Adam on the task loss alone would lead to, as in equation 2 of the paper")
 
@@ -297,6 +298,12 @@ def _problems(args: argparse.Namespace) -> list[str]:
     refuse(
         args.test_with_val_set and args.val_set_size == 0,
         "--test_with_val_set needs a validation set: give --val_set_size above 0",
+    )
+
+    refuse(
+        args.hnet_reg_all_heads and not args.multi_head,
+        "--hnet_reg_all_heads concerns outputs of other tasks, and there are none: "
+        "add --multi_head, or leave it out",
     )
 
     # What to do.

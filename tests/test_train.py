@@ -57,6 +57,7 @@ def make_networks(task, net="mlp", hnet_type="chunked_hmlp", num_tasks=3, **opti
         if name in ("batchnorm", "running_stats", "dropout_rate")
     }
     num_outputs = 2 * num_tasks if options.pop("multi_head", False) else 2
+    options.pop("all_heads", None)
     mnet = build_main_net(net, task.in_shape, num_outputs, **small, **net_options)
     module = build_hypernet(
         hnet_type, mnet.param_shapes, num_tasks, hmlp_arch=(20, 20), **options
@@ -110,6 +111,7 @@ VARIANTS = {
     "shared": ({}, {}),
     "conditional": ({"cond_chunk_embs": True}, {}),
     "multi-head": ({"multi_head": True}, {}),
+    "all heads regularized": ({"multi_head": True, "all_heads": True}, {"lookahead": True}),
     "lookahead": ({"multi_head": True}, {"lookahead": True}),
     "frozen": ({"cond_chunk_embs": True}, {"freeze_prev_embs": True, "weight_decay": 0.1}),
     "clipped": ({}, {"clip_grad_norm": 0.05, "clip_grad_value": 0.01}),
@@ -131,6 +133,7 @@ def test_steps_equal_the_plain_loop_on_hypnettorchs_own_api(variant, factored):
     options, training = VARIANTS[variant]
     task_id = 2
     multi_head = options.get("multi_head", False)
+    own_heads = multi_head and not options.get("all_heads", False)
     task = make_task((5, 5, 1))
     task = InDouble(
         task.name, 2, task.train, task.validation, task.test,
@@ -145,7 +148,7 @@ def test_steps_equal_the_plain_loop_on_hypnettorchs_own_api(variant, factored):
     outputs = [range(2 * i, 2 * i + 2) for i in range(3)]
 
     regularizer = {"targets": get_current_targets(task_id, module)}
-    if multi_head:
+    if own_heads:
         regularizer |= {"mnet": mnet, "inds_of_out_heads": [list(out) for out in outputs]}
     if how.optimizer == "sgd":
         optimizer = torch.optim.SGD(module.parameters(), lr=how.lr, momentum=how.momentum)
@@ -179,7 +182,7 @@ def test_steps_equal_the_plain_loop_on_hypnettorchs_own_api(variant, factored):
         expected.append([entropy.item(), (task_loss + how.beta * drift).item()])
 
     heads = None
-    if multi_head:
+    if own_heads:
         heads = head_of_each_task(mnet.param_shapes, outputs)
     checkpoint = take_checkpoint(hnet, params, task_id, factored=factored, heads=heads)
     flat, trained = hnet.to_train(params, task_id + 1)

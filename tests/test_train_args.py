@@ -66,6 +66,7 @@ DEFAULTS = {
     "padding": 2,
     "no_augmentation": False,
     "multi_head": False,
+    "hnet_reg_all_heads": False,
     "freeze_prev_embs": False,
     "lookahead": False,
     "task_loss": "mean",
@@ -154,6 +155,7 @@ def test_accepted(line):
         ("--net_type=lenet --batchnorm --bn_no_running_stats", ["--batchnorm", "=lenet"]),
         ("--bn_no_running_stats", ["--bn_no_running_stats", "--batchnorm"]),
         ("--bn_no_stats_checkpointing", ["--bn_no_stats_checkpointing", "--batchnorm"]),
+        ("--hnet_reg_all_heads", ["--hnet_reg_all_heads", "--multi_head"]),
         (
             "--batchnorm --bn_no_running_stats --bn_no_stats_checkpointing",
             ["--bn_no_stats_checkpointing", "--bn_no_running_stats"],
