@@ -564,3 +564,29 @@ def evaluate(
     finally:
         mnet.train(was_training)
     return [count / len(split.labels) for count in correct.tolist()]
+
+
+def evaluate_tasks(
+    hnet: Hypernet,
+    mnet: MainNetInterface,
+    params: Params,
+    tasks: Sequence[Task],
+    splits: Sequence[Split],
+    batch_size: int,
+    stats: Sequence[Params],
+    *,
+    between: Callable[[], None] = lambda: None,
+) -> list[list[float]]:
+    """:func:`evaluate` on the tasks 0, 1, …, each with its split and its running statistics.
+
+    Args:
+        between: Called before each task; may raise to break off.
+
+    Returns:
+        For each member the accuracies on the tasks, in [0, 1].
+    """
+    columns = []  # [tasks][members]
+    for task_id, (task, split, of_task) in enumerate(zip(tasks, splits, stats, strict=True)):
+        between()
+        columns.append(evaluate(hnet, mnet, params, task, task_id, split, batch_size, of_task))
+    return [list(row) for row in zip(*columns, strict=True)]

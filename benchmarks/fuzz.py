@@ -42,6 +42,7 @@ from hypothesis import strategies as st
 import run
 from benchmarks.common import print_table, save
 from hypercl import datasets, metrics, report, rundir, saving
+from hypercl.shell import command_line
 from train_args import make_parser
 
 MEMORY = 8 << 30  # bytes of address space a child may have
@@ -381,7 +382,7 @@ def _child(folder: Path, argv: list[str], stop_at: int) -> None:
         if stop_at:
             _stop_at(stop_at)
         sys.argv = ["run.py", *argv]
-        code = run.command_line()
+        code = command_line(run.main)
     except SystemExit as error:
         code = error.code
     except BaseException:

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+import experiment
 import run
 from benchmarks.common import RESULTS, print_table, save
 from benchmarks.plain import PlainLoop, PlainTask
@@ -74,9 +75,9 @@ def timed(command: list[str]) -> tuple[float, str]:
 def plain_job(seed: int) -> float:
     """Final accuracy (%) of the default job by the plain loop."""
     args = run.parse_args(["--no_cuda"])
-    tasks = run.build_tasks(args, torch.device("cpu"))
-    mnet = run.build_main_net(args, tasks[0], torch.device("cpu"))
-    loop = PlainLoop(mnet, run.build_hypernet(args, mnet, seed), lr=args.lr, beta=args.beta)
+    tasks = experiment.build_tasks(args, torch.device("cpu"))
+    mnet = experiment.build_main_net(args, tasks[0])
+    loop = PlainLoop(mnet, experiment.build_hypernet(args, mnet, seed), lr=args.lr, beta=args.beta)
     loop.random.seed(seed)
     for task_id, task in enumerate(tasks):
         loop.start_task(task_id)

@@ -10,6 +10,7 @@ as a whole.
 
 import torch
 
+import experiment
 import run
 from benchmarks.common import print_table, save
 from hypercl.members import Params
@@ -34,15 +35,15 @@ def measure(options: list[str]) -> list[dict]:
     """One row for each of STEPS."""
     args = run.parse_args(options)
     device = torch.device("cpu")
-    tasks = run.build_tasks(args, device)
-    mnet = run.build_main_net(args, tasks[0], device)
-    hnet, params = run.as_function(args, run.build_hypernet(args, mnet, 42), device)
+    tasks = experiment.build_tasks(args, device)
+    mnet = experiment.build_main_net(args, tasks[0])
+    hnet, params = experiment.as_function(args, experiment.build_hypernet(args, mnet, 42), device)
     params = {name: value[None] for name, value in params.items()}
     rows = []
     for task_id in range(TASK_ID + 1):
         task, last = tasks[task_id], task_id == TASK_ID
         args.n_iter = max(STEPS) if last else 1001
-        how = run.training(args, [42], len(task.train.labels))
+        how = experiment.training(args, [42], len(task.train.labels))
         checkpoint = take_checkpoint(hnet, params, task_id)
         flat, trained = hnet.to_train(params, task_id + 1)
         history = new_history(how, torch.device("cpu"))

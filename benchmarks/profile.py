@@ -16,6 +16,7 @@ from unittest import mock
 import torch
 from hypnettorch.mnets import MLP
 
+import experiment
 import run
 import train
 from benchmarks import plain
@@ -112,16 +113,16 @@ def build():
     args = run.parse_args(["--no_cuda"])
     args.num_tasks = max(EARLIER) + 1
     task = fake_task(args.cl_exp)
-    mnet = run.build_main_net(args, task, torch.device("cpu"))
-    return args, task, mnet, run.build_hypernet(args, mnet, 0)
+    mnet = experiment.build_main_net(args, task)
+    return args, task, mnet, experiment.build_hypernet(args, mnet, 0)
 
 
 def measure_ours(earlier: int, rate: float) -> list[dict]:
     args, task, mnet, module = build()
-    hnet, params = run.as_function(args, module, torch.device("cpu"))
+    hnet, params = experiment.as_function(args, module, torch.device("cpu"))
     params = {name: value[None] for name, value in params.items()}
     args.n_iter = 10_000
-    how = run.training(args, [0], len(task.train.labels))
+    how = experiment.training(args, [0], len(task.train.labels))
     checkpoint = take_checkpoint(hnet, params, earlier)
     flat, trained = hnet.to_train(params, earlier + 1)
     history = train.new_history(how, torch.device("cpu"))

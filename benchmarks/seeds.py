@@ -10,10 +10,10 @@ step of one are timed in turn in one process, medians are reported. What they sa
 import torch
 from matplotlib.figure import Figure
 
+import experiment
 import run
 from benchmarks.common import RESULTS, print_table, product_rate, save
 from benchmarks.step import fake_task, in_turn
-from hypercl.members import stack_members
 from hypercl.regularizer import take_checkpoint
 from train import Step, make_step, new_history
 
@@ -56,10 +56,9 @@ def ready_step(options: list[str], num_seeds: int) -> tuple[Step, int]:
     """A step of so many seeds, taken once; the number of weights that it generates for each."""
     args = run.parse_args([*options, "--n_iter=10000", "--no_cuda"])
     task, seeds = fake_task("splitmnist"), range(num_seeds)
-    mnet = run.build_main_net(args, task, torch.device("cpu"))
-    made = [run.as_function(args, run.build_hypernet(args, mnet, seed), "cpu") for seed in seeds]
-    hnet, params = made[0][0], stack_members([params for _, params in made])
-    how = run.training(args, seeds, len(task.train.labels))
+    mnet = experiment.build_main_net(args, task)
+    hnet, params = experiment.init_members(args, mnet, seeds, task.train.labels.device)
+    how = experiment.training(args, seeds, len(task.train.labels))
     checkpoint = take_checkpoint(hnet, params, TASK_ID)
     flat, trained = hnet.to_train(params, TASK_ID + 1)
     history = new_history(how, torch.device("cpu"))

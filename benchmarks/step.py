@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from matplotlib.figure import Figure
 
+import experiment
 import run
 from benchmarks.common import RESULTS, counted, print_table, product_rate, save
 from benchmarks.plain import PlainLoop, PlainTask
@@ -54,12 +55,12 @@ def measure(options: list[str], rate: float) -> list[dict]:
     args.n_iter = 10_000
     cpu = torch.device("cpu")
     task = fake_task(args.cl_exp)
-    mnet = run.build_main_net(args, task, cpu)
-    module = run.build_hypernet(args, mnet, 0)
-    hnet, params = run.as_function(args, module, cpu)
+    mnet = experiment.build_main_net(args, task)
+    module = experiment.build_hypernet(args, mnet, 0)
+    hnet, params = experiment.as_function(args, module, cpu)
     params = {name: value[None] for name, value in params.items()}
     plain, plain_task = PlainLoop(mnet, module), PlainTask(task)
-    how = run.training(args, [0], len(task.train.labels))
+    how = experiment.training(args, [0], len(task.train.labels))
     rows = []
     for earlier in EARLIER:
         checkpoint = take_checkpoint(hnet, params, earlier)

@@ -43,6 +43,7 @@ import run
 import train
 from benchmarks.common import print_table, save
 from hypercl import datasets, memory, report, rundir, saving, tasks
+from hypercl.shell import command_line
 
 ROOT = Path(__file__).parent.parent
 SHORT = ["--no_cuda", "--n_iter=60", "--val_iter=30", "--ckpt_iter=20", "--num_tasks=3"]
@@ -293,7 +294,7 @@ def _in_child(folder, name, options, blow, side, errors) -> None:
         if blow is not None:
             _arm(blow, files)
         sys.argv = ["run.py", *options]
-        code = run.command_line()
+        code = command_line(run.main)
     except BaseException:
         traceback.print_exc()
     finally:

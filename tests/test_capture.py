@@ -7,11 +7,11 @@ import pytest
 import torch
 from test_train import HOW, make_task, run_task
 
+import experiment
 import run
 import train
 from hypercl.capture import StepRunner
 from hypercl.hypernet import Hypernet
-from hypercl.members import stack_members
 from hypercl.networks import fresh_stats
 from hypercl.precision import forbid_tf32, tf32
 from hypercl.regularizer import Checkpoint
@@ -164,13 +164,10 @@ def test_a_step_stays_on_its_device_and_never_waits_for_it(network, settings, me
         Task("", 2, split, split, split, augmented=len(shape) == 3, first_output=first)
         for first in outputs
     ]
-    mnet = run.build_main_net(args, tasks[0], device)
-    made = [
-        run.as_function(args, run.build_hypernet(args, mnet, s), device) for s in range(members)
-    ]
-    hnet, params = made[0][0], stack_members([params for _, params in made])
-    how = run.training(args, list(range(members)), 20)
-    checkpoint = run.checkpoint_before(args, task_id, hnet, params, mnet, tasks)
+    mnet = experiment.build_main_net(args, tasks[0])
+    hnet, params = experiment.init_members(args, mnet, range(members), device)
+    how = experiment.training(args, list(range(members)), 20)
+    checkpoint = experiment.checkpoint_before(args, task_id, hnet, params, mnet, tasks)
     flat, trained = hnet.to_train(params, task_id + 1)
     mnet.train()
     step = train.make_step(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import fake_images
 
+import experiment
 import run
 from hypercl import datasets, tasks
 from train_args import EXAMPLES, IMAGE_SIZES, parse_args
@@ -80,7 +81,7 @@ def test_the_recipe_for_an_experiment_works(monkeypatch, tmp_path):
     monkeypatch.setitem(IMAGE_SIZES, "splitfashion", "28x28x1")
     np.savez(tmp_path / "fashion.npz", **fake_images(10, 8, (28, 28))._asdict())
     monkeypatch.setattr(
-        run,
+        experiment,
         "build_tasks",
         lambda args, device: namespace["split_fashion"](
             args.data_dir,

@@ -14,11 +14,13 @@ import pytest
 import torch
 from conftest import read_json
 
+import experiment
 import run
 from hypercl import metrics
 from hypercl.errors import InputError, RunFailed
 from hypercl.saving import encode
 from hypercl.scenarios import SCENARIOS
+from learned import load_run
 
 ROOT = Path(__file__).parent.parent
 SHORT = ["--n_iter=60", "--num_tasks=3", "--val_iter=30", "--no_cuda"]
@@ -167,9 +169,9 @@ def test_saved_weights_rebuild_the_hypernetwork(finished, tmp_path):
     path, results = finished
     saved = torch.load(path / "weights.pt", weights_only=True)
     args = run.parse_args(SHORT)
-    tasks = run.build_tasks(args, torch.device("cpu"))
-    mnet = run.build_main_net(args, tasks[0], torch.device("cpu"))
-    module = run.build_hypernet(args, mnet, seed=0)
+    tasks = experiment.build_tasks(args, torch.device("cpu"))
+    mnet = experiment.build_main_net(args, tasks[0])
+    module = experiment.build_hypernet(args, mnet, seed=0)
     assert saved["options"]["hmlp_arch"] == [100, 100]
     module.load_state_dict(saved["hnet"][42])
     for task_id, task in enumerate(tasks):
@@ -427,7 +429,7 @@ def test_interruption(number, code, tmp_path):
             time.sleep(0.1)
         process.send_signal(number)
         _, errors = process.communicate(timeout=30)
-    assert process.returncode in (code, -number)  # the latter in a terminal, see run.end_process
+    assert process.returncode in (code, -number)  # the latter in a terminal, see shell.end_process
     assert errors == "run.py: interrupted\n"
     results = read_json(path / "results.json")
     assert (results["status"], results["error"]) == ("interrupted", None)
@@ -441,12 +443,12 @@ def test_ctrl_c_ends_a_shells_loop(tmp_path):
     """A loop goes on with the next seed where a program just exits."""
     (tmp_path / "program.py").write_text(
         "import time\n"
-        "import run\n"
+        "from hypercl.shell import end_process\n"
         "try:\n"
         "    print('running', flush=True)\n"
         "    time.sleep(20)\n"
         "except KeyboardInterrupt:\n"
-        "    run.end_process(130)\n"
+        "    end_process(130)\n"
     )
     (tmp_path / "terminal.py").write_text(
         "import os, pty, sys, time\n"
@@ -578,8 +580,8 @@ def test_running_statistics_of_each_task_or_one_set_for_all(cifar_dir, one_for_a
     options = ["--bn_no_stats_checkpointing"] if one_for_all else []
     run.main([*STATS, *options, "--no_cuda", f"--data_dir={cifar_dir}",
               f"--out_dir={cifar_dir / 'run'}", "--num_seeds=2"])  # fmt: skip
-    learned = run.load_run(cifar_dir / "run", ["--no_cuda", f"--data_dir={cifar_dir}"])
-    for by_task in learned.stats.values():
+    found = load_run(cifar_dir / "run", ["--no_cuda", f"--data_dir={cifar_dir}"])
+    for by_task in found.stats.values():
         first, second = by_task
         assert first.keys() == second.keys() >= {"mean0", "variance0"}
         same = all(torch.equal(first[name], second[name]) for name in first)

@@ -15,12 +15,14 @@ import pytest
 import torch
 from conftest import fake_images, read_json
 
+import learned
 import run
 import train
 from hypercl import datasets, rundir, saving, scenarios, schedules
 from hypercl.errors import InputError, RunFailed
 from hypercl.interruption import Interrupted
 from hypercl.report import Report
+from hypercl.shell import command_line
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -180,7 +182,7 @@ PLACES = {
     "a test": (train, "evaluate", 9),
     "task inference": (scenarios, "_predict", 2),
     "the end of a task": (Report, "end_task", 2),
-    "the final weights": (run, "save_weights", 1),
+    "the final weights": (learned, "save_weights", 1),
     "the end": (Report, "__exit__", 1),
 }
 
@@ -436,7 +438,7 @@ def test_memory_that_runs_out_is_a_failure_that_names_options(monkeypatch, capsy
     stopping(monkeypatch, train.Step, "__call__", 20, no_memory)
     monkeypatch.setattr(sys, "argv", ["run.py", *TINY, "--out_dir=run"])
     with warnings.catch_warnings():
-        assert run.command_line() == 1
+        assert command_line(run.main) == 1
     assert "out of memory: lower --batch_size, --val_batch_size" in capsys.readouterr().err
     assert read_json(Path("run", "results.json"))["status"] == "failed"
 

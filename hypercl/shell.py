@@ -1,0 +1,72 @@
+"""The program as a shell sees it: one line for what went wrong, an exit code, signals."""
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+
+from hypercl.errors import InputError, RunFailed
+from hypercl.interruption import Interrupted
+
+
+def command_line(main: Callable[[], object]) -> int:
+    """Run the program: one line on stderr for what went wrong, and an exit code."""
+    warnings.showwarning = _show_warning
+    try:
+        main()
+    except InputError as error:
+        print(f"run.py: error: {error}", file=sys.stderr)
+        return 2
+    except RunFailed as error:
+        print(f"run.py: failed: {error}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise  # a bug: the traceback is what helps
+        print(
+            "run.py: failed: out of memory: lower --batch_size, --val_batch_size or --num_seeds, "
+            "or take a smaller network",
+            file=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt as error:
+        print("run.py: interrupted", file=sys.stderr)
+        return error.exit_code if isinstance(error, Interrupted) else 130
+    return 0
+
+
+def end_process(code: int) -> None:
+    """Exit with a code; after a Ctrl-C in a terminal, by the signal itself.
+
+    The shell sees 130 in both cases, but a shell's loop ends only with a program that the signal
+    has ended.
+    """
+    if code == 128 + signal.SIGINT and in_foreground():
+        sys.stdout.flush()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    sys.exit(code)
+
+
+def in_foreground() -> bool:
+    """Whether a terminal's Ctrl-C goes to this process."""
+    try:
+        with open("/dev/tty", "rb", buffering=0) as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, torch's CPU allocator or CUDA found no memory."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error)
+    words = ("out of memory", "can't allocate memory", "calculation overflowed", "nteger overflow")
+    return any(word in text for word in words)
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """A warning is for the user of the script: what it says, and not where in the code it was."""
+    print(f"run.py: warning: {message}", file=sys.stderr)
