@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hypercl import rundir
 from hypercl.errors import InputError
-from train_args import as_arguments, differing_options, parse_args, plain_options
+from train_args import differing_options, parse_args, plain_options
 
 # hypercl.saving imports torch, which what an option is refused for can do without.
 
@@ -90,7 +90,7 @@ def resumed(args, argv: list[str]):
     if path is None and (path := rundir.newest_unfinished(Path("out"))) is None:
         raise InputError("--resume finds no unfinished run below ./out: give its --out_dir")
     stored = rundir.read_config(Path(path))["options"]
-    return parse_args([*as_arguments(stored), *argv, f"--out_dir={path}"])
+    return parse_args([*argv, f"--out_dir={path}"], stored)
 
 
 def describe_position(position, num_tasks: int) -> str:

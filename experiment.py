@@ -210,6 +210,7 @@ def member_and_free_bytes(
         num_inputs=prod(tasks[0].in_shape),
         batch_size=max(args.batch_size, args.val_batch_size),
         num_steps=training(args, [args.random_seed], len(tasks[0].train.labels)).num_steps,
+        lookahead=args.lookahead,
     )
     return per_member, memory.available_bytes(device)
 

@@ -246,6 +246,8 @@ def learn_tasks(args, position, tasks, mnet, device, report, save, interruption)
         if task_id + 1 < len(tasks):
             save(position)
             interruption.leave_if_pending()
+    # On the CPU, so that the next group has the device to itself.
+    params, stats = to_device(params, "cpu"), [to_device(of_task, "cpu") for of_task in stats]
     learned = {seed: select_members(params, i) for i, seed in enumerate(seeds)}
     learned_stats = {
         seed: [select_members(of_task, i) for of_task in stats] for i, seed in enumerate(seeds)

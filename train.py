@@ -183,7 +183,7 @@ def loss_and_gradient(
         return gradients, losses._replace(drift=drift, loss=losses.loss + beta * drift)
 
     # One pass of the hypernetwork serves the current task and the earlier ones, or the first block
-    # of them.
+    # of them: in the dense form a step with a pass for each takes 1.2 to 1.75 times as long.
     earlier = batch.task_ids[:, :-1]
     num_first = checkpoint.block_size(earlier.shape[1]) if checkpoint is not None else 0
     first = torch.cat([earlier[:, :num_first], batch.task_ids[:, -1:]], dim=1)
@@ -410,6 +410,10 @@ def make_step(
 
     def take(gradients: Params) -> None:
         torch.cat([gradients[name].flatten(1) for name in trained], 1, out=gradient)
+        if how.clip_grad_value > 0:
+            clip_value(gradient, how.clip_grad_value)
+        if how.clip_grad_norm > 0:
+            clip_norm(gradient, how.clip_grad_norm)
 
     def after_task_step(gradients: Params) -> Params:
         """θ + Δθ, with the embeddings of the tasks as they are."""
@@ -441,10 +445,6 @@ def make_step(
         for name in frozen:
             gradients[name][:, :task_id] = 0
         take(gradients)
-        if how.clip_grad_value > 0:
-            clip_value(gradient, how.clip_grad_value)
-        if how.clip_grad_norm > 0:
-            clip_norm(gradient, how.clip_grad_norm)
         optimizer.step()
         for name in frozen:  # weight decay moves what has no gradient, too
             trained[name][:, :task_id] = learned[name]

@@ -34,11 +34,15 @@ _MAX_INT = 10**9  # for any number that counts something; the product of two fit
 IMAGE_SIZES = {"splitmnist": "28x28x1", "permmnist": "28x28x1", "splitcifar": "32x32x3"}
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_args(
+    argv: list[str] | None = None, stored: Mapping[str, Any] | None = None
+) -> argparse.Namespace:
     """Read and check the command line.
 
     Args:
         argv: The arguments without the program's name; ``None`` takes ``sys.argv``.
+        stored: Options of an earlier run, which count where they are not given. A command line that
+            names such a run, with --resume or --eval, is checked as a whole with them alone.
 
     Returns:
         One attribute an option; lists are tuples of int.
@@ -48,11 +52,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """
     parser = make_parser()
     argv = sys.argv[1:] if argv is None else argv
-    args = parser.parse_args(_with_preset(parser, argv))
+    argv = _with_preset(parser, argv)
+    if stored is not None:  # with their preset's as they were when that run began
+        argv = [*as_arguments(stored), *argv]
+    args = parser.parse_args(argv)
     for name, value in vars(args).items():
         if isinstance(value, list):  # Python's argparse makes an empty one of --name=--
             parser.error(f"argument --{name}: expected one argument")
-    for problem in _problems(args):
+    complete = stored is not None or not (args.resume or args.eval is not None)
+    for problem in [*_problems_of_process(args), *(_problems(args) if complete else ())]:
+        if args.preset is not None:
+            problem += f" (what --preset={args.preset} turns on, a value of =off turns off)"
         parser.error(problem)
     return args
 
@@ -229,7 +239,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--hnet_no_bias", action=_Switch, help="no bias terms")
     add("--hnet_dropout_rate", type=_minus_one_or(_float_in("[0, 1)")), default=-1, metavar="X", help="dropout rate of the hidden layers; -1: no dropout")
     add("--hnet_init", default="default", choices=["default", "xavier"], help="initialization of the layers: hypnettorch's, or Xavier-uniform weights and zero biases")
-    add("--hyper_fan_init", action=_Switch, help="hyperfan initialization of layers and chunk embeddings: such that the generated weights start at the scale of a common initialization")
+    add("--hyper_fan_init", action=_Switch, help="hypnettorch's hyperfan initialization of layers and chunk embeddings: the generated weights start nearly at the scale of a common initialization (with chunks, where task embeddings are small: --std_normal_temb=0.03)")
     add("--std_normal_temb", type=_minus_one_or(non_negative), default=-1, metavar="X", help="standard deviation of initial task embeddings; -1: 1")
     add("--std_normal_emb", type=_minus_one_or(non_negative), default=-1, metavar="X", help="standard deviation of initial chunk embeddings; -1: 1")
 
@@ -258,6 +268,20 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--tf32", action=_Switch, help="on a GPU, TF32 for the main network's products and convolutions; never for the hypernetwork")
     add("--amp", action=_Switch, help="bfloat16 for the main network, on a CPU too; never for the hypernetwork")
 # fmt: on
+
+
+def _problems_of_process(args: argparse.Namespace) -> list[str]:
+    """What is wrong across the options that say what to do, rather than with which settings."""
+    if args.resume and args.overwrite:
+        return ["--resume continues a run and --overwrite replaces it: give one of them"]
+    if args.eval is not None and (
+        args.resume or args.overwrite or args.dry_run or args.out_dir is not None
+    ):
+        return [
+            "--eval trains nothing and writes nothing: leave --out_dir, --resume, --overwrite and "
+            "--dry_run out"
+        ]
+    return []
 
 
 def _problems(args: argparse.Namespace) -> list[str]:
@@ -304,16 +328,6 @@ def _problems(args: argparse.Namespace) -> list[str]:
         args.hnet_reg_all_heads and not args.multi_head,
         "--hnet_reg_all_heads concerns outputs of other tasks, and there are none: "
         "add --multi_head, or leave it out",
-    )
-
-    # What to do.
-    refuse(
-        args.resume and args.overwrite,
-        "--resume continues a run and --overwrite replaces it: give one of them",
-    )
-    refuse(
-        args.eval is not None and (args.resume or args.overwrite or args.out_dir is not None),
-        "--eval trains nothing and writes nothing: leave --out_dir, --resume and --overwrite out",
     )
 
     # Optimizer.

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 
 import torch
 
@@ -23,7 +24,7 @@ class StepRunner:
         self._steps_done = 0
         self._graph = None
         if not self._eager:
-            self._stream = torch.cuda.Stream()  # graphs cannot be captured on the default stream
+            self._stream = _side_stream(torch.cuda.current_device())
 
     def __call__(self) -> None:
         if self._eager:
@@ -49,11 +50,20 @@ class StepRunner:
         # A capture that fails may leave the generator believing that it still goes on.
         generator = torch.cuda.default_generators[torch.cuda.current_device()]
         before = generator.clone_state()
+        first: Exception | None = None  # what ended the step, rather than what that did to torch
         try:
-            with torch.cuda.graph(graph, stream=self._stream):
-                self._step()
+            # Where a capture breaks off, torch leaves its stream the current one: put it back.
+            with (
+                torch.cuda.stream(torch.cuda.current_stream()),
+                torch.cuda.graph(graph, stream=self._stream),
+            ):
+                try:
+                    self._step()
+                except RuntimeError as error:
+                    first = error
+                    raise
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = str(first or error).strip().splitlines()[0]
             warnings.warn(f"steps run eagerly, no CUDA graph could be made: {reason}", stacklevel=3)
             self._eager = True
             generator.graphsafe_set_state(before)
@@ -61,3 +71,12 @@ class StepRunner:
             return
         self._graph = graph
         graph.replay()
+
+
+@cache
+def _side_stream(device_index: int) -> torch.cuda.Stream:
+    """The one on which all graphs of a device are captured, which the default stream cannot do.
+
+    One for all tasks, as cuBLAS keeps memory for each stream that it has worked on.
+    """
+    return torch.cuda.Stream(device_index)

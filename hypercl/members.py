@@ -50,7 +50,7 @@ def select_members(values: Params, which: int | list[int]) -> Params:
     return {name: value[which] for name, value in values.items()}
 
 
-def to_device(values: Params, device: torch.device) -> Params:
+def to_device(values: Params, device: torch.device | str) -> Params:
     """All tensors on a device."""
     return {name: value.to(device) for name, value in values.items()}
 

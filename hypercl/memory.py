@@ -45,6 +45,7 @@ def estimate_member(
     num_inputs: int,
     batch_size: int,
     num_steps: int,
+    lookahead: bool = False,
 ) -> int:
     """Roughly the bytes that one more member takes in the last task, the most demanding one.
 
@@ -53,6 +54,7 @@ def estimate_member(
         num_inputs: Numbers in one input of the main network.
         batch_size: The larger of those in training and in evaluation.
         num_steps: Of a task; each has indices for a batch drawn beforehand.
+        lookahead: Whether the optimizer takes a step in advance, on copies of what it changes.
     """
     parameters = sum(value.numel() for value in params.values())
     earlier = max(0, num_tasks - 1)
@@ -74,7 +76,8 @@ def estimate_member(
     activations = 2 * _count_activations(mnet, batch_size, num_inputs)
     drawn = 3 * num_steps * batch_size  # indices are int64; crops and flips are smaller
     # parameters, gradients, Adam's two means, the checkpoint
-    return _FLOAT * (5 * parameters + hypernet + kept + generated + activations + drawn)
+    copies = 10 if lookahead else 5
+    return _FLOAT * (copies * parameters + hypernet + kept + generated + activations + drawn)
 
 
 def available_bytes(device: torch.device) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hypercl.errors import InputError
 from hypercl.members import Params
 
-_IN_CACHE = 1 << 20  # weights of main networks, together, that a CPU is fast with
+_IN_CACHE = 1 << 20  # weights of main networks, together, that a thread is fast with
 
 # Their constructors write the number of classes into these tables of their classes, and the next
 # network would have it too: each is given a fresh copy.
@@ -151,13 +151,15 @@ def most_together(mnet: MainNetInterface, device: torch.device) -> float:
     """How many main networks, at most, are faster together than one after the other.
 
     On a CPU, MLPs are as long as they share its cache, which ends between one and two million
-    weights in all (benchmarks/seeds.py). The convolutions of several networks become a grouped one,
-    which takes a CPU 1.1 to 1.6 times as long, with batch normalization or two threads up to 2.5
-    times.
+    weights in all with one thread, at twice that with two (benchmarks/seeds.py). The convolutions
+    of several networks become a grouped one, which takes a CPU 1.1 to 1.6 times as long, with batch
+    normalization or two threads up to 2.5 times.
     """
     if device.type != "cpu":
         return math.inf
-    return max(1, _IN_CACHE // mnet.num_params) if isinstance(mnet, MLP) else 1
+    if not isinstance(mnet, MLP):
+        return 1
+    return max(1, min(2, torch.get_num_threads()) * _IN_CACHE // mnet.num_params)
 
 
 def build_hypernet(
@@ -276,7 +278,7 @@ def initialize_hypernet(
         for embedding in embeddings.get(name, ()) if std >= 0 else ():
             nn.init.normal_(embedding, std=std)
     if hyperfan:
-        variance = std_task_embs**2 if std_task_embs > 0 else 1.0
+        variance = std_task_embs**2 if std_task_embs >= 0 else 1.0
         with redirect_stdout(None):  # hypnettorch prints that it does so
             if isinstance(module, ChunkedHMLP):  # this one draws the chunk embeddings too
                 module.apply_chunked_hyperfan_init(method="in", cond_var=variance, mnet=mnet)

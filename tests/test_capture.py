@@ -29,7 +29,7 @@ def cuda(monkeypatch):
         """The side stream; ``current`` is that of everything else."""
 
         def __init__(self, name="side"):
-            self.name = name
+            self.name = "side" if name == 0 else name  # or the device's number
 
         def wait_stream(self, other):
             log.append(f"{self.name} waits for {other.name}")
@@ -61,6 +61,8 @@ def cuda(monkeypatch):
         capturing.append(True)
         try:
             yield
+        except RuntimeError:  # as torch's: what it says is of the capture alone
+            raise RuntimeError("the capture ended in an error") from None
         finally:
             capturing.pop()
 
@@ -97,7 +99,8 @@ def test_cuda_warms_up_captures_once_and_replays(cuda):
         run_step()
         assert len(done) == i + 1  # every call is one step, none is lost or done twice
     warm_up = ["side waits for current", "on side", "off side", "current waits for side"]
-    assert log == [*warm_up * 3, "capture on side", *["replay"] * 7]
+    capture = ["on current", "capture on side", "off current"]
+    assert log == [*warm_up * 3, *capture, *["replay"] * 7]
 
 
 def test_cuda_stays_eager_where_capture_fails_and_says_why_once(cuda):

@@ -173,10 +173,14 @@ def test_a_compression_ratio_that_no_chunk_size_has():
         networks.chunk_size_for(0.01, 89_000, 5)
 
 
-def test_networks_share_a_cpu_as_long_as_they_share_its_cache():
+def test_networks_share_a_cpu_as_long_as_they_share_its_cache(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     small, large = (build_main_net("mlp", MNIST, 2, mlp_arch=[n]) for n in (112, 2000))
     assert networks.most_together(small, cpu) == 11
     assert networks.most_together(large, cpu) == 1
     assert networks.most_together(build_main_net("resnet", CIFAR, 2), cpu) == 1
     assert networks.most_together(large, cuda) == math.inf
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert networks.most_together(small, cpu) == 23
+    assert networks.most_together(large, cpu) == 1

@@ -15,12 +15,14 @@ import torch
 from conftest import read_json
 
 import experiment
+import learned
 import run
 from hypercl import metrics
 from hypercl.errors import InputError, RunFailed
 from hypercl.saving import encode
 from hypercl.scenarios import SCENARIOS
 from learned import load_run
+from train import evaluate_tasks
 
 ROOT = Path(__file__).parent.parent
 SHORT = ["--n_iter=60", "--num_tasks=3", "--val_iter=30", "--no_cuda"]
@@ -352,6 +354,24 @@ def test_eval_says_where_weights_give_something_else(finished, tmp_path):
     (path / "weights.pt").write_bytes(encode(saved))
     with pytest.raises(RunFailed, match=r"other accuracies .*: of seed 42 \[\d"):
         run.main([f"--eval={path}"])
+
+
+def test_eval_on_another_device_allows_for_rounding_and_no_more(finished, monkeypatch):
+    def found_off_by(samples):
+        def evaluate(*args):
+            return [[a - samples / 2115 for a in row] for row in evaluate_tasks(*args)]
+
+        monkeypatch.setattr(learned, "evaluate_tasks", evaluate)
+
+    found_off_by(1)  # of some 2,000 that a task has
+    with pytest.raises(RunFailed, match="other accuracies"):
+        run.main([f"--eval={finished[0]}"])
+    monkeypatch.setattr(learned, "device_name", lambda device: "another")
+    with pytest.warns(UserWarning, match=r"differ by rounding: .* this is another"):
+        run.main([f"--eval={finished[0]}"])
+    found_off_by(3)
+    with pytest.raises(RunFailed, match="other accuracies"):
+        run.main([f"--eval={finished[0]}"])
 
 
 @pytest.mark.parametrize(

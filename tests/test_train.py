@@ -115,6 +115,7 @@ VARIANTS = {
     "lookahead": ({"multi_head": True}, {"lookahead": True}),
     "frozen": ({"cond_chunk_embs": True}, {"freeze_prev_embs": True, "weight_decay": 0.1}),
     "clipped": ({}, {"clip_grad_norm": 0.05, "clip_grad_value": 0.01}),
+    "clipped lookahead": ({}, {"clip_grad_norm": 0.05, "lookahead": True}),
     "weighted": ({}, {"task_weight": 64, "beta": 3.0}),
     "weighted lookahead": ({"multi_head": True}, {"task_weight": 64, "lookahead": True}),
     "sgd": ({}, {"optimizer": "sgd", "momentum": 0.5}),
@@ -166,14 +167,15 @@ def test_steps_equal_the_plain_loop_on_hypnettorchs_own_api(variant, factored):
         task_loss = how.task_weight * entropy
         task_loss.backward()
         if how.lookahead:
-            regularizer["dTheta"] = task_step(module, optimizer)
+            regularizer["dTheta"] = task_step(module, optimizer, how.clip_grad_norm)
         drift = calc_fix_target_reg(module, task_id, **regularizer)
         (how.beta * drift).backward()
         if how.freeze_prev_embs:
             for p in frozen:
                 p.grad.zero_()
-        if variant == "clipped":
+        if how.clip_grad_value > 0:
             torch.nn.utils.clip_grad_value_(module.parameters(), how.clip_grad_value)
+        if how.clip_grad_norm > 0:
             torch.nn.utils.clip_grad_norm_(module.parameters(), how.clip_grad_norm)
         optimizer.step()
         if how.freeze_prev_embs:
@@ -198,11 +200,15 @@ def test_steps_equal_the_plain_loop_on_hypnettorchs_own_api(variant, factored):
         torch.testing.assert_close(ours.detach(), plain, rtol=1e-5, atol=1e-8)
 
 
-def task_step(module, optimizer):
-    """What the optimizer would add to the unconditional parameters with the gradients there are."""
+def task_step(module, optimizer, max_norm):
+    """What the optimizer would add to the unconditional parameters with the gradients there are,
+    clipped to a norm.
+    """
     module_after, optimizer_after = copy.deepcopy([module, optimizer])
     for ahead, now in zip(module_after.parameters(), module.parameters(), strict=True):
         ahead.grad = None if now.grad is None else now.grad.clone()
+    if max_norm > 0:
+        torch.nn.utils.clip_grad_norm_(module_after.parameters(), max_norm)
     optimizer_after.step()
     pairs = zip(module_after.unconditional_params, module.unconditional_params, strict=True)
     return [(ahead - now).detach() for ahead, now in pairs]

@@ -293,6 +293,32 @@ def test_a_switch_can_be_turned_off_against_a_preset(capsys):
     assert "'maybe' is neither on nor off" in capsys.readouterr().err
 
 
+def test_a_stored_run_is_not_changed_by_a_preset_that_has_changed_since():
+    stored = plain_options(parse_args(["--preset=paper-splitmnist"]))
+    del stored["hnet_reg_all_heads"]  # as if that run had been before the option and the preset's
+    args = parse_args([], stored)
+    assert args.preset == "paper-splitmnist"
+    assert not args.hnet_reg_all_heads
+    assert args.lookahead
+
+
+def test_options_beside_a_stored_run_are_checked_together_with_its_own(capsys):
+    stored = plain_options(parse_args(["--use_sgd", "--momentum=0.9"]))
+    for process in ("--resume", "--eval=there"):
+        parse_args([process, "--momentum=0.9"])
+        assert parse_args([process, "--momentum=0.5"], stored).momentum == 0.5
+        with pytest.raises(SystemExit):
+            parse_args([process, "--use_rmsprop"], stored)
+    assert "--use_sgd and --use_rmsprop exclude each other" in capsys.readouterr().err
+
+
+def test_a_conflict_with_a_preset_names_it(capsys):
+    with pytest.raises(SystemExit):
+        parse_args(["--preset=paper-splitmnist", "--use_sgd"])
+    assert "what --preset=paper-splitmnist turns on, a value of =off" in capsys.readouterr().err
+    assert parse_args(["--preset=paper-splitmnist", "--use_sgd", "--lookahead=off"]).use_sgd
+
+
 def test_what_belongs_to_the_process_is_not_taken_from_a_stored_run():
     args = parse_args(["--out_dir=x", "--overwrite", "--loglevel_info", "--lr=0.5"])
     again = parse_args(as_arguments(plain_options(args)))
