@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from copy import deepcopy
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -205,12 +206,13 @@ def build_hypernet(
     raise ValueError(f"unknown hnet_type {hnet_type!r}")
 
 
+@cache
 def chunk_size_for(
     ratio: float,
     num_weights: int,
     num_tasks: int,
     *,
-    hmlp_arch: Sequence[int] = (100, 100),
+    hmlp_arch: tuple[int, ...] = (100, 100),
     cond_emb_size: int = 8,
     chunk_emb_size: int = 8,
     cond_chunk_embs: bool = False,
