@@ -1,9 +1,16 @@
 """The presets, and the comparison of a run with what was published."""
 
+from itertools import takewhile
+from pathlib import Path
+
 import pytest
 
 from hypercl import published
+from run import altered_options
 from train_args import parse_args
+
+README = Path(__file__).parent.parent.joinpath("README.rst").read_text()
+MEASURED = [name for name in published.names() if published.measured(name) is not None]
 
 
 @pytest.mark.parametrize("name", published.names())
@@ -64,3 +71,27 @@ def test_the_list_shows_every_preset(capsys):
         networks = published.load(name).networks
         assert networks in line
     assert "99.79 ± 0.01" in shown
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_what_was_measured_is_of_the_preset_as_it_is_now(name):
+    results = published.measured(name)
+    assert results["status"] == "finished"
+    args = parse_args([], results["config"])
+    assert args.preset == name
+    assert altered_options(args) == []
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_the_readme_says_what_was_measured(name):
+    results = published.measured(name)
+    lines = README.split(f"* - {name}\n", 1)[1].splitlines()
+    row = takewhile(lambda line: line.startswith("- "), map(str.strip, lines))
+    cells = [line.removeprefix("- ") for line in row]
+    expected = []
+    for found in published.compare(published.load(name), results["summary"]):
+        spread = f" ± {found['spread']:.2f}" if found["spread"] else ""
+        std = f" ± {found['std']:.2f}" if found["n"] > 1 else ""
+        expected += [f"{found['published']:.2f}{spread}", f"{found['measured']:.2f}{std}"]
+    n, minutes = results["summary"]["cl1"]["n"], results["seconds"]["total"] / 60
+    assert cells == [*expected, str(n), f"{minutes:.0f}"]
