@@ -88,7 +88,7 @@ def resumed(args, argv: list[str]):
     """The options with which ``--resume`` continues a run: the stored ones, where none is given."""
     path = args.out_dir
     if path is None and (path := rundir.newest_unfinished(Path("out"))) is None:
-        raise InputError("--resume finds no unfinished run below ./out: give its --out_dir")
+        raise InputError("--resume finds no unfinished run in ./out: give its --out_dir")
     stored = rundir.read_config(Path(path))["options"]
     return parse_args([*argv, f"--out_dir={path}"], stored)
 

@@ -28,7 +28,7 @@ _TRIED, _SLOW = 10, 4  # steps of a task that are timed; before them, those with
 
 
 def try_out(args: Namespace) -> dict[str, Any]:
-    """Say what a run would take; writes nothing.
+    """Say what a run would take; makes no run directory.
 
     A step costs more with every earlier task, nearly in proportion, so that steps of the first and
     of the last task tell about all.

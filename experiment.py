@@ -1,7 +1,7 @@
 """What the options describe: device, tasks, networks, regularizer, training, groups of seeds.
 
-Beside run.py, which owns the options, this is the only place that reads them for the sake of what
-they build.
+train_args.py has the options; what they stand for is built here, for a run, for its evaluation and
+for a dry run alike.
 """
 
 import os

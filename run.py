@@ -33,12 +33,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         argv: The options; ``None`` takes those of the process.
 
     Returns:
-        What results.json holds at the end.
+        What results.json holds at the end; of a dry run, what it says.
 
     Raises:
         SystemExit: A bad option (code 2), or ``--help`` (code 0).
         InputError: Data or a directory that cannot be used.
-        RunFailed: The loss was not finite, or the results could not be written.
+        RunFailed: The loss was not finite, the results could not be written, or ``--eval`` found
+            others.
         Interrupted: SIGINT or SIGTERM; what was learned has been saved.
     """
     started = time.monotonic()
@@ -106,7 +107,8 @@ def learn(args, argv, run_dir, interruption, started: float) -> dict[str, Any]:
     module = build_hypernet(args, mnet, args.random_seed)
     num_weights = {"main": mnet.num_params, "hypernet": module.num_params}
     seeds = range(args.random_seed, args.random_seed + args.num_seeds)
-    config = plain_options(args)
+    # A run that goes on keeps the options with which it began: --resume is none of its own.
+    config = plain_options(args) if run_dir.config is None else run_dir.config["options"]
     described, data = describe_run(config, argv, device), fingerprint(tasks)
     saved = load_checkpoint(args, run_dir, described, data)
     if saved is None:
@@ -130,9 +132,9 @@ def learn(args, argv, run_dir, interruption, started: float) -> dict[str, Any]:
     if args.compression != -1:
         screen.say(f"--compression={args.compression:g} makes chunks of {chunk_size(args, mnet):,}")
     if len(seeds) > 1:
-        together = f"in {len(position.groups)} group(s), each together"
-        alone = len(position.groups) == len(seeds)
-        screen.say(f"{len(seeds)} seeds, trained {'one by one' if alone else together}")
+        groups = f"in {len(position.groups)} groups, each together"
+        ways = {1: "together", len(seeds): "one by one"}
+        screen.say(f"{len(seeds)} seeds, trained {ways.get(len(position.groups), groups)}")
     if args.preset is not None:
         screen.say(describe_preset(args.preset))
     report = Report(

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -61,9 +62,7 @@ def parse_args(
             parser.error(f"argument --{name}: expected one argument")
     complete = stored is not None or not (args.resume or args.eval is not None)
     for problem in [*_problems_of_process(args), *(_problems(args) if complete else ())]:
-        if args.preset is not None:
-            problem += f" (what --preset={args.preset} turns on, a value of =off turns off)"
-        parser.error(problem)
+        parser.error(problem + _from_preset(args, problem))
     return args
 
 
@@ -140,6 +139,22 @@ def _with_preset(parser: argparse.ArgumentParser, argv: list[str]) -> list[str]:
     if "--n_iter" in given:  # or the preset's --epochs would win over it
         options.pop("epochs", None)
     return [*as_arguments(options), *argv]
+
+
+def _from_preset(args: argparse.Namespace, problem: str) -> str:
+    """A remark on which of the options that a problem names are as the preset has them."""
+    if args.preset is None:
+        return ""
+    options, here = published.load(args.preset).options, plain_options(args)
+    named = dict.fromkeys(re.findall(r"--(\w+)", problem))
+    kept = [
+        f"--{name}={_as_argument(options[name])}"
+        for name in named
+        if name in options and _as_argument(options[name]) == _as_argument(here[name])
+    ]
+    if not kept:
+        return ""
+    return f" (--preset={args.preset} has {', '.join(kept)}; what is given beside it wins)"
 
 
 class _Switch(argparse.Action):
@@ -255,11 +270,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--out_dir", metavar="DIR", help="run directory to make, or to continue with the same options (default: ./out/run_<timestamp>)")
     add("--overwrite", action=_Switch, help="if --out_dir is an earlier run's directory, replace that run")
-    add("--resume", action=_Switch, help="continue the run in --out_dir, or without it the newest unfinished one below ./out, with its options")
+    add("--resume", action=_Switch, help="continue the run in --out_dir, or without it the newest unfinished one in ./out, with its options")
     add("--ckpt_iter", type=natural, default=500, metavar="N", help="steps from one checkpoint to the next; 0: after each task alone")
     add("--eval", metavar="RUN", help="test the networks of a finished run again, and compare with its results (default: train)")
     add("--data_dir", default="./datasets", metavar="DIR", help="where cifar10.npz and cifar100.npz lie or are put (and mnist.npz, without the package that carries it)")
-    add("--dry_run", action=_Switch, help="say how large the networks are, and what memory and time the run would take, and leave")
+    add("--dry_run", action=_Switch, help="say how large the networks are, and what memory and time the run would take, without running it")
     add("--no_cuda", action=_Switch, help="run on the CPU even where there is a GPU")
     add("--loglevel_info", action=_Switch, help="hide the debug lines on the screen; logfile.txt keeps them")
     add("--deterministic_run", action=_Switch, help="use deterministic algorithms alone; slower on a GPU")
@@ -274,6 +289,8 @@ def _problems_of_process(args: argparse.Namespace) -> list[str]:
     """What is wrong across the options that say what to do, rather than with which settings."""
     if args.resume and args.overwrite:
         return ["--resume continues a run and --overwrite replaces it: give one of them"]
+    if args.overwrite and args.out_dir is None:
+        return ["--overwrite replaces the run in --out_dir: give that, too"]
     if args.eval is not None and (
         args.resume or args.overwrite or args.dry_run or args.out_dir is not None
     ):

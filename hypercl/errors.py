@@ -1,4 +1,4 @@
-"""The two ways in which a run ends badly by plan; run.py turns them into exit codes."""
+"""The two ways in which a run ends badly by plan; shell.py turns them into exit codes."""
 
 
 class InputError(Exception):

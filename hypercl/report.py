@@ -119,7 +119,7 @@ class Report:
         self._steps_before = self._restored.pop("steps_before", 0)
         self._tag = "" if len(seeds) == len(self._seeds) else f"seeds {ranges(seeds)}/"
         if len(seeds) < len(self._seeds):
-            self._screen.say(f"seeds {ranges(seeds)}")
+            self._screen.say(f"seed{'s' if len(seeds) > 1 else ''} {ranges(seeds)}")
 
     def start_task(
         self, task_id: int, num_steps: int, num_samples: int, remark: str, steps_done: int = 0

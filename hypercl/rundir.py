@@ -356,7 +356,7 @@ def read_finished(path: Path) -> dict[str, Any]:
 
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
-    """``content`` with a SHA-256 of all of it but ``seconds``: equal for equal results."""
+    """``content`` with a SHA-256 of all of it but ``seconds``."""
     counted = {k: v for k, v in content.items() if k not in ("seconds", "sha256")}
     text = json.dumps(counted, sort_keys=True)
     return {**content, "sha256": hashlib.sha256(text.encode()).hexdigest()}

@@ -148,7 +148,8 @@ def show_presets(console: Console | None = None) -> None:
     if console is None:
         console = _Console(highlight=False, soft_wrap=True)
         console.width = max(console.width, 180)  # a line a preset, on any terminal
-    table = Table(box=box.SIMPLE, title="known task / task inferred by entropy, accuracy in %")
+    title = "accuracy (%), task known / inferred by entropy, ± standard deviation over n seeds"
+    table = Table(box=box.SIMPLE, title=title)
     for heading in ("preset", "experiment", "networks", "published", "measured here", "minutes"):
         table.add_column(heading, no_wrap=True)
     for name in published.names():

@@ -67,6 +67,8 @@ def show_summary(screen: Screen, results: Mapping[str, Any], path: object) -> No
         show_published(screen, results["config"]["preset"], results["published"])
         if altered := results.get("altered"):
             screen.say(f"with other settings than the published run's: {', '.join(altered)}")
+    elif results["tested_on"] != "test" and results["config"]["preset"] is not None:
+        screen.say("not compared with published numbers, which are of the test sets")
     if len(done) < len(results["seeds"]):
         screen.say(f"seeds that failed: {len(results['seeds']) - len(done)}")
     screen.say(f"everything is in {path}")
@@ -90,7 +92,7 @@ def show_published(screen: Screen, preset: str, rows: Sequence[Mapping[str, Any]
     """Published numbers beside the run's."""
     screen.table(
         f"{preset}: published and measured (%)",
-        ["", "published", "measured", "difference", ""],
+        ["", "published", "measured ± std", "difference", ""],
         [
             [
                 _SHOWN_METRICS.get(row["metric"], row["metric"]),

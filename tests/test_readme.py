@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import fake_images
+from hypnettorch.mnets.classifier_interface import Classifier
 
 import experiment
 import run
-from hypercl import datasets, tasks
+from hypercl import datasets, networks, tasks
 from train_args import EXAMPLES, IMAGE_SIZES, parse_args
 
 ROOT = Path(__file__).parent.parent
@@ -51,12 +53,14 @@ def test_pictures_are_there():
 
 def test_every_option_of_the_readme_exists():
     known = set(vars(parse_args([])))
+    of_others = {"help", "list_presets", "logdir", "kills", "cases", "no_save"}
     for option in re.findall(r"--(\w+)", README):
-        assert option in known | {"help", "list_presets", "logdir", "kills", "cases"}, option
+        assert option in known | of_others, option
 
 
 def test_what_was_learned_is_loaded_in_five_lines(monkeypatch, tmp_path, capsys):
-    code = re.search(r"In Python::\n\n(.*?)\n\n\S", README, flags=re.DOTALL).group(1)
+    after = README[README.index("In Python, from") :].split("::\n\n", 1)[1]
+    code = re.match(r"(.*?)\n\n\S", after, flags=re.DOTALL).group(1)
     assert len(code.splitlines()) == 5
     monkeypatch.chdir(tmp_path)
     short = ["--num_tasks=2", "--n_iter=20", "--no_cuda", "--dropout_rate=0.1"]
@@ -105,3 +109,24 @@ def test_the_recipe_for_an_experiment_works(monkeypatch, tmp_path):
         ]
     )
     assert results["experiment"] == "splitfashion"
+
+
+def test_the_recipe_for_a_main_network_works(monkeypatch, tmp_path):
+    """The README's CNN in LeNet's place, alone and several together."""
+    recipe = README[README.index("    class CNN(Classifier)") :].split("\n\nThen", 1)[0]
+    namespace = {"Classifier": Classifier, "F": torch.nn.functional}
+    exec(textwrap.dedent(recipe), namespace)
+    cnn = namespace["CNN"]((28, 28, 1), 2, width=4)
+    weights = [torch.randn(3, *shape) for shape in cnn.param_shapes]
+    together = torch.func.vmap(cnn.forward, in_dims=(None, 0))(torch.rand(5, 784), weights)
+    assert together.shape == (3, 5, 2)
+
+    def build(net_type, in_shape, num_classes, **options):
+        return namespace["CNN"](in_shape, num_classes, width=4)
+
+    monkeypatch.setattr(networks, "build_main_net", build)
+    results = run.main(
+        ["--net_type=lenet", "--num_tasks=2", "--n_iter=150", "--lr=0.003", "--no_cuda",
+         f"--out_dir={tmp_path / 'run'}", f"--data_dir={tmp_path}"]
+    )  # fmt: skip
+    assert results["seeds"][0]["accuracy"][0][0] > 90

@@ -516,7 +516,7 @@ def test_many_seeds_in_one_process(finished, tmp_path):
     saved = torch.load(tmp_path / "run" / "weights.pt", weights_only=True)
     assert sorted(saved["hnet"]) == [42, 43, 44]
     log = (tmp_path / "run" / "logfile.txt").read_text()
-    assert "3 seeds, trained in 1 group(s), each together" in log
+    assert "3 seeds, trained together" in log
     assert " ± " in log
     rows = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert {row["seed"] for row in rows} == {42, 43, 44}

@@ -17,6 +17,8 @@ def screen():
 def results_of(*matrices, num_tasks=2):
     seeds = [{"seed": 42 + i, "accuracy": matrix} for i, matrix in enumerate(matrices)]
     return {
+        "config": {"preset": None},
+        "tested_on": "test",
         "tasks": [f"digits {k}" for k in range(num_tasks)],
         "seeds": seeds,
         "summary": {

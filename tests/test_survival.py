@@ -377,11 +377,12 @@ def test_resume_takes_the_newest_unfinished_run_and_its_options(monkeypatch, cap
     capsys.readouterr()
     results = run.main(["--resume"])
     assert results["config"]["lr"] == 0.001
+    assert results["config"] == read_json("out/newer/config.json")["options"]
     assert "continues out/newer at task 2/3, step 5" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"--lr \(0\.001 there, 0\.5 here\)"):
         run.main(["--resume", "--out_dir=out/older", "--lr=0.5"])
     run.main(["--resume", "--out_dir=out/older", "--loglevel_info"])
-    with pytest.raises(InputError, match=r"no unfinished run below \./out"):
+    with pytest.raises(InputError, match=r"no unfinished run in \./out"):
         run.main(["--resume"])
     assert run.main(["--resume", "--out_dir=out/older"])["status"] == "finished"
     with pytest.raises(InputError, match="is not a run directory"):

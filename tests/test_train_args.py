@@ -315,7 +315,10 @@ def test_options_beside_a_stored_run_are_checked_together_with_its_own(capsys):
 def test_a_conflict_with_a_preset_names_it(capsys):
     with pytest.raises(SystemExit):
         parse_args(["--preset=paper-splitmnist", "--use_sgd"])
-    assert "what --preset=paper-splitmnist turns on, a value of =off" in capsys.readouterr().err
+    assert "(--preset=paper-splitmnist has --lookahead=on; what is" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse_args(["--preset=splitmnist-small", "--use_sgd", "--use_rmsprop"])
+    assert "preset" not in capsys.readouterr().err
     assert parse_args(["--preset=paper-splitmnist", "--use_sgd", "--lookahead=off"]).use_sgd
 
 
