@@ -377,7 +377,7 @@ def test_resume_takes_the_newest_unfinished_run_and_its_options(monkeypatch, cap
     capsys.readouterr()
     results = run.main(["--resume"])
     assert results["config"]["lr"] == 0.001
-    assert results["config"] == read_json("out/newer/config.json")["options"]
+    assert results["config"] == read_json(Path("out/newer/config.json"))["options"]
     assert "continues out/newer at task 2/3, step 5" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"--lr \(0\.001 there, 0\.5 here\)"):
         run.main(["--resume", "--out_dir=out/older", "--lr=0.5"])
