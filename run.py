@@ -181,6 +181,7 @@ def learn_tasks(args, position, tasks, mnet, device, report, save, interruption)
     from experiment import checkpoint_before, init_members, splits_to_test, training
     from hypercl.members import select_members, to_device
     from hypercl.networks import fresh_stats
+    from hypercl.saving import Position
     from hypercl.scenarios import infer_tasks
     from train import TaskState, evaluate_tasks, train_task
 
@@ -254,7 +255,7 @@ def learn_tasks(args, position, tasks, mnet, device, report, save, interruption)
     learned_stats = {
         seed: [select_members(of_task, i) for of_task in stats] for i, seed in enumerate(seeds)
     }
-    return type(position).start(
+    return Position.start(
         position.groups,
         position.group + 1,
         learned={**position.learned, **learned},
