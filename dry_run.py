@@ -5,6 +5,7 @@ from argparse import Namespace
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from experiment import (
@@ -24,14 +25,16 @@ from hypercl.networks import fresh_stats
 from hypercl.screen import Screen
 from train import evaluate, make_step, new_history
 
-_TRIED, _SLOW = 10, 4  # steps of a task that are timed; before them, those with what is slow once
+_TRIED = 20  # steps that are timed in all
+_SLOW = 4  # before them in each task, those with what is slow once
 
 
 def try_out(args: Namespace) -> dict[str, Any]:
     """Say what a run would take; makes no run directory.
 
-    A step costs more with every earlier task, nearly in proportion, so that steps of the first and
-    of the last task tell about all.
+    A step costs more with the first two earlier tasks, as the regularizer sets in and takes its
+    form, and from then on nearly in proportion to them: so steps of the first three tasks and of
+    the last are timed, and those between interpolated.
 
     Returns:
         What is said: numbers of weights, bytes, seconds.
@@ -57,9 +60,11 @@ def try_out(args: Namespace) -> dict[str, Any]:
         return (time.perf_counter() - started) / times
 
     step_seconds = []
-    for task_id in (0, len(tasks) - 1):
+    timed = sorted({*range(min(3, len(tasks))), len(tasks) - 1})
+    tried = _TRIED // len(timed)
+    for task_id in timed:
         task = tasks[task_id]
-        how = replace(training(args, seeds, len(task.train.labels)), num_steps=_TRIED + _SLOW)
+        how = replace(training(args, seeds, len(task.train.labels)), num_steps=tried + _SLOW)
         checkpoint = checkpoint_before(args, task_id, hnet, params, mnet, tasks)
         flat, trained = hnet.to_train(params, task_id + 1)
         mnet.train()
@@ -69,7 +74,7 @@ def try_out(args: Namespace) -> dict[str, Any]:
         )  # fmt: skip
         step = StepRunner(step, device)
         seconds(step, _SLOW)
-        step_seconds.append(seconds(step, _TRIED))
+        step_seconds.append(seconds(step, tried))
     evaluation = seconds(
         lambda: evaluate(
             hnet, mnet, params, tasks[0], 0, tasks[0].test, args.val_batch_size, stats
@@ -77,9 +82,7 @@ def try_out(args: Namespace) -> dict[str, Any]:
         1,
     )
     steps = [training(args, seeds, len(task.train.labels)).num_steps for task in tasks]
-    share = [i / max(1, len(tasks) - 1) for i in range(len(tasks))]
-    first, last = step_seconds
-    learning = sum(n * (first + s * (last - first)) for n, s in zip(steps, share, strict=True))
+    learning = float(np.dot(steps, np.interp(range(len(tasks)), timed, step_seconds)))
     ends = range(1, len(tasks) + 1)  # of tasks: how many are tested
     num_tests = sum(ends) + sum(n * n for n in (ends if args.scenarios_every_task else ends[-1:]))
     found = {
@@ -100,7 +103,8 @@ def try_out(args: Namespace) -> dict[str, Any]:
         f"{free / 2**20:,.0f} MiB free; {len(seeds)} of {args.num_seeds} seed(s) at a time"
     )
     screen.say(
-        f"a step: {1e3 * first:.1f} ms in the first task, {1e3 * last:.1f} ms in the last; "
+        f"a step: {1e3 * step_seconds[0]:.1f} ms in the first task, "
+        f"{1e3 * step_seconds[-1]:.1f} ms in the last; "
         f"{sum(steps):,} steps"
     )
     screen.say(f"the whole run: about {found['seconds'] / 60:.1f} minutes")
