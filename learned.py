@@ -110,15 +110,13 @@ def retest(path: Path, argv: list[str]) -> dict[str, Any]:
     """
     results = read_finished(path)
     args, tasks, mnet, hnets, groups, stats = load_run(path, argv)
-    device = tasks[0].test.labels.device
+    device, splits = tasks[0].test.labels.device, splits_to_test(args, tasks)
     found = {}
     for group in groups:
         functions = [as_function(args, hnets[seed], device) for seed in group]
         hnet, params = functions[0][0], stack_members([params for _, params in functions])
         of_tasks = [stack_members([stats[s][k] for s in group]) for k in range(len(tasks))]
-        rows = evaluate_tasks(
-            hnet, mnet, params, tasks, splits_to_test(args, tasks), args.val_batch_size, of_tasks
-        )
+        rows = evaluate_tasks(hnet, mnet, params, tasks, splits, args.val_batch_size, of_tasks)
         for seed, row in zip(group, rows, strict=True):
             found[seed] = [100 * accuracy for accuracy in row]
     show_row(Screen(lambda line: None), results["tested_on"], list(found.values()), len(tasks))
@@ -126,8 +124,7 @@ def retest(path: Path, argv: list[str]) -> dict[str, Any]:
     there, here = read_config(path)["device"], device_name(device)
     allowed = 0.0
     if there != here:
-        smallest = min(len(split.labels) for split in splits_to_test(args, tasks))
-        allowed = 100 * _ROUNDED / smallest
+        allowed = 100 * _ROUNDED / min(len(split.labels) for split in splits)
     wrong = [
         seed
         for seed, row in stored.items()
