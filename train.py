@@ -1,107 +1,312 @@
-"""The method: a step, a task, an evaluation.
+"""The loop: learn the tasks one after the other, learn a task, take a step.
 
-Everything here works on one or more members (seeds) at once: parameters, batches, losses have a
+Everything here works on one or more members (seeds) at once: parameters, batches and losses have a
 leading dimension of members, and the images are common to all.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from hypnettorch.mnets import MainNetInterface
 from torch import Tensor
 
-from hypercl import mlp
-from hypercl.capture import StepRunner
-from hypercl.hypernet import Hypernet
-from hypercl.members import Params, each_member
-from hypercl.networks import logits_of
-from hypercl.optimizer import OPTIMIZERS, Optimizer, clip_norm, clip_value
-from hypercl.precision import tf32
-from hypercl.regularizer import Checkpoint, add_into, draw_subsets, drift_and_gradient
-from hypercl.schedules import Plateau, epoch_factors
-from hypercl.seeding import derive_seed, generator, global_state, set_global_state
-from hypercl.tasks import (
-    Crops,
-    Split,
-    Task,
-    augment,
-    draw_batches,
-    draw_flips,
-    draw_offsets,
-)
+from hypercl.engine.capture import StepRunner
+from hypercl.engine.members import Params, flatten, select_members, views_of
+from hypercl.engine.optimizers import build_optimizer, clip_norm, clip_value
+from hypercl.engine.schedules import LearningRates
+from hypercl.engine.seeding import derive_seed, generator, global_state, set_global_state
+from hypercl.evaluation import Learned, evaluate, evaluate_tasks, infer_tasks
+from hypercl.experiment import Experiment
+from hypercl.methods.base import Batch, StepLosses
+from hypercl.report.results import MemberProgress, Report
+from hypercl.rundir.checkpoint import Checkpoints, Position
+from hypercl.tasks.task import Crops, augment, draw_batches, draw_flips, draw_offsets
 
 LOG_ITER = 50  # steps from one line in metrics.jsonl to the next
 
 
-@dataclass(frozen=True)
-class Training:
-    """How a task is learned."""
+def learn_tasks(
+    experiment: Experiment, position: Position, report: Report, checkpoints: Checkpoints
+) -> Position:
+    """Learn, one after the other, the tasks that a group of seeds has yet to learn.
 
-    num_steps: int
-    batch_size: int
-    beta: float  # weight of the drift
-    reg_batch_size: int  # earlier tasks regularized per step; 0 or less: all
-    lr: float
-    weight_decay: float
-    adam_beta1: float
-    val_iter: int  # steps from one validation to the next
-    val_batch_size: int
-    seeds: Sequence[int]  # of the members; every stream of random numbers is derived from one
-    task_weight: float = 1.0  # of the task loss
-    optimizer: str = "adam"  # a key of OPTIMIZERS
-    momentum: float = 0.0  # of the others
-    clip_grad_value: float = -1  # largest number in a gradient; 0 or less: any
-    clip_grad_norm: float = -1  # largest norm of a gradient; 0 or less: any
-    freeze_prev_embs: bool = False  # earlier tasks' embeddings stay as they were learned
-    steps_per_epoch: int = 0  # for the schedulers
-    plateau_lr_scheduler: bool = False  # lr falls when the validation accuracy stops rising
-    lambda_lr_scheduler: bool = False  # lr falls after fixed numbers of epochs
-    lookahead: bool = False  # the drift is that after the step that the task loss alone would take
-    amp: bool = False  # the main network in bfloat16
-    tf32: bool = False  # the main network's float32 products in TF32
+    Returns:
+        The position at which the next group starts.
+    """
+    method, num_tasks = experiment.method, len(experiment.tasks)
+    position = position.on_device(experiment.device, method.init)
+    while position.task_id < num_tasks:
+        training = TaskTraining.at(experiment, position)
+        report.start_task(
+            position.task_id,
+            training.num_steps,
+            len(training.task.train.labels),
+            method.describe(training.anchor),
+            training.steps_done,
+        )
+        learn_task(training, position, report, checkpoints)
+        report.end_training(position.task_id, training.failed)
 
-
-class StepPlan(NamedTuple):
-    """What was drawn for the steps of a task, on the device."""
-
-    batches: Tensor  # [steps, members, B] int64, indices of training samples
-    crops: Crops | None  # [steps, members, B], where the task is augmented
-    earlier: Tensor  # [steps or 1, members, tasks] int64, the earlier tasks to regularize
+        after = training.result(position)
+        if not after.seeds:
+            return after.of_next_group()
+        # Until the tests are done, a run goes on from the end of the training.
+        position = replace(position, training=training.state(training.num_steps))
+        test_tasks(experiment, after, report, lambda at=position: checkpoints.leave_at(at))
+        position = after
+        if position.task_id < num_tasks:
+            checkpoints.save(position)
+    return position.of_next_group()
 
 
-class Batch(NamedTuple):
-    """What a step is taken on."""
-
-    inputs: Tensor  # [members, B, H * W * C] float32
-    labels: Tensor  # [members, B] int64
-    task_ids: Tensor  # [members, tasks + 1] int64: earlier tasks to regularize, the current one
-    outputs: slice  # of the main network, which belong to the current task
-    stats: Params  # running statistics, [members, …] each, which the step updates
-
-
-class StepLosses(NamedTuple):
-    """Of one step, [members] each, on the device, detached."""
-
-    task_loss: Tensor  # mean cross-entropy of the training batch
-    drift: Tensor
-    loss: Tensor  # task_weight * task_loss + beta * drift
-    accuracy: Tensor  # of the training batch, in [0, 1]
+def learn_task(
+    training: "TaskTraining", position: Position, report: Report, checkpoints: Checkpoints
+) -> None:
+    """Take the steps of a task that are left, until its end or until every seed has failed."""
+    take_step = StepRunner(training.step, training.device)
+    for step in range(training.steps_done + 1, training.num_steps + 1):
+        take_step()
+        if training.is_logged(step):
+            report.step(position.task_id, step, training.log(step))
+        if step < training.num_steps and checkpoints.due(step):
+            checkpoints.save(replace(position, training=training.state(step)))
+        if len(training.failed) == len(training.seeds):
+            break
 
 
-class MemberProgress(NamedTuple):
-    """What is known of a member after a logged step; accuracies are in [0, 1]."""
+def test_tasks(
+    experiment: Experiment, position: Position, report: Report, between: Callable[[], None]
+) -> None:
+    """Test the tasks learned so far, and after the last one infer the tasks of all samples.
 
-    task_loss: float
-    drift: float
-    loss: float
-    train_accuracy: float  # of this step's batch
-    validation_accuracy: float | None  # None at steps without validation
+    Args:
+        between: Called before each task; may raise to break off.
+    """
+    num_learned, options = position.task_id, experiment.options.evaluation
+    learned = Learned(experiment.net, experiment.method, position.params, position.stats)
+    tested = experiment.tasks[:num_learned], experiment.splits_to_test(num_learned)
+    rows = evaluate_tasks(learned, *tested, options.val_batch_size, between=between)
+    inferred = None
+    if num_learned == len(experiment.tasks) or options.scenarios_every_task:
+        found = infer_tasks(learned, *tested, options.val_batch_size, between=between)
+        inferred = dict(zip(position.seeds, found, strict=True))
+    report.end_task(num_learned - 1, dict(zip(position.seeds, rows, strict=True)), inferred)
+
+
+class TaskTraining:
+    """The training of one task: what a step depends on, the step, and how to save and restore it.
+
+    Args:
+        seeds: Of the members; all that is drawn follows from them and from the task.
+        params: Before the task, [members, …] each; ``stats``: running statistics to start from.
+            Both stay as they are.
+        memory: What the method has kept of the earlier tasks.
+
+    Attributes:
+        steps_done: At which :meth:`restore` has left it.
+        trained: The parameters that learn, views of one tensor that the steps change.
+        failed: By seed, why a member whose loss was not finite has failed.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        task_id: int,
+        seeds: Sequence[int],
+        params: Params,
+        stats: Params,
+        memory: Params,
+    ) -> None:
+        options, task, device = (
+            experiment.options.train,
+            experiment.tasks[task_id],
+            experiment.device,
+        )
+        self.experiment, self.task, self.task_id, self.seeds = experiment, task, task_id, seeds
+        self.device, self.steps_done, self.failed = device, 0, {}
+        self.num_steps, epoch = experiment.length(task)
+        self.anchor = experiment.method.remember(params, memory, task_id)
+        self.task_loss = experiment.task_loss(task)
+        self._before = params
+        self.plan = draw_steps(experiment, task_id, seeds, self.anchor)
+
+        trainable = experiment.method.trainable(params, task_id)
+        self._flat = flatten(trainable)  # [members, numbers]
+        self.trained = views_of(self._flat, trainable)
+        self.stats = {name: value.clone() for name, value in stats.items()}
+        self._gradient = torch.zeros_like(self._flat)
+        self._counter = torch.zeros(1, dtype=torch.int64, device=device)
+        self.rates = LearningRates(options, self.num_steps, epoch, len(seeds), device)
+        self._optimizer = build_optimizer(options, self._flat, self._gradient, self.rates.now)
+        size = self.num_steps, len(StepLosses._fields), len(seeds)
+        self.history = torch.zeros(size, device=device)
+        self._logged = 0  # steps whose losses have been looked at
+
+        torch.manual_seed(derive_seed(seeds[0], "dropout", task_id))
+        experiment.net.module.train()
+
+    @classmethod
+    def at(cls, experiment: Experiment, position: Position) -> "TaskTraining":
+        """Where a run is."""
+        stats = experiment.net.fresh_stats(len(position.seeds), experiment.device)
+        if experiment.options.main_net.bn_no_stats_checkpointing and position.stats:
+            stats = position.stats[-1]
+        training = cls(
+            experiment, position.task_id, position.seeds, position.params, stats, position.memory
+        )
+        if position.training is not None:
+            training.restore(TaskState(**position.training))
+        return training
+
+    def step(self) -> None:
+        """Take the next step.
+
+        Nothing in it waits for the device, and its number is there: what is captured once in a CUDA
+        graph can be replayed for every step.
+        """
+        self.rates.set(self._counter)
+        gradients, losses = self.experiment.method.loss_and_gradient(
+            self.trained, self._batch(), self.anchor, self.task_loss, self._lookahead
+        )
+        self._take(gradients)
+        self._optimizer.step()
+        row = torch.stack(losses).view(1, -1, len(self.seeds))
+        self.history.index_copy_(0, self._counter, row)
+        self._counter.add_(1)
+
+    def _batch(self) -> Batch:
+        """The samples of this step, by index from tensors on the device."""
+
+        def of_this_step(plans: Tensor) -> Tensor:  # [steps or 1, members, …]
+            return (plans if len(plans) == 1 else plans.index_select(0, self._counter)).squeeze(0)
+
+        task, chosen = self.task, of_this_step(self.plan.batches)  # [members, B]
+        images = task.train.images.index_select(0, chosen.flatten())
+        labels = task.train.labels.index_select(0, chosen.flatten()).view(chosen.shape)
+        if self.plan.crops is not None:
+            crops = (of_this_step(crop).flatten(0, 1) for crop in self.plan.crops)
+            images = augment(images, *crops)
+        inputs = task.inputs(images).view(*chosen.shape, -1)
+        drawn = of_this_step(self.plan.drawn)
+        return Batch(inputs, labels, task.outputs, self.stats, self._counter, drawn)
+
+    def _take(self, gradients: Params) -> None:
+        """Put the gradients where the optimizer looks, clipped."""
+        options = self.experiment.options.train
+        in_order = {name: gradients[name] for name in self.trained}
+        flatten(in_order, out=self._gradient)
+        if options.clip_grad_value is not None:
+            clip_value(self._gradient, options.clip_grad_value)
+        if options.clip_grad_norm is not None:
+            clip_norm(self._gradient, options.clip_grad_norm)
+
+    def _lookahead(self, gradients: Params) -> Params:
+        """The parameters after a step of the optimizer with these gradients, which is not taken."""
+        self._take(gradients)
+        return views_of(self._flat + self._optimizer.lookahead(), self.trained)
+
+    def is_validated(self, step: int) -> bool:
+        """Whether the validation accuracy is measured after a step."""
+        every = self.experiment.options.evaluation.val_iter
+        due = step == self.num_steps or step % every == 0 or self.rates.looks_at(step)
+        return due and len(self.task.validation.labels) > 0
+
+    def is_logged(self, step: int) -> bool:
+        """Whether a step is reported."""
+        ends = (1, self.num_steps)
+        return step in ends or step % LOG_ITER == 0 or self.is_validated(step)
+
+    def log(self, step: int) -> dict[int, MemberProgress]:
+        """Look at the losses of the steps since the last look, and at the validation accuracy.
+
+        The device is waited for here. A member whose loss is not finite has failed from now on.
+
+        Returns:
+            By seed, of those that have not failed.
+        """
+        rows = self.history[self._logged : step].tolist()  # [steps, fields of StepLosses, members]
+        first, self._logged = self._logged + 1, step
+        self.failed = find_failures(rows, self.seeds, self.task_id, first) | self.failed
+        if step == self.num_steps:  # the last update has no loss after it that would tell
+            for seed, finite in zip(self.seeds, self._flat.isfinite().all(1).tolist(), strict=True):
+                if not finite:
+                    self.failed.setdefault(
+                        seed,
+                        f"the parameters are not finite after task {self.task_id + 1} at step "
+                        f"{step}: lower --lr or --beta",
+                    )
+        accuracies: list = [None] * len(self.seeds)
+        if self.is_validated(step):
+            accuracies = self._validate()
+        if self.rates.looks_at(step):
+            self.rates.look(accuracies)
+        losses = zip(*rows[-1], strict=True)  # of the members
+        return {
+            seed: MemberProgress(*of_member, validation_accuracy=accuracy)
+            for seed, of_member, accuracy in zip(self.seeds, losses, accuracies, strict=True)
+            if seed not in self.failed
+        }
+
+    def _validate(self) -> list[float]:
+        """The members' accuracies on the validation samples, in [0, 1]."""
+        method, net = self.experiment.method, self.experiment.net
+        params = method.merged(self._before, self.trained, self.task_id)
+        learned = Learned(net, method, params, [self.stats] * (self.task_id + 1))
+        batch_size = self.experiment.options.evaluation.val_batch_size
+        return evaluate(learned, self.task, self.task_id, self.task.validation, batch_size)
+
+    def state(self, step: int) -> dict[str, Any]:
+        """:class:`TaskState` after a step."""
+        losses = self.history[self._logged : step].clone()
+        return TaskState(
+            step,
+            self._flat,
+            self._changed(),
+            self.rates.state(),
+            losses,
+            dict(self.failed),
+            global_state(self.device),
+        )._asdict()
+
+    def restore(self, state: "TaskState") -> None:
+        """Put all that the next step depends on back to where it was."""
+        self.steps_done, self.failed = state.step, dict(state.failed)
+        self._logged = state.step - len(state.history)
+        self.history[self._logged : state.step] = state.history
+        self._flat.copy_(state.flat)
+        for name, value in self._changed().items():
+            value.copy_(state.changed[name])
+        self.rates.load_state(state.rates)
+        set_global_state(state.generators, self.device)
+
+    def _changed(self) -> dict[str, Tensor]:
+        """What the steps change beside the parameters."""
+        changed = {"step": self._counter}
+        changed |= {f"optimizer.{name}": v for name, v in self._optimizer.state.items()}
+        return changed | {f"stats.{name}": value for name, value in self.stats.items()}
+
+    def result(self, position: Position) -> Position:
+        """Where the run is when the task has been learned, without the seeds that failed."""
+        method, task_id = self.experiment.method, self.task_id
+        going = [i for i, seed in enumerate(self.seeds) if seed not in self.failed]
+        params = select_members(method.merged(self._before, self.trained, task_id), going)
+        stats = [*position.stats, self.stats]
+        if self.experiment.options.main_net.bn_no_stats_checkpointing:
+            stats = [self.stats] * (task_id + 1)
+        memory = select_members(position.memory, going)
+        if going:
+            memory = method.after_task(params, memory, self.task, self.task_loss)
+        return replace(
+            position,
+            seeds=[self.seeds[i] for i in going],
+            task_id=task_id + 1,
+            params=params,
+            stats=[select_members(of_task, going) for of_task in stats],
+            memory=memory,
+            training=None,
+        )
 
 
 class TaskState(NamedTuple):
@@ -111,393 +316,46 @@ class TaskState(NamedTuple):
     """
 
     step: int  # steps done in this task
-    flat: Tensor  # [members, numbers], what is trained, as Hypernet.to_train lays it out
-    changed: dict[str, Tensor]  # what else the steps change, from Step
-    plateau: list[dict]  # of each member, the scheduler's state; empty without it
+    flat: Tensor  # [members, numbers], what is trained
+    changed: dict[str, Tensor]  # what else the steps change
+    rates: list[dict]  # of each member, the plateau scheduler's state; empty without it
     history: Tensor  # [steps since the last logged one, fields of StepLosses, members]
     failed: dict[int, str]  # by seed
     generators: dict[str, Tensor]  # torch's global ones, for dropout
 
 
-class Progress(NamedTuple):
-    """A report from the training of a task."""
+class StepPlan(NamedTuple):
+    """What was drawn for the steps of a task, on the device."""
 
-    step: int  # steps done in this task
-    members: dict[int, MemberProgress]  # by seed, of those whose loss is finite; empty: not logged
-    failed: dict[int, str]  # by seed, why a member has failed in this task
-    trained: Params  # the parameters so far, of the tasks so far; the next step changes them
-    stats: Params  # the same of the running statistics
-    state: TaskState | None  # where it was asked for
+    batches: Tensor  # [steps, members, B] int64, indices of training samples
+    crops: Crops | None  # [steps, members, B], where the task is augmented
+    drawn: Tensor  # [steps or 1, members, …], what the method has drawn
 
 
-@dataclass(frozen=True)
-class Step:
-    """Takes the next step of a task when called; what it changes beside the parameters."""
-
-    take: Callable[[], None]
-    changed: dict[str, Tensor]  # "step" [1] int64, steps done; the optimizer's and the statistics'
-    lr: Tensor | None  # [members], to be set; None where it is constant
-
-    def __call__(self) -> None:
-        self.take()
-
-
-def classify(
-    hnet: Hypernet,
-    mnet: MainNetInterface,
-    outputs: slice,
-    weights: Tensor,
-    inputs: Tensor,
-    labels: Tensor,
-    stats: Params,
-) -> tuple[Tensor, Tensor]:
-    """Loss and accuracy of the main network on a batch; of one member."""
-    logits = logits_of(mnet, hnet.split(weights), inputs, stats)[:, outputs]
-    return F.cross_entropy(logits, labels), (logits.argmax(dim=1) == labels).float().mean()
-
-
-def loss_and_gradient(
-    hnet: Hypernet,
-    mnet: MainNetInterface,
-    params: Params,
-    batch: Batch,
-    checkpoint: Checkpoint | None,
-    beta: float | Tensor,
-    how: Training,
-    after_task_step: Callable[[Params], Params] | None = None,
-) -> tuple[Params, StepLosses]:
-    """Gradient and loss of a step, task_weight * task_loss + beta * drift.
-
-    Nothing in it waits for the device.
-
-    Args:
-        after_task_step: From the gradient of the task loss, the parameters at which the drift and
-            its gradient are taken; None: where they are.
-    """
-    if after_task_step is not None and checkpoint is not None:
-        gradients, losses = loss_and_gradient(hnet, mnet, params, batch, None, beta, how)
-        drift, of_drift = drift_and_gradient(
-            checkpoint, after_task_step(gradients), batch.task_ids[:, :-1], beta
-        )
-        add_into(gradients, of_drift)
-        return gradients, losses._replace(drift=drift, loss=losses.loss + beta * drift)
-
-    # One pass of the hypernetwork serves the current task and the earlier ones, or the first block
-    # of them; drift_and_gradient, as the lookahead needs it, takes a pass of its own.
-    earlier = batch.task_ids[:, :-1]
-    num_first = checkpoint.block_size(earlier.shape[1]) if checkpoint is not None else 0
-    first = torch.cat([earlier[:, :num_first], batch.task_ids[:, -1:]], dim=1)
-    passed = hnet.forward(params, first, training=True)
-    # The dense form needs the weights of all of them, the factored form those of the current one.
-    dense = checkpoint is not None and not checkpoint.factored
-    features = passed.features if dense else passed.features[:, -1:]
-    weights = hnet.generate(params, features)
-
-    task_loss, accuracy, pull = task_loss_and_gradient(hnet, mnet, weights[:, -1], batch, how)
-    pull = pull[:, None]
-    if how.task_weight != 1:
-        pull *= how.task_weight
-    if checkpoint is None:
-        drift = torch.zeros_like(task_loss)
-        to_features, gradients = hnet.generate_backward(params, features, pull)
-    elif dense:
-        drift, pulled, _ = checkpoint.drift_and_gradient(params, earlier, weights[:, :-1], beta)
-        pull = torch.cat([pulled, pull], dim=1)
-        to_features, gradients = hnet.generate_backward(params, features, pull)
-    else:
-        drift, pulled, extra = checkpoint.drift_and_gradient(
-            params, earlier, passed.features[:, :-1], beta
-        )
-        to_current, gradients = hnet.generate_backward(params, features, pull)
-        to_features = torch.cat([pulled, to_current], dim=1)
-        add_into(gradients, extra)
-    add_into(gradients, hnet.backward(params, passed, to_features))
-    loss = how.task_weight * task_loss + beta * drift
-    return gradients, StepLosses(task_loss, drift, loss, accuracy)
-
-
-def task_loss_and_gradient(
-    hnet: Hypernet, mnet: MainNetInterface, weights: Tensor, batch: Batch, how: Training
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The task loss [members], the batch's accuracy [members], the gradient for the weights.
-
-    That gradient is taken here, before it goes on through the hypernetwork, so that reduced
-    precision, where it is asked for, ends at the main network.
-
-    Args:
-        weights: Of the current task, [members, num_weights].
-    """
-    activation = mlp.plain_activation(mnet)
-    if activation is not None and not how.amp:
-        of_all_outputs = batch.outputs == slice(None)
-        gradient = torch.empty_like(weights) if of_all_outputs else torch.zeros_like(weights)
-        tensors, gradients = hnet.split(weights), hnet.split(gradient)
-        with tf32(how.tf32):
-            task_loss, accuracy = mlp.loss_and_gradient(
-                activation, tensors, gradients, batch.inputs, batch.labels, batch.outputs
-            )
-        return task_loss, accuracy, gradient
-
-    given = weights.detach().requires_grad_()
-    device = weights.device.type
-    with tf32(how.tf32):
-        with torch.autocast(device, torch.bfloat16) if how.amp else nullcontext():
-            task_loss, accuracy = each_member(partial(classify, hnet, mnet, batch.outputs))(
-                given, batch.inputs, batch.labels, batch.stats
-            )
-        (gradient,) = torch.autograd.grad(task_loss.sum(), given)
-    return task_loss.detach(), accuracy, gradient
-
-
-def train_task(
-    hnet: Hypernet,
-    mnet: MainNetInterface,
-    params: Params,
-    task: Task,
-    task_id: int,
-    checkpoint: Checkpoint | None,
-    how: Training,
-    *,
-    stats: Params | None = None,
-    start: TaskState | None = None,
-    wants_state: Callable[[int], bool] = lambda step: False,
-) -> Iterator[Progress]:
-    """Learn one task: an iterator that trains and reports now and then.
-
-    Reports come at step 1, every LOG_ITER steps, at each validation, at the last step, and where
-    the state is asked for. A member whose loss is not finite is reported as failed from then on,
-    and the task ends when no other is left.
-
-    Args:
-        params: [members, …] each; stay as they are.
-        stats: Running statistics to start from, [members, …] each; stay as they are.
-        start: Go on from there, exactly as if there had been no break.
-        wants_state: Asked after each step, by its number, whether to report the state too.
-    """
-    device = task.train.labels.device
-    history = new_history(how, device)
-    torch.manual_seed(derive_seed(how.seeds[0], "dropout", task_id))
-    mnet.train()
-    flat, trained = hnet.to_train(params, task_id + 1)
-    stats = {name: value.clone() for name, value in (stats or {}).items()}
-    next_step = make_step(
-        hnet, mnet, flat, trained, task, task_id, checkpoint, how, history, stats
-    )  # fmt: skip
-    take_step = StepRunner(next_step, device)
-    plateau = Plateau(how.lr, len(how.seeds)) if how.plateau_lr_scheduler else None
-    done, logged, failed = 0, 0, {}
-    if start is not None:
-        done, logged, failed = start.step, start.step - len(start.history), dict(start.failed)
-        history[logged:done] = start.history
-        _restore(start, flat, next_step, plateau)
-        if done == how.num_steps or len(failed) == len(how.seeds):
-            yield Progress(done, {}, failed, trained, stats, start)
-            return
-    for step in range(done + 1, how.num_steps + 1):
-        take_step()
-        at_end = step == how.num_steps
-        at_epoch_end = plateau is not None and step % how.steps_per_epoch == 0
-        validate = at_end or step % how.val_iter == 0 or at_epoch_end
-        validate &= len(task.validation.labels) > 0
-        log = validate or at_end or step == 1 or step % LOG_ITER == 0
-        members = {}
-        if log:
-            rows = history[logged:step].tolist()  # the device is waited for here
-            logged = step
-            failed |= {
-                seed: message
-                for seed, message in find_failures(
-                    rows, how.seeds, task_id, step - len(rows) + 1
-                ).items()
-                if seed not in failed
-            }
-            if at_end:  # the last update has no loss after it that would tell
-                for seed, finite in zip(how.seeds, flat.isfinite().all(1).tolist(), strict=True):
-                    if not finite:
-                        failed.setdefault(
-                            seed,
-                            f"the parameters are not finite after task {task_id + 1} at step "
-                            f"{step}: lower --lr or --beta",
-                        )
-            accuracy = [None] * len(how.seeds)
-            if validate:
-                split = task.validation
-                accuracy = evaluate(
-                    hnet, mnet, trained, task, task_id, split, how.val_batch_size, stats
-                )
-            if at_epoch_end:
-                plateau.step(accuracy)
-                next_step.lr.copy_(torch.tensor(plateau.rates))
-            members = {
-                seed: MemberProgress(*losses, validation_accuracy=value)
-                for seed, losses, value in zip(
-                    how.seeds, zip(*rows[-1], strict=True), accuracy, strict=True
-                )
-                if seed not in failed
-            }
-        state = None
-        if wants_state(step):  # and here
-            state = TaskState(
-                step,
-                flat.detach(),
-                dict(next_step.changed),
-                plateau.state() if plateau is not None else [],
-                history[logged:step].clone(),
-                dict(failed),
-                global_state(device),
-            )
-        if log or state is not None:
-            yield Progress(step, members, failed, trained, stats, state)
-        if len(failed) == len(how.seeds):
-            return
-
-
-def new_history(how: Training, device: torch.device) -> Tensor:
-    """Room for the losses of a task's steps, [steps, fields of StepLosses, members]."""
-    return torch.zeros(how.num_steps, len(StepLosses._fields), len(how.seeds), device=device)
-
-
-def _restore(start: TaskState, flat: Tensor, step: Step, plateau: Plateau | None) -> None:
-    """Put what the next step depends on back to where it was."""
-    with torch.no_grad():
-        flat.copy_(start.flat)
-    for name, value in step.changed.items():
-        value.copy_(start.changed[name])
-    if plateau is not None:
-        plateau.load_state(start.plateau)
-        step.lr.copy_(torch.tensor(plateau.rates))
-    set_global_state(start.generators, flat.device)
-
-
-def make_step(
-    hnet: Hypernet,
-    mnet: MainNetInterface,
-    flat: Tensor,
-    trained: Params,
-    task: Task,
-    task_id: int,
-    checkpoint: Checkpoint | None,
-    how: Training,
-    history: Tensor,
-    stats: Params | None = None,
-) -> Step:
-    """What takes the next step of a task and enters its losses into ``history``.
-
-    Called, it takes no argument and returns nothing, and the number of the step is on the device:
-    what is captured once can be replayed for every step.
-
-    Args:
-        flat: [members, numbers], what the optimizer updates; ``trained``: the parameters in it.
-        history: [steps, fields of StepLosses, members].
-        stats: Running statistics, which the steps update; None: there are none.
-    """
-    device = task.train.labels.device
-    members, stats = len(how.seeds), stats or {}
-    plan = draw_steps(task, task_id, checkpoint, how)
-    current = torch.full((1, members, 1), task_id, device=device)
-    task_ids = torch.cat([plan.earlier, current.expand(len(plan.earlier), -1, -1)], dim=-1)
-    gradient = torch.zeros_like(flat)
-    counter = torch.zeros(1, dtype=torch.int64, device=device)
-    base_lr = lr = factors = None
-    if how.plateau_lr_scheduler or how.lambda_lr_scheduler:
-        base_lr = torch.full((members,), how.lr, device=device)  # the plateau scheduler's
-        lr = base_lr.clone()
-        if how.lambda_lr_scheduler:
-            factors = epoch_factors(how.num_steps, how.steps_per_epoch).to(device)
-    optimizer = build_optimizer(flat, gradient, how, lr)
-    frozen = [name for name in trained if how.freeze_prev_embs and name in hnet.per_task]
-    learned = {name: trained[name][:, :task_id].clone() for name in frozen}
-
-    def take(gradients: Params) -> None:
-        torch.cat([gradients[name].flatten(1) for name in trained], 1, out=gradient)
-        if how.clip_grad_value > 0:
-            clip_value(gradient, how.clip_grad_value)
-        if how.clip_grad_norm > 0:
-            clip_norm(gradient, how.clip_grad_norm)
-
-    def after_task_step(gradients: Params) -> Params:
-        """θ + Δθ, with the embeddings of the tasks as they are."""
-        take(gradients)
-        moved = hnet.views(flat + optimizer.lookahead(), trained)
-        return {name: trained[name] if name in hnet.per_task else moved[name] for name in trained}
-
-    def of_this_step(plans: Tensor) -> Tensor:
-        return (plans if len(plans) == 1 else plans.index_select(0, counter)).squeeze(0)
-
-    def step() -> None:
-        if lr is not None:  # before the lookahead, which takes it too
-            lr.copy_(base_lr if factors is None else base_lr * factors.index_select(0, counter))
-        chosen = of_this_step(plan.batches)  # [members, B]
-        images = task.train.images.index_select(0, chosen.flatten())
-        labels = task.train.labels.index_select(0, chosen.flatten()).view(chosen.shape)
-        if plan.crops is not None:
-            images = augment(images, *(of_this_step(crop).flatten(0, 1) for crop in plan.crops))
-        inputs = task.inputs(images).view(*chosen.shape, -1)
-        batch = Batch(inputs, labels, of_this_step(task_ids), task.outputs, stats)
-        # At the first step the parameters are those of the checkpoint, and the drift is a minimum:
-        # its gradient is zero but for rounding, which Adam, looking at signs, would blow up.
-        at_minimum = hnet.dropout_rate <= 0 and not how.lookahead
-        beta = how.beta * (counter > 0).squeeze(0) if at_minimum else how.beta
-        gradients, losses = loss_and_gradient(
-            hnet, mnet, trained, batch, checkpoint, beta, how,
-            after_task_step if how.lookahead else None,
-        )  # fmt: skip
-        for name in frozen:
-            gradients[name][:, :task_id] = 0
-        take(gradients)
-        optimizer.step()
-        for name in frozen:  # weight decay moves what has no gradient, too
-            trained[name][:, :task_id] = learned[name]
-        history.index_copy_(0, counter, torch.stack(losses).view(1, -1, members))
-        counter.add_(1)
-
-    changed = {"step": counter}
-    changed |= {f"optimizer.{name}": value for name, value in optimizer.state.items()}
-    changed |= {f"stats.{name}": value for name, value in stats.items()}
-    return Step(step, changed, base_lr)
-
-
-def build_optimizer(flat: Tensor, gradient: Tensor, how: Training, lr: Tensor | None) -> Optimizer:
-    """The optimizer that ``how`` describes, of parameters in ``flat`` [members, numbers].
-
-    Args:
-        lr: [members], where the learning rate changes.
-    """
-    options = {"lr": how.lr if lr is None else lr, "weight_decay": how.weight_decay}
-    if how.optimizer == "adam":
-        options["betas"] = (how.adam_beta1, 0.999)
-    else:
-        options["momentum"] = how.momentum
-    return OPTIMIZERS[how.optimizer](flat, gradient, **options)
-
-
-def draw_steps(task: Task, task_id: int, checkpoint: Checkpoint | None, how: Training) -> StepPlan:
+def draw_steps(experiment: Experiment, task_id: int, seeds: Sequence[int], anchor: Any) -> StepPlan:
     """Draw all that is random in a task's steps but dropout.
 
     Each kind of randomness has a stream of its own for each seed, so that a member draws what it
     would draw alone.
     """
-    device = task.train.labels.device
-    num_samples = len(task.train.labels)
-    num_earlier = 0 if checkpoint is None else checkpoint.num_tasks
-    steps, batch = how.num_steps, how.batch_size
+    task, batch_size = experiment.tasks[task_id], experiment.options.train.batch_size
+    num_samples, num_steps = len(task.train.labels), experiment.length(task).num_steps
 
     def stack(draw: Callable[[torch.Generator], Tensor], purpose: str) -> Tensor:
-        drawn = [draw(generator(seed, purpose, task_id)) for seed in how.seeds]
-        return torch.stack(drawn, dim=1).to(device)
+        drawn = [draw(generator(seed, purpose, task_id)) for seed in seeds]
+        return torch.stack(drawn, dim=1).to(experiment.device)
 
     crops = None
     if task.augmented:
         crops = Crops(
-            stack(lambda g: draw_offsets(steps, batch, g), "crops"),
-            stack(lambda g: draw_flips(steps, batch, g), "flips"),
+            stack(lambda g: draw_offsets(num_steps, batch_size, g), "crops"),
+            stack(lambda g: draw_flips(num_steps, batch_size, g), "flips"),
         )
     return StepPlan(
-        stack(lambda g: draw_batches(num_samples, steps, batch, g), "data order"),
+        stack(lambda g: draw_batches(num_samples, num_steps, batch_size, g), "data order"),
         crops,
         stack(
-            lambda g: draw_subsets(num_earlier, steps, how.reg_batch_size, g),
-            "regularizer subset",
+            lambda g: experiment.method.draw(anchor, task_id, num_steps, g), "regularizer subset"
         ),
     )
 
@@ -511,82 +369,12 @@ def find_failures(
         rows: [steps, fields of StepLosses, members].
     """
     failures: dict[int, str] = {}
-    for step, (task_losses, drifts, losses, _) in enumerate(rows, start=first_step):
-        for seed, task_loss, drift, loss in zip(seeds, task_losses, drifts, losses, strict=True):
-            if not (math.isfinite(task_loss) and math.isfinite(drift) and math.isfinite(loss)):
+    for step, (task_losses, penalties, losses, _) in enumerate(rows, start=first_step):
+        for seed, *values in zip(seeds, task_losses, penalties, losses, strict=True):
+            if not all(map(math.isfinite, values)):
                 failures.setdefault(
                     seed,
-                    f"the loss is not finite in task {task_id + 1} at step {step} "
-                    f"(task loss {task_loss:g}, drift {drift:g}): lower --lr or --beta",
+                    f"the loss is not finite in task {task_id + 1} at step {step} (task loss "
+                    f"{values[0]:g}, penalty {values[1]:g}): lower --lr or --beta",
                 )
     return failures
-
-
-@torch.no_grad()
-def evaluate(
-    hnet: Hypernet,
-    mnet: MainNetInterface,
-    params: Params,
-    task: Task,
-    task_id: int,
-    split: Split,
-    batch_size: int,
-    stats: Params | None = None,
-) -> list[float]:
-    """Share of a split's samples that the main networks generated for a task get right.
-
-    Leaves no trace: no gradients, the network's mode restored.
-
-    Args:
-        params: [members, …] each.
-        batch_size: Samples at a time, at most; the batches are of nearly equal size.
-        stats: The task's running statistics, [members, …] each.
-
-    Returns:
-        Accuracy of each member, in [0, 1].
-    """
-
-    def count_correct(weights: Tensor, inputs: Tensor, labels: Tensor, stats: Params) -> Tensor:
-        logits = logits_of(mnet, hnet.split(weights), inputs, stats)[:, task.outputs]
-        return (logits.argmax(dim=1) == labels).sum()
-
-    members = len(params["weight0"])
-    ids = torch.full((members, 1), task_id, device=split.labels.device)
-    weights = hnet.weights(params, ids).squeeze(1)
-    correct = torch.zeros(members, dtype=torch.int64, device=split.labels.device)
-    was_training = mnet.training
-    mnet.eval()
-    try:
-        for images, labels in split.batches(batch_size):
-            correct += each_member(count_correct, shared=(1, 2))(
-                weights, task.inputs(images), labels, stats or {}
-            )
-    finally:
-        mnet.train(was_training)
-    return [count / len(split.labels) for count in correct.tolist()]
-
-
-def evaluate_tasks(
-    hnet: Hypernet,
-    mnet: MainNetInterface,
-    params: Params,
-    tasks: Sequence[Task],
-    splits: Sequence[Split],
-    batch_size: int,
-    stats: Sequence[Params],
-    *,
-    between: Callable[[], None] = lambda: None,
-) -> list[list[float]]:
-    """:func:`evaluate` on the tasks 0, 1, …, each with its split and its running statistics.
-
-    Args:
-        between: Called before each task; may raise to break off.
-
-    Returns:
-        For each member the accuracies on the tasks, in [0, 1].
-    """
-    columns = []  # [tasks][members]
-    for task_id, (task, split, of_task) in enumerate(zip(tasks, splits, stats, strict=True)):
-        between()
-        columns.append(evaluate(hnet, mnet, params, task, task_id, split, batch_size, of_task))
-    return [list(row) for row in zip(*columns, strict=True)]

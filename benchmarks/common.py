@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from hypercl import products
-from hypercl.products import linear
+from hypercl.engine import products
+from hypercl.engine.products import linear
 
 RESULTS = Path(__file__).parent / "results"
 

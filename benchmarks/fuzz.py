@@ -41,8 +41,12 @@ from hypothesis import strategies as st
 
 import run
 from benchmarks.common import print_table, save
-from hypercl import datasets, metrics, report, rundir, saving
+from hypercl.report import metrics
+from hypercl.report import results as report
+from hypercl.rundir import directory as rundir
+from hypercl.rundir import saving
 from hypercl.shell import command_line
+from hypercl.tasks import images as datasets
 from train_args import make_parser
 
 MEMORY = 8 << 30  # bytes of address space a child may have

@@ -16,10 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import experiment
 import torch
 from matplotlib.figure import Figure
 
-import experiment
 import run
 from benchmarks.common import RESULTS, print_table, save
 from benchmarks.plain import PlainLoop, PlainTask

@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 import torch
+from learned import Learned, load_run
 from torch import Tensor
 
 from benchmarks.common import print_table, save
-from learned import Learned, load_run
 
 SAMPLES = 3000  # of a task's training set, for its scale
 

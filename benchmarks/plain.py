@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypnettorch.utils.hnet_regularizer import calc_fix_target_reg, get_current_targets
 from torch import nn
 
-from hypercl.tasks import CROP_PADDING, Task
+from hypercl.tasks.task import CROP_PADDING, Task
 
 
 class PlainTask:

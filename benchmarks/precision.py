@@ -8,13 +8,13 @@ float64; and the factored form in float64 against the dense one. Relative errors
 as a whole.
 """
 
-import torch
-
 import experiment
+import torch
+from hypercl.methods.hnet.regularizer import drift_and_gradient, take_checkpoint
+
 import run
 from benchmarks.common import print_table, save
-from hypercl.members import Params
-from hypercl.regularizer import drift_and_gradient, take_checkpoint
+from hypercl.engine.members import Params
 from train import make_step, new_history
 
 STEPS = (0, 1, 100, 2000)

@@ -13,18 +13,18 @@ from collections import defaultdict
 from contextlib import ExitStack, nullcontext
 from unittest import mock
 
+import experiment
 import torch
+from hypercl.methods.hnet.regularizer import Checkpoint, take_checkpoint
 from hypnettorch.mnets import MLP
 
-import experiment
 import run
 import train
 from benchmarks import plain
 from benchmarks.common import counted, print_table, product_rate, save
 from benchmarks.step import fake_task
-from hypercl.hypernet import Hypernet
-from hypercl.optimizer import Adam
-from hypercl.regularizer import Checkpoint, take_checkpoint
+from hypercl.engine.optimizers import Adam
+from hypercl.networks.hypernet import Hypernet
 
 EARLIER = (0, 4, 9, 99)
 SECONDS = 3.0

@@ -7,14 +7,14 @@ step of one are timed in turn in one process, medians are reported. What they sa
 ``networks.most_together``, which this benchmark goes past.
 """
 
+import experiment
 import torch
+from hypercl.methods.hnet.regularizer import take_checkpoint
 from matplotlib.figure import Figure
 
-import experiment
 import run
 from benchmarks.common import RESULTS, print_table, product_rate, save
 from benchmarks.step import fake_task, in_turn
-from hypercl.regularizer import take_checkpoint
 from train import Step, make_step, new_history
 
 SEEDS = (2, 4, 8, 16)

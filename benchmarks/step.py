@@ -11,15 +11,15 @@ import statistics
 import time
 from collections.abc import Callable
 
+import experiment
 import torch
+from hypercl.methods.hnet.regularizer import take_checkpoint
 from matplotlib.figure import Figure
 
-import experiment
 import run
 from benchmarks.common import RESULTS, counted, print_table, product_rate, save
 from benchmarks.plain import PlainLoop, PlainTask
-from hypercl.regularizer import take_checkpoint
-from hypercl.tasks import Split, Task
+from hypercl.tasks.task import Split, Task
 from train import make_step, new_history
 
 EARLIER = (0, 1, 4, 9, 29, 99)

@@ -42,8 +42,13 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 import run
 import train
 from benchmarks.common import print_table, save
-from hypercl import datasets, memory, report, rundir, saving, tasks
+from hypercl.engine import memory
+from hypercl.report import results as report
+from hypercl.rundir import directory as rundir
+from hypercl.rundir import saving
 from hypercl.shell import command_line
+from hypercl.tasks import images as datasets
+from hypercl.tasks import task as tasks
 
 ROOT = Path(__file__).parent.parent
 SHORT = ["--no_cuda", "--n_iter=60", "--val_iter=30", "--ckpt_iter=20", "--num_tasks=3"]

@@ -13,7 +13,9 @@ from hypnettorch.mnets.classifier_interface import Classifier
 
 import experiment
 import run
-from hypercl import datasets, networks, tasks
+from hypercl.networks import nets as networks
+from hypercl.tasks import images as datasets
+from hypercl.tasks import task as tasks
 from train_args import EXAMPLES, IMAGE_SIZES, parse_args
 
 ROOT = Path(__file__).parent.parent

@@ -17,10 +17,10 @@ from conftest import read_json
 import experiment
 import learned
 import run
-from hypercl import metrics
 from hypercl.errors import InputError, RunFailed
-from hypercl.saving import encode
-from hypercl.scenarios import SCENARIOS
+from hypercl.evaluation import SCENARIOS
+from hypercl.report import metrics
+from hypercl.rundir.saving import encode
 from learned import load_run
 from train import evaluate_tasks
 
@@ -529,7 +529,7 @@ def test_many_seeds_in_one_process(finished, tmp_path):
 
 def test_seeds_that_do_not_fit_run_in_groups(tmp_path, monkeypatch):
     together = main(tmp_path, "--num_seeds=3", "--n_iter=10", name="together")
-    from hypercl import memory
+    from hypercl.engine import memory
 
     monkeypatch.setattr(memory, "available_bytes", lambda device: 1)
     results = main(tmp_path, "--num_seeds=3", "--n_iter=10", name="groups")

@@ -18,11 +18,15 @@ from conftest import fake_images, read_json
 import learned
 import run
 import train
-from hypercl import datasets, rundir, saving, scenarios, schedules
+from hypercl import evaluation as scenarios
+from hypercl.engine import schedules
 from hypercl.errors import InputError, RunFailed
 from hypercl.interruption import Interrupted
-from hypercl.report import Report
+from hypercl.report.results import Report
+from hypercl.rundir import directory as rundir
+from hypercl.rundir import saving
 from hypercl.shell import command_line
+from hypercl.tasks import images as datasets
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -77,7 +81,8 @@ def small_mnist():
 @pytest.fixture(autouse=True)
 def data(tmp_path, monkeypatch, small_mnist):
     """A working directory of its own, with data to hand; two seeds fit into memory together."""
-    from hypercl import memory, tasks
+    from hypercl.engine import memory
+    from hypercl.tasks import task as tasks
 
     cifar = fake_images(10, 60, (32, 32, 3))
     images = {"mnist": small_mnist, "cifar10": cifar}

@@ -1,0 +1,117 @@
+"""--dry_run: what a run would take, without running it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from hypercl.engine import groups
+from hypercl.engine.capture import StepRunner
+from hypercl.evaluation import Learned, evaluate
+from hypercl.experiment import Experiment
+from hypercl.report.screen import Screen
+from hypercl.rundir.checkpoint import Position
+
+_TRIED = 20  # steps that are timed in all
+_SLOW = 4  # before them in each task, those with what is slow once
+
+
+class Training(Protocol):
+    """What a command needs of train.TaskTraining."""
+
+    def step(self) -> None:
+        """Take the next step of a task."""
+        ...
+
+
+def try_out(
+    experiment: Experiment, start_training: Callable[[Experiment, Position], Training]
+) -> dict[str, Any]:
+    """Say what a run would take; makes no run directory.
+
+    Args:
+        start_training: Begins the training of a position's task; train.TaskTraining.at.
+
+    Returns:
+        What is said: numbers of weights, bytes, seconds.
+    """
+    options, tasks = experiment.options, experiment.tasks
+    seeds = experiment.groups_of_seeds()
+    position = Position.start(seeds).on_device(experiment.device, experiment.method.init)
+    step_seconds, by_task = time_steps(experiment, position, start_training)
+    evaluation = time_evaluation(experiment, position)
+    steps = [experiment.length(task).num_steps for task in tasks]
+    ends = range(1, len(tasks) + 1)  # of tasks: how many are tested
+    inferred = ends if options.evaluation.scenarios_every_task else ends[-1:]
+    num_tests = sum(ends) + sum(n * n for n in inferred)
+    main, trained = experiment.net.num_weights, experiment.method.num_trained
+    found = {
+        "num_weights": {"main": main, "hypernet": trained},
+        "compression_ratio": trained / main,
+        "bytes": len(position.seeds) * experiment.bytes_per_member(),
+        "step_seconds": step_seconds,
+        "seconds": len(seeds) * (float(np.dot(steps, by_task)) + num_tests * evaluation),
+    }
+    free = groups.available_bytes(experiment.device)
+    screen = Screen(lambda line: None)
+    screen.say(f"{options.main_net.net_type} with {experiment.method.describe_size()}")
+    screen.say(
+        f"memory: about {found['bytes'] / 2**20:,.0f} MiB in the last task beside the images, of "
+        f"{free / 2**20:,.0f} MiB free; {len(position.seeds)} of {len(experiment.seeds)} seed(s) "
+        "at a time"
+    )
+    screen.say(
+        f"a step: {1e3 * step_seconds[0]:.1f} ms in the first task, "
+        f"{1e3 * step_seconds[-1]:.1f} ms in the last; {sum(steps):,} steps"
+    )
+    screen.say(f"the whole run: about {found['seconds'] / 60:.1f} minutes")
+    return found
+
+
+def time_steps(
+    experiment: Experiment,
+    position: Position,
+    start_training: Callable[[Experiment, Position], Training],
+) -> tuple[list[float], list[float]]:
+    """Seconds that a step takes: in the tasks timed, and in all, by task.
+
+    A step costs more with the first two earlier tasks, as the regularizer sets in and takes its
+    form, and from then on nearly in proportion to them: so steps of the first three tasks and of
+    the last are timed, and those between interpolated.
+    """
+    num_tasks = len(experiment.tasks)
+    timed = sorted({*range(min(3, num_tasks)), num_tasks - 1})
+    tried = _TRIED // len(timed)
+    few = experiment.options.having(n_iter=tried + _SLOW, epochs=-1)
+    in_timed = []
+    for task_id in timed:
+        training = start_training(
+            replace(experiment, options=few), replace(position, task_id=task_id)
+        )
+        step = StepRunner(training.step, experiment.device)
+        _seconds(step, _SLOW, experiment.device)
+        in_timed.append(_seconds(step, tried, experiment.device))
+    return in_timed, np.interp(range(num_tasks), timed, in_timed).tolist()
+
+
+def time_evaluation(experiment: Experiment, position: Position) -> float:
+    """Seconds that a test of one task takes."""
+    stats = experiment.net.fresh_stats(len(position.seeds), experiment.device)
+    learned = Learned(experiment.net, experiment.method, position.params, [stats])
+    task, batch_size = experiment.tasks[0], experiment.options.evaluation.val_batch_size
+    return _seconds(lambda: evaluate(learned, task, 0, task.test, batch_size), 1, experiment.device)
+
+
+def _seconds(function: Callable[[], Any], times: int, device: torch.device) -> float:
+    """Of one call, on average."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(times):
+        function()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - started) / times

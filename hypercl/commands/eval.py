@@ -1,0 +1,67 @@
+"""--eval: test what a finished run has learned again."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hypercl.errors import RunFailed
+from hypercl.evaluation import evaluate_tasks
+from hypercl.learned import load
+from hypercl.options import Options
+from hypercl.report.screen import Screen
+from hypercl.report.summary import show_row
+from hypercl.rundir.directory import read_config, read_finished
+from hypercl.rundir.provenance import device_name
+
+_ROUNDED = 2  # samples of a task that another device may classify otherwise
+
+
+def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[str, Any]:
+    """Test a finished run's networks on all tasks, and compare with its results.
+
+    Args:
+        choose: From the run's options by name, those to load it with.
+
+    Raises:
+        RunFailed: An accuracy is not the one that was found when the run ended; on another device
+            or with another number of threads, it is off by more than rounding can explain.
+    """
+    results = read_finished(path)
+    run = load(path, choose)
+    experiment = run.experiment
+    splits = experiment.splits_to_test(len(experiment.tasks))
+    batch_size = experiment.options.evaluation.val_batch_size
+    found = {}
+    for group in run.groups:
+        rows = evaluate_tasks(run.of(group), experiment.tasks, splits, batch_size)
+        found |= dict(zip(group, rows, strict=True))
+    show_row(
+        Screen(lambda line: None),
+        results["tested_on"],
+        list(found.values()),
+        len(experiment.tasks),
+    )
+    stored = {s["seed"]: s["accuracy"][-1] for s in results["seeds"] if "failed" not in s}
+    there, here = read_config(path)["device"], device_name(experiment.device)
+    allowed = 0.0
+    if there != here:
+        allowed = 100 * _ROUNDED / min(len(split.labels) for split in splits)
+    wrong = [
+        seed
+        for seed, row in stored.items()
+        if seed not in found
+        or any(abs(a - b) > allowed for a, b in zip(found[seed], row, strict=True))
+    ]
+    if not wrong and found != stored:
+        warnings.warn(
+            f"some accuracies differ by rounding: the run was tested on {there}, this is {here}",
+            stacklevel=2,
+        )
+    if wrong:
+        seed = wrong[0]
+        raise RunFailed(
+            f"{path} stores other accuracies than were found now: of seed {seed} "
+            f"{stored[seed]}, now {found.get(seed)}"
+        )
+    return results

@@ -1,0 +1,91 @@
+"""Members: seeds trained together, all their tensors stacked along a leading dimension."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Params = dict[str, Tensor]
+
+
+def each_member(function: Callable, *, shared: tuple[int, ...] = ()) -> Callable:
+    """Let a function of one member work on all members at once.
+
+    Args:
+        function: Takes and returns tensors, or dicts of them; may return a tuple.
+        shared: Positions of the arguments that all members have in common.
+
+    Returns:
+        The function over arguments with a leading dimension of members, but for the shared ones.
+    """
+
+    def over_members(*args):
+        own = next(arg for i, arg in enumerate(args) if i not in shared)
+        if _num_members(own) > 1:
+            in_dims = tuple(None if i in shared else 0 for i in range(len(args)))
+            return torch.func.vmap(function, in_dims=in_dims, randomness="different")(*args)
+        result = function(*(arg if i in shared else alone(arg) for i, arg in enumerate(args)))
+        if isinstance(result, tuple):
+            return tuple(item.unsqueeze(0) for item in result)
+        return result.unsqueeze(0)
+
+    return over_members
+
+
+def alone(value: Any) -> Any:
+    """Take the dimension of members from a tensor, or a dict of tensors, of a single member."""
+    if isinstance(value, dict):
+        return {name: alone(item) for name, item in value.items()}
+    return value.squeeze(0)
+
+
+def stack_members(values: Sequence[Params]) -> Params:
+    """One dictionary of tensors [members, …] from one dictionary a member."""
+    return {name: torch.stack([value[name] for value in values]) for name in values[0]}
+
+
+def select_members(values: Params, which: int | list[int]) -> Params:
+    """Some members, or with an int the dictionary of one."""
+    return {name: value[which] for name, value in values.items()}
+
+
+def to_device(values: Params, device: torch.device | str) -> Params:
+    """All tensors on a device."""
+    return {name: value.to(device) for name, value in values.items()}
+
+
+def flatten(values: Params, *, out: Tensor | None = None) -> Tensor:
+    """A copy of all numbers in one tensor, [members, numbers].
+
+    Args:
+        out: Where to put it.
+    """
+    return torch.cat([value.detach().flatten(1) for value in values.values()], 1, out=out)
+
+
+def views_of(flat: Tensor, like: Params) -> Params:
+    """Views of ``flat`` [members, numbers] with names and shapes of ``like``."""
+    pieces = flat.split([value[0].numel() for value in like.values()], dim=1)
+    return {
+        name: piece.view(value.shape)
+        for (name, value), piece in zip(like.items(), pieces, strict=True)
+    }
+
+
+def num_members(values: Params) -> int:
+    """How many members parameters are of."""
+    return len(next(iter(values.values())))
+
+
+def add_into(sums: Params, values: Params) -> None:
+    """Add to each entry of ``sums``, in place, that of the same name; a new name is entered."""
+    for name, value in values.items():
+        if name in sums:
+            sums[name] += value
+        else:
+            sums[name] = value
+
+
+def _num_members(value: Tensor | Params) -> int:
+    return num_members(value) if isinstance(value, dict) else len(value)

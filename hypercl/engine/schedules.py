@@ -1,0 +1,127 @@
+"""Learning rates that change while a task is learned; both schedules start anew with each task."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypercl.options import TrainOptions
+
+# From these epochs on, counted from 0, the rate is multiplied by so much: the schedule for ResNets
+# in Keras' example for CIFAR-10, whose condition is "epoch > 80".
+_DROPS = {81: 1e-1, 121: 1e-2, 161: 1e-3, 181: 0.5e-3}
+
+
+def epoch_factors(num_steps: int, steps_per_epoch: int) -> Tensor:
+    """By what the learning rate is multiplied at each step of a task: [num_steps]."""
+    factors = torch.ones(num_steps)
+    for epoch, factor in _DROPS.items():
+        factors[epoch * steps_per_epoch :] = factor
+    return factors
+
+
+class LearningRates:
+    """The learning rate of each member at each step of a task.
+
+    Args:
+        num_members: Each has a rate of its own.
+
+    Attributes:
+        now: For the optimizer: a number where the rate is constant, else [members], which
+            :meth:`set` changes.
+    """
+
+    def __init__(
+        self,
+        options: TrainOptions,
+        num_steps: int,
+        steps_per_epoch: int,
+        num_members: int,
+        device: torch.device,
+    ) -> None:
+        self.now: float | Tensor = options.lr
+        self._base = self._factors = self._plateau = None
+        if options.plateau_lr_scheduler:
+            self._plateau = Plateau(options.lr, num_members)
+        if options.lambda_lr_scheduler:
+            self._factors = epoch_factors(num_steps, steps_per_epoch).to(device)
+        if self._plateau is not None or self._factors is not None:
+            self._base = torch.full((num_members,), options.lr, device=device)
+            self.now = self._base.clone()
+        self._steps_per_epoch = steps_per_epoch
+
+    def set(self, step: Tensor) -> None:
+        """Take the rate of a step, whose number is in [1] int64 on the device."""
+        if self._base is not None:
+            factor = 1 if self._factors is None else self._factors.index_select(0, step)
+            self.now.copy_(self._base * factor)
+
+    def looks_at(self, step: int) -> bool:
+        """Whether the validation accuracies after a step can change the rates."""
+        return self._plateau is not None and step % self._steps_per_epoch == 0
+
+    def look(self, accuracies: Sequence[float]) -> None:
+        """Look at the members' validation accuracies after an epoch."""
+        self._plateau.step(accuracies)
+        self._base.copy_(torch.tensor(self._plateau.rates))
+
+    def state(self) -> list[dict[str, Any]]:
+        """All that is needed to go on, beside the step: numbers and strings."""
+        return [] if self._plateau is None else self._plateau.state()
+
+    def load_state(self, states: Sequence[dict[str, Any]]) -> None:
+        """Go on from where :meth:`state` was taken."""
+        if self._plateau is not None:
+            self._plateau.load_state(states)
+            self._base.copy_(torch.tensor(self._plateau.rates))
+
+
+class Plateau:
+    """Lowers a member's learning rate when its validation accuracy stops rising.
+
+    torch's ReduceLROnPlateau with the settings of Keras' example: after more than 5 epochs without
+    a rise, times sqrt(0.1), down to 5e-7.
+
+    Args:
+        lr: The rate to start from.
+        num_members: Each has a rate of its own.
+    """
+
+    def __init__(self, lr: float, num_members: int) -> None:
+        self._optimizers = [  # torch's scheduler changes the rate of an optimizer
+            torch.optim.SGD([torch.zeros(1)], lr=lr) for _ in range(num_members)
+        ]
+        self._schedulers = [
+            torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, mode="max", factor=math.sqrt(0.1), patience=5, min_lr=0.5e-6
+            )
+            for optimizer in self._optimizers
+        ]
+
+    def step(self, accuracies: Sequence[float]) -> None:
+        """Look at the members' validation accuracies after an epoch."""
+        for scheduler, accuracy in zip(self._schedulers, accuracies, strict=True):
+            scheduler.step(accuracy)
+
+    @property
+    def rates(self) -> list[float]:
+        """Of each member, now."""
+        return [optimizer.param_groups[0]["lr"] for optimizer in self._optimizers]
+
+    def state(self) -> list[dict[str, Any]]:
+        """All that is needed to go on: numbers and strings."""
+        return [
+            {"lr": rate, **scheduler.state_dict()}
+            for rate, scheduler in zip(self.rates, self._schedulers, strict=True)
+        ]
+
+    def load_state(self, states: Sequence[dict[str, Any]]) -> None:
+        """Go on from where :meth:`state` was taken."""
+        for optimizer, scheduler, state in zip(
+            self._optimizers, self._schedulers, states, strict=True
+        ):
+            state = dict(state)
+            optimizer.param_groups[0]["lr"] = state.pop("lr")
+            scheduler.load_state_dict(state)

@@ -1,0 +1,214 @@
+"""Accuracies of the networks learned: with the task known, and with the task inferred.
+
+The three scenarios of van de Ven and Tolias (arXiv 1904.07734), as von Oswald et al. report them:
+
+CL1, task-incremental: the task is known, and so the network that classifies.
+CL2, domain-incremental: the task is inferred; the class within it must be right.
+CL3, class-incremental: the task is inferred, and both task and class must be right.
+
+A task is inferred by letting the networks of all tasks classify the sample, and taking the one with
+the lowest entropy of its predictive distribution, or with the highest confidence in a class.
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hypercl.engine.members import Params, each_member, num_members
+from hypercl.methods.base import Method
+from hypercl.networks.main_net import MainNetwork
+from hypercl.tasks.task import Split, Task
+
+_NUMBERS = 1 << 25  # generated at once, at most; 128 MiB in float32
+
+
+class Learned(NamedTuple):
+    """What is tested: the networks that some members have learned so far."""
+
+    net: MainNetwork
+    method: Method
+    params: Params  # [members, …] each
+    stats: Sequence[Params]  # running statistics by task, [members, …] each
+
+    @property
+    def num_members(self) -> int:
+        """How many there are."""
+        return num_members(self.params)
+
+    def weights(self, task_ids: Tensor) -> Tensor:
+        """Of the main networks for tasks [tasks] int64: [members, tasks, num_weights]."""
+        return self.method.weights(self.params, task_ids.expand(self.num_members, -1))
+
+
+@torch.no_grad()
+def evaluate(
+    learned: Learned, task: Task, task_id: int, split: Split, batch_size: int
+) -> list[float]:
+    """Share of a split's samples that the main networks for a task get right.
+
+    Leaves no trace: no gradients, the network's mode restored.
+
+    Args:
+        batch_size: Samples at a time, at most; the batches are of nearly equal size.
+
+    Returns:
+        Accuracy of each member, in [0, 1].
+    """
+
+    def count_correct(weights: Tensor, inputs: Tensor, labels: Tensor, stats: Params) -> Tensor:
+        logits = learned.net.logits(weights, inputs, stats)[:, task.outputs]
+        return (logits.argmax(dim=1) == labels).sum()
+
+    device = split.labels.device
+    weights = learned.weights(torch.tensor([task_id], device=device)).squeeze(1)
+    correct = torch.zeros(learned.num_members, dtype=torch.int64, device=device)
+    with learned.net.evaluating():
+        for images, labels in split.batches(batch_size):
+            correct += each_member(count_correct, shared=(1, 2))(
+                weights, task.inputs(images), labels, learned.stats[task_id]
+            )
+    return [count / len(split.labels) for count in correct.tolist()]
+
+
+def evaluate_tasks(
+    learned: Learned,
+    tasks: Sequence[Task],
+    splits: Sequence[Split],
+    batch_size: int,
+    *,
+    between: Callable[[], None] = lambda: None,
+) -> list[list[float]]:
+    """:func:`evaluate` on the tasks 0, 1, …, each with its split.
+
+    Args:
+        between: Called before each task; may raise to break off.
+
+    Returns:
+        For each member the accuracies on the tasks, in percent.
+    """
+    columns = []  # [tasks][members]
+    for task_id, (task, split) in enumerate(zip(tasks, splits, strict=True)):
+        between()
+        columns.append(evaluate(learned, task, task_id, split, batch_size))
+    return [[100 * accuracy for accuracy in row] for row in zip(*columns, strict=True)]
+
+
+class Inference(NamedTuple):
+    """By how much each rule is right, of one member; percent, one entry a task."""
+
+    cl1: list[float]
+    cl2_entropy: list[float]
+    cl2_confidence: list[float]
+    cl3_entropy: list[float]
+    cl3_confidence: list[float]
+    task_inference_entropy: list[float]
+    task_inference_confidence: list[float]
+    task_confusion: list[list[float]]  # by entropy: row, the true task; column, the one inferred
+
+
+SCENARIOS = tuple(name for name in Inference._fields if name != "task_confusion")
+
+
+def as_json(inference: Inference) -> dict[str, Any]:
+    """For each number its values by task and their mean; the confusion matrix as it is."""
+    content: dict[str, Any] = {}
+    for name, values in inference._asdict().items():
+        if name in SCENARIOS:
+            values = {"tasks": values, "mean": statistics.fmean(values)}
+        content[name] = values
+    return content
+
+
+@torch.no_grad()
+def infer_tasks(
+    learned: Learned,
+    tasks: Sequence[Task],
+    splits: Sequence[Split],
+    batch_size: int,
+    *,
+    between: Callable[[], None] = lambda: None,
+) -> list[Inference]:
+    """Classify the samples of all tasks with the networks of all tasks.
+
+    Args:
+        tasks: With equal numbers of classes; ``splits``: of each, the samples to classify.
+        batch_size: Samples at a time.
+        between: Called before the samples of each task; may raise to break off.
+
+    Returns:
+        One entry a member.
+    """
+    members, num_tasks = learned.num_members, len(tasks)
+    device = splits[0].labels.device
+    # tasks whose networks are generated, and classify, together
+    most = min(learned.net.most_together(device), _NUMBERS // learned.net.num_weights)
+    groups = torch.arange(num_tasks, device=device).split(int(max(1, most // members)))
+    counts = torch.zeros(7, members, num_tasks, dtype=torch.int64, device=device)
+    confusion = torch.zeros(members, num_tasks, num_tasks, dtype=torch.int64, device=device)
+    with learned.net.evaluating():
+        for true, (task, split) in enumerate(zip(tasks, splits, strict=True)):
+            between()
+            by_group = [
+                _predict(learned, tasks, group, task, split, batch_size) for group in groups
+            ]
+            entropy, doubt, predicted = (  # [members, tasks, N]
+                torch.cat(parts, dim=1) for parts in zip(*by_group, strict=True)
+            )
+            right = [predicted[:, true] == split.labels]
+            by_rule = (entropy.argmin(1), doubt.argmin(1))  # [members, N], tasks inferred
+            classes = [
+                predicted.gather(1, task_ids[:, None]).squeeze(1) == split.labels
+                for task_ids in by_rule
+            ]
+            inferred = [task_ids == true for task_ids in by_rule]
+            right += classes
+            right += [a & b for a, b in zip(classes, inferred, strict=True)]
+            right += inferred
+            counts[:, :, true] = torch.stack([correct.sum(1) for correct in right])
+            for other in range(num_tasks):
+                confusion[:, true, other] = (by_rule[0] == other).sum(1)
+    sizes = torch.tensor([len(split.labels) for split in splits], device=device)
+    shares = (100 * counts.double() / sizes).transpose(0, 1).tolist()
+    confused = (100 * confusion.double() / sizes[:, None]).tolist()
+    return [
+        Inference(*of_member, matrix) for of_member, matrix in zip(shares, confused, strict=True)
+    ]
+
+
+def _predict(
+    learned: Learned,
+    tasks: Sequence[Task],
+    group: Tensor,
+    task: Task,
+    split: Split,
+    batch_size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Entropy, doubt and predicted class of the samples of one task under the networks of a group
+    of tasks: [members, group, N] each.
+
+    The doubt is the logarithm of 1 - confidence, the probability of all other classes: many
+    confidences are 1 in float32, and then the doubt still tells which is higher.
+    """
+    weights = learned.weights(group).flatten(0, 1)  # [members * group, num_weights]
+    chosen = [learned.stats[i] for i in group.tolist()]
+    stats = {  # [members * group, …]
+        name: torch.stack([of_task[name] for of_task in chosen], dim=1).flatten(0, 1)
+        for name in chosen[0]
+    }
+    columns = [tasks[i].outputs for i in group.tolist()]
+    parts = []
+    for images, _ in split.batches(batch_size):
+        logits = each_member(learned.net.logits, shared=(1,))(weights, task.inputs(images), stats)
+        logits = logits.view(learned.num_members, len(columns), len(images), -1)
+        own = [logits[:, i, :, outputs] for i, outputs in enumerate(columns)]
+        log_probabilities = torch.stack(own, dim=1).log_softmax(-1)
+        probabilities = log_probabilities.exp()
+        entropy = -(probabilities * log_probabilities).sum(-1)
+        predicted = log_probabilities.argmax(-1)
+        others = log_probabilities.scatter(-1, predicted[..., None], -torch.inf)
+        parts.append((entropy, others.logsumexp(-1), predicted))
+    entropy, doubt, predicted = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
+    return entropy, doubt, predicted

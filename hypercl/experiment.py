@@ -1,0 +1,122 @@
+"""What the options of a run describe: its device, tasks, networks, method and groups of seeds."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import NamedTuple
+
+import torch
+
+from hypercl.engine import groups
+from hypercl.engine.precision import forbid_tf32
+from hypercl.methods.base import Method, Setting
+from hypercl.networks.main_net import MainNetwork, TaskLoss
+from hypercl.options import Options, RunOptions, TaskOptions, TrainOptions
+from hypercl.tasks.task import Split, Task, with_heads
+
+
+class Length(NamedTuple):
+    """How long a task is learned."""
+
+    num_steps: int
+    steps_per_epoch: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that a run is made of, but for what it has learned."""
+
+    options: Options
+    device: torch.device
+    tasks: Sequence[Task]
+    net: MainNetwork
+    method: Method
+
+    @classmethod
+    def build(cls, options: Options) -> "Experiment":
+        """Make what the options describe.
+
+        Raises:
+            InputError: Data or a compression ratio cannot be had.
+        """
+        device = pick_device(options.run)
+        return cls.of(options, build_tasks(options.task, device), device)
+
+    @classmethod
+    def of(cls, options: Options, tasks: Sequence[Task], device: torch.device) -> "Experiment":
+        """The same with tasks that are given."""
+        kind, num_outputs = options.main_net.kind, tasks[0].num_classes
+        if options.task.multi_head:
+            num_outputs = sum(task.num_classes for task in tasks)
+        net = MainNetwork(kind.build(options.main_net, tasks[0].in_shape, num_outputs))
+        outputs = [range(num_outputs)[task.outputs] for task in tasks]
+        setting = Setting(net, outputs, options.hypernet, device)
+        return cls(options, device, tasks, net, options.method.kind.build(setting))
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """All seeds of the run."""
+        first = self.options.run.random_seed
+        return range(first, first + self.options.run.num_seeds)
+
+    def length(self, task: Task) -> Length:
+        """How long a task is learned."""
+        return length_of_task(self.options.train, len(task.train.labels))
+
+    def task_loss(self, task: Task) -> TaskLoss:
+        """The main network's half of a step."""
+        total = self.options.method.task_loss == "total"
+        weight = len(task.train.labels) if total else 1
+        return TaskLoss(self.net, weight, self.options.run.amp, self.options.run.tf32)
+
+    def splits_to_test(self, num_tasks: int) -> list[Split]:
+        """What the accuracies on the first tasks are measured on."""
+        validation = self.options.evaluation.test_with_val_set
+        return [task.validation if validation else task.test for task in self.tasks[:num_tasks]]
+
+    def groups_of_seeds(self) -> list[list[int]]:
+        """The seeds that are trained together."""
+        most = self.net.most_together(self.device)
+        if len(self.seeds) == 1 or most == 1:
+            return [[seed] for seed in self.seeds]
+        return groups.split_into_groups(
+            self.seeds, self.bytes_per_member(), groups.available_bytes(self.device), most
+        )
+
+    def bytes_per_member(self) -> int:
+        """Roughly the memory that one more seed takes in the last task, the most demanding one."""
+        options, task = self.options, self.tasks[0]
+        batch_size = max(options.train.batch_size, options.evaluation.val_batch_size)
+        activations = 2 * self.net.count_activations(batch_size, prod(task.in_shape))
+        drawn = 3 * self.length(task).num_steps * batch_size  # int64; crops and flips are smaller
+        return groups.FLOAT * (self.method.numbers_per_member() + activations + drawn)
+
+
+def pick_device(options: RunOptions) -> torch.device:
+    """The GPU where there is one and it is wanted, else the CPU; sets torch's global switches."""
+    if options.deterministic_run:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once
+        torch.use_deterministic_algorithms(True)
+    forbid_tf32()
+    device = torch.device("cuda" if not options.no_cuda and torch.cuda.is_available() else "cpu")
+    if options.tf32 and device.type != "cuda":
+        warnings.warn("--tf32 has no effect on a CPU", stacklevel=2)
+    return device
+
+
+def build_tasks(options: TaskOptions, device: torch.device) -> list[Task]:
+    """The sequence of tasks, on the device.
+
+    Raises:
+        InputError: The data cannot be had, or a task would have nothing to train or test on.
+    """
+    tasks = options.kind.build(options, device)
+    return with_heads(tasks) if options.multi_head else tasks
+
+
+def length_of_task(options: TrainOptions, num_samples: int) -> Length:
+    """How long a task with so many training samples is learned."""
+    epoch = ceil(num_samples / options.batch_size)
+    return Length(options.n_iter if options.epochs is None else options.epochs * epoch, epoch)

@@ -1,0 +1,102 @@
+"""What a finished run has learned: its file weights.pt, written and read."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from hypnettorch.mnets import MainNetInterface
+from torch import Tensor
+
+from hypercl.engine.members import Params, stack_members, to_device
+from hypercl.errors import InputError
+from hypercl.evaluation import Learned
+from hypercl.experiment import Experiment
+from hypercl.options import Options, defaults, differing
+from hypercl.rundir import saving
+from hypercl.rundir.checkpoint import Position
+from hypercl.rundir.directory import RunDir
+
+
+def save_weights(run_dir: RunDir, experiment: Experiment, position: Position) -> None:
+    """weights.pt: by seed, what the method has learned, under its name; the options."""
+    options, method = experiment.options, experiment.method
+    states = {seed: method.state_dict(params) for seed, params in position.learned.items()}
+    tested_together = [[seed for seed in group if seed in states] for group in position.groups]
+    content = {
+        options.method.method: states,
+        "stats": {seed: list(position.learned_stats[seed]) for seed in states},
+        "groups": [group for group in tested_together if group],
+        "options": dict(options.values),
+    }
+    run_dir.write_bytes("weights.pt", saving.encode(content))
+
+
+class Run(NamedTuple):
+    """What a finished run has learned, ready for use."""
+
+    experiment: Experiment  # its options, tasks, main network and method
+    params: dict[int, Params]  # by seed
+    stats: dict[int, list[Params]]  # running statistics by seed and task, empty dicts without them
+    groups: list[list[int]]  # of seeds that were trained and tested together
+
+    @property
+    def main_net(self) -> MainNetInterface:
+        """hypnettorch's main network; its ``forward(x, weights)`` takes a task's inputs."""
+        return self.experiment.net.module
+
+    def weights(self, task: int, seed: int) -> list[Tensor]:
+        """The main network's tensors for a task."""
+        return self.experiment.net.split(self.of([seed]).weights(torch.tensor([task]))[0, 0])
+
+    def of(self, seeds: list[int]) -> Learned:
+        """The networks of some seeds, together."""
+        stats = [
+            stack_members([self.stats[seed][task_id] for seed in seeds])
+            for task_id in range(len(self.experiment.tasks))
+        ]
+        params = stack_members([self.params[seed] for seed in seeds])
+        return Learned(self.experiment.net, self.experiment.method, params, stats)
+
+
+def load_run(path: str | Path, **options: Any) -> Run:
+    """Rebuild the networks of a finished run from its weights.pt.
+
+    Args:
+        path: The run directory.
+        options: Those that may differ, like ``data_dir="…"`` and ``no_cuda=True``.
+
+    Raises:
+        InputError: weights.pt is missing or damaged, or an option does not fit.
+    """
+    return load(path, lambda stored: Options.of({**stored, **options}))
+
+
+def load(path: str | Path, choose: Callable[[Mapping[str, Any]], Options]) -> Run:
+    """:func:`load_run`, with options that are chosen when the run's are known.
+
+    Args:
+        choose: From the run's options by name, those to load it with.
+    """
+    path = Path(path, "weights.pt")
+    saved = saving.load_newest([path])
+    if saved is None:
+        raise InputError(f"{path} does not exist: --eval needs a finished run")
+    stored = saved.get("options", {})
+    method = stored.get("method", defaults()["method"])
+    if method not in saved:
+        raise InputError(f"{path} holds no weights: put a good copy there")
+    chosen = choose(stored)
+    there = {**stored, "no_cuda": chosen.run.no_cuda}
+    if differences := differing(there, chosen.values):
+        raise InputError(f"{path} was learned with other options: {', '.join(differences)}")
+    experiment = Experiment.build(chosen)
+    experiment.net.module.eval()
+    params = {
+        seed: experiment.method.load_state_dict(state) for seed, state in saved[method].items()
+    }
+    stats = {
+        seed: [to_device(of_task, experiment.device) for of_task in by_task]
+        for seed, by_task in saved["stats"].items()
+    }
+    return Run(experiment, params, stats, saved["groups"])

@@ -1,0 +1,172 @@
+"""What a method against forgetting has to do, and what it is given for that."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+
+from hypercl.registry import Entry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from hypercl.engine.members import Params
+    from hypercl.networks.main_net import MainNetwork, TaskLoss
+    from hypercl.options import HypernetOptions
+    from hypercl.tasks.task import Task
+
+# Reads what a step of the optimizer along some gradients would make of the parameters trained.
+Lookahead = Callable[["Params"], "Params"]
+
+
+class Setting(NamedTuple):
+    """What a method is built for."""
+
+    net: "MainNetwork"
+    outputs: "Sequence[range]"  # by task, those of the main network that belong to it
+    hypernet: "HypernetOptions"
+    device: "torch.device"
+
+    @property
+    def num_tasks(self) -> int:
+        """Tasks that are learned in all."""
+        return len(self.outputs)
+
+
+class Batch(NamedTuple):
+    """What a step is taken on."""
+
+    inputs: "Tensor"  # [members, B, H * W * C] float32
+    labels: "Tensor"  # [members, B] int64, counted from the first of ``outputs``
+    outputs: slice  # of the main network, which belong to the current task
+    stats: "Params"  # running statistics, [members, …] each, which the step updates
+    step: "Tensor"  # [1] int64, steps taken in this task before
+    drawn: "Tensor"  # [members, …], this step's row of what the method has drawn
+
+
+class StepLosses(NamedTuple):
+    """Of one step, [members] each, on the device, detached."""
+
+    task_loss: "Tensor"  # mean cross-entropy of the training batch
+    penalty: "Tensor"  # of the method, before it is multiplied by its strength
+    loss: "Tensor"  # what is minimized: the weighted sum of both
+    accuracy: "Tensor"  # of the training batch, in [0, 1]
+
+
+class Method(Protocol):
+    """A method against forgetting, for any number of members (seeds) at once.
+
+    Every tensor has a leading dimension of members. Parameters are dictionaries of tensors; what a
+    step changes, it changes in place; nothing in a step waits for the device or depends on state in
+    Python, as it may be captured in a CUDA graph.
+    """
+
+    num_trained: int  # parameters of one member, of all tasks together
+
+    def init(self, seeds: "Sequence[int]") -> "Params":
+        """Fresh parameters, on the device; those of a seed do not depend on the other seeds."""
+        ...
+
+    def trainable(self, params: "Params", task_id: int) -> "Params":
+        """Those of the parameters, or views of parts of them, that learn in a task."""
+        ...
+
+    def merged(self, params: "Params", trained: "Params", task_id: int) -> "Params":
+        """``params`` with a copy of what was trained in its place; the arguments stay."""
+        ...
+
+    def weights(self, params: "Params", task_ids: "Tensor") -> "Tensor":
+        """The main network's weights for tasks.
+
+        Args:
+            task_ids: [members, tasks] int64.
+
+        Returns:
+            [members, tasks, num_weights].
+        """
+        ...
+
+    def remember(self, params: "Params", memory: "Params", task_id: int) -> Any:
+        """What the steps of a task need to know of the earlier ones: the method's anchor.
+
+        Called before each task, and again when a run goes on, with the same arguments.
+
+        Args:
+            params: As they are before the task.
+            memory: What :meth:`after_task` returned; empty before the first task.
+        """
+        ...
+
+    def describe(self, anchor: Any) -> str:
+        """One remark on an anchor, for the log."""
+        ...
+
+    def draw(
+        self, anchor: Any, task_id: int, num_steps: int, generator: "torch.Generator"
+    ) -> "Tensor":
+        """Draw beforehand what is random in the steps of a task, for one member.
+
+        Returns:
+            [num_steps, …] on the CPU, or [1, …] where all steps are alike.
+        """
+        ...
+
+    def loss_and_gradient(
+        self,
+        params: "Params",
+        batch: Batch,
+        anchor: Any,
+        task_loss: "TaskLoss",
+        lookahead: Lookahead,
+    ) -> "tuple[Params, StepLosses]":
+        """The loss of a step, and its gradient for the parameters trained.
+
+        Args:
+            params: Those trained.
+        """
+        ...
+
+    def after_task(
+        self, params: "Params", memory: "Params", task: "Task", task_loss: "TaskLoss"
+    ) -> "Params":
+        """What is to be kept of a task that has just been learned, and of those before it.
+
+        Args:
+            params: As they are after the task; ``memory``: after the one before.
+
+        Returns:
+            The new memory, [members, …] each, which is saved with the run; empty where all that
+            :meth:`remember` needs follows from the parameters.
+        """
+        ...
+
+    def state_dict(self, params: "Params") -> "Params":
+        """One member's parameters as weights.pt has them."""
+        ...
+
+    def load_state_dict(self, state: "Params") -> "Params":
+        """The reverse of :meth:`state_dict`; on the device."""
+        ...
+
+    def describe_size(self) -> str:
+        """The main network's weights and what they come from, in words, for the log."""
+        ...
+
+    def numbers_per_member(self) -> int:
+        """Roughly how many numbers a member takes in the last task, beside the main network's."""
+        ...
+
+
+@dataclass(frozen=True)
+class MethodEntry(Entry):
+    """A choice of --method; its fields are the options that concern it alone."""
+
+    chosen_by: ClassVar[str] = "method"
+
+    def build(self, setting: Setting) -> Method:
+        """Make the method.
+
+        Raises:
+            InputError: The options cannot be had.
+        """
+        raise NotImplementedError

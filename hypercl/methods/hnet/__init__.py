@@ -1,0 +1,69 @@
+"""The hypernetwork with its output regularizer (von Oswald et al., arXiv 1906.00695).
+
+reference.py has the method in plain torch, output_regularizer.py the same as it is run.
+"""
+
+from dataclasses import dataclass
+
+from hypercl.methods.base import Method, MethodEntry, Setting
+from hypercl.ranges import limit, non_negative, option, switch
+
+
+# fmt: off
+@dataclass(frozen=True)
+class Hnet(MethodEntry):
+    beta: float = option(0.01, non_negative, "strength of the regularizer")
+    calc_hnet_reg_targets_online: bool = option(False, switch, "where the regularizer compares weights with targets, recompute these at each step instead of storing them")
+    hnet_reg_batch_size: int | None = option(None, limit, "regularize at most N random earlier tasks per step; 0 or less: all")
+    hnet_reg_all_heads: bool = option(False, switch, "with --multi_head, regularize of an earlier task the outputs of the others too")
+    freeze_prev_embs: bool = option(False, switch, "train the embeddings of the current task alone")
+    lookahead: bool = option(False, switch, "regularize at the parameters that a step of Adam on the task loss alone would lead to, as in equation 2 of the paper")
+    # fmt: on
+
+    def problems(self, options):
+        if self.hnet_reg_all_heads and not options.task.multi_head:
+            yield (
+                "--hnet_reg_all_heads concerns outputs of other tasks, and there are none: "
+                "add --multi_head, or leave it out"
+            )
+        if self.lookahead and (options.train.use_sgd or options.train.use_rmsprop):
+            yield (
+                "--lookahead looks at a step of Adam: leave it out, or leave out --use_sgd and "
+                "--use_rmsprop"
+            )
+        yield from problems_of_hypernet(options.hypernet)
+        yield from super().problems(options)
+
+    def build(self, setting: Setting) -> Method:
+        from hypercl.methods.hnet.output_regularizer import OutputRegularizer
+
+        return OutputRegularizer(self, setting)
+
+
+def problems_of_hypernet(hypernet):
+    """What is wrong across the options of the hypernetwork."""
+    if hypernet.hyper_fan_init and (
+        hypernet.hnet_init != "default" or hypernet.std_normal_emb is not None
+    ):
+        yield (
+            "--hyper_fan_init initializes the layers and the chunk embeddings itself: leave out "
+            "--hnet_init and --std_normal_emb"
+        )
+    if hypernet.use_cond_chunk_embs and hypernet.hnet_type == "hmlp":
+        yield (
+            "--use_cond_chunk_embs cannot be used with --hnet_type=hmlp, which has no chunks: "
+            "leave it out or take --hnet_type=chunked_hmlp"
+        )
+    if hypernet.compression is not None and hypernet.hnet_type == "hmlp":
+        yield (
+            f"--compression={hypernet.compression:g} chooses a chunk size, and --hnet_type=hmlp "
+            "has no chunks: leave it out or take --hnet_type=chunked_hmlp"
+        )
+    if hypernet.cond_emb_size == 0 and not hypernet.use_cond_chunk_embs:
+        yield (
+            "--cond_emb_size=0 leaves nothing that tells the tasks apart: give a size, or add "
+            "--use_cond_chunk_embs"
+        )
+
+
+ENTRY = Hnet

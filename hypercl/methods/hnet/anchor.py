@@ -1,0 +1,73 @@
+"""What the regularizer's two anchors, dense.py and factored.py, have in common.
+
+The penalty is how far the weights generated for the earlier tasks have moved since then:
+
+    penalty = 1 / |tasks| Σ_t || h(e_t, θ) - h(e*_t, θ*) ||²
+
+The sum of squares runs over all generated weights that matter to the task, the mean over the earlier
+tasks taken in a step. Equation 2 of von Oswald et al. (arXiv 1906.00695) is beta times this, at
+θ + Δθ where the lookahead is on.
+"""
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from hypercl.engine.members import Params
+from hypercl.networks.hypernet import Hypernet
+
+
+class Penalty(NamedTuple):
+    """The penalty of one step, and the gradient of beta times it, in up to three parts."""
+
+    value: Tensor  # [members]
+    for_features: Tensor | None  # [members, tasks, chunks, features], of the first block's
+    for_weights: Tensor | None  # [members, tasks, num_weights]
+    for_params: Params  # what of it comes through neither
+
+
+class Anchor(Protocol):
+    """What is kept, before a task is learned, of the tasks learned earlier."""
+
+    form: str
+    hnet: Hypernet
+    num_tasks: int  # earlier tasks: 0 … num_tasks - 1
+    kept: Params  # [members, …] each
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that it takes."""
+        ...
+
+    def at_once(self, num_taken: int) -> int:
+        """How many of the tasks taken in a step go through the hypernetwork at once."""
+        ...
+
+    def to_generate(self, features: Tensor) -> Tensor:
+        """Of the features of a step's tasks, the current one's last, those whose weights it needs,
+        and the current one's.
+        """
+        ...
+
+    def penalty(
+        self,
+        params: Params,
+        earlier: Tensor,
+        features: Tensor,
+        weights: Tensor,
+        beta: float | Tensor,
+    ) -> Penalty:
+        """The penalty and the gradient of ``beta`` times it.
+
+        Args:
+            params: θ and e now.
+            earlier: [members, tasks] int64, the tasks taken.
+            features: [members, block, chunks, features] of the first block of them.
+            weights: [members, tasks, num_weights] of them, where the anchor needs those.
+        """
+        ...
+
+
+def num_bytes(*values: Tensor | None) -> int:
+    """Memory that tensors take, with what they are views of."""
+    return sum(value.untyped_storage().nbytes() for value in values if value is not None)

@@ -1,0 +1,92 @@
+"""The dense form of the regularizer: generate the earlier tasks' weights and compare them.
+
+This is the sum as the paper has it. It is cheaper than the factored form where few rows of features
+meet a wide last layer; factored.py has the other one.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hypercl.engine.members import Params
+from hypercl.methods.hnet.anchor import Penalty, num_bytes
+from hypercl.methods.hnet.heads import Heads
+from hypercl.networks.hypernet import Hypernet, rows_of
+
+
+@dataclass(frozen=True)
+class DenseAnchor:
+    """The earlier tasks' weights as they were, or what generates them anew.
+
+    ``kept`` holds, each with a leading dimension of members, ``targets`` [tasks, num_weights]; or
+    θ* and e* themselves, where targets are generated at every step.
+    """
+
+    form = "dense"
+
+    hnet: Hypernet
+    num_tasks: int  # earlier tasks: 0 … num_tasks - 1
+    subset: bool  # whether a step regularizes some of them alone
+    kept: Params
+    mask: Tensor | None  # [tasks, num_weights - shared ones], 1 for the weights used; None: all
+
+    @classmethod
+    def take(
+        cls,
+        hnet: Hypernet,
+        params: Params,
+        num_tasks: int,
+        *,
+        subset: bool,
+        store_targets: bool,
+        heads: Heads,
+    ) -> "DenseAnchor":
+        """Of the parameters as they are now; see :func:`~hypercl.methods.hnet.anchor.take_anchor`."""
+        weight = hnet.last_layer(params)[0]
+        earlier = torch.arange(num_tasks, device=weight.device).expand(len(weight), -1)
+        if store_targets:
+            kept = {"targets": hnet.weights(params, earlier).clone()}
+        else:
+            kept = {name: value.clone() for name, value in params.items()}
+        mask = None
+        if heads.shared < heads.num_weights:
+            masks = [heads.mask(i)[heads.shared :] for i in range(num_tasks)]
+            mask = torch.stack(masks).to(weight)
+        return cls(hnet, num_tasks, subset, kept, mask)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that it takes."""
+        return num_bytes(*self.kept.values(), self.mask)
+
+    def at_once(self, num_taken: int) -> int:
+        """How many of the tasks taken in a step go through the hypernetwork at once: all."""
+        return num_taken
+
+    def to_generate(self, features: Tensor) -> Tensor:
+        """Of the features of all tasks in a step, those whose weights it needs: all."""
+        return features
+
+    @torch.no_grad()
+    def penalty(
+        self,
+        params: Params,
+        earlier: Tensor,
+        features: Tensor,
+        weights: Tensor,
+        beta: float | Tensor,
+    ) -> Penalty:
+        """See :class:`~hypercl.methods.hnet.anchor.Anchor`."""
+        moved = weights - self._targets(earlier)
+        if self.mask is not None:
+            mask = self.mask[earlier] if self.subset else self.mask
+            moved[..., -mask.shape[-1] :] *= mask
+        num_taken = earlier.shape[1]
+        value = moved.square().sum((1, 2)) / num_taken
+        return Penalty(value, None, 2 * beta / num_taken * moved, {})
+
+    def _targets(self, earlier: Tensor) -> Tensor:
+        if "targets" not in self.kept:
+            return self.hnet.weights(self.kept, earlier)
+        return rows_of(self.kept["targets"], earlier) if self.subset else self.kept["targets"]

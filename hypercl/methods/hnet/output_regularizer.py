@@ -1,0 +1,320 @@
+"""The method as it is run: the step of reference.py over members, its passes shared and written out.
+
+One pass of the hypernetwork serves the current task and the earlier ones; the gradient goes back
+through the main network first, then once through the hypernetwork.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hypercl.engine.members import Params, add_into, stack_members, to_device
+from hypercl.methods.base import Batch, Lookahead, Setting, StepLosses
+from hypercl.methods.hnet.anchor import Anchor
+from hypercl.methods.hnet.choice import count_multiplications, take_anchor
+from hypercl.methods.hnet.heads import head_of_each_task, one_head
+from hypercl.networks import hnet_modules
+from hypercl.networks.main_net import TaskLoss
+
+if TYPE_CHECKING:
+    from hypnettorch.hnets import HyperNetInterface
+
+    from hypercl.methods.hnet import Hnet
+    from hypercl.tasks.task import Task
+
+
+class Memory(NamedTuple):
+    """What is known of the earlier tasks while a task is learned."""
+
+    anchor: Anchor | None  # None: nothing is regularized
+    fixed: Params  # embeddings of the earlier tasks, where these do not learn
+
+
+class OutputRegularizer:
+    """A hypernetwork whose outputs for the earlier tasks are held where they were.
+
+    Args:
+        options: Of the method; the hypernetwork's are in the setting.
+
+    Raises:
+        InputError: The compression ratio that is asked for cannot be had.
+    """
+
+    def __init__(self, options: "Hnet", setting: Setting) -> None:
+        self.options, self.setting = options, setting
+        module = self.fresh_module(seed=0)
+        self.hnet, params = hnet_modules.as_function(module, setting.hypernet)
+        self._shapes = to_device(params, "meta")  # of one member's parameters
+        self.num_trained = module.num_params
+        net, outputs = setting.net, setting.outputs
+        own_outputs = any(mine != outputs[0] for mine in outputs)
+        if own_outputs and not options.hnet_reg_all_heads:
+            self.heads = head_of_each_task(net.shapes, outputs)
+        else:
+            self.heads = one_head(net.num_weights)
+
+    def fresh_module(self, seed: int) -> "HyperNetInterface":
+        """hypnettorch's module, initialized from a seed, on the CPU."""
+        setting = self.setting
+        return hnet_modules.build_module(setting.hypernet, setting.net, setting.num_tasks, seed)
+
+    def init(self, seeds: Sequence[int]) -> Params:
+        """Freshly initialized parameters, [members, …] each; see networks/hypernet.py."""
+        return stack_members([self.from_module(self.fresh_module(seed)) for seed in seeds])
+
+    def from_module(self, module: "HyperNetInterface") -> Params:
+        """One member's parameters from hypnettorch's module, on the device."""
+        params = hnet_modules.as_function(module, self.setting.hypernet)[1]
+        return to_device(params, self.setting.device)
+
+    def trainable(self, params: Params, task_id: int) -> Params:
+        """All but the embeddings of later tasks, so that neither weight decay nor momentum moves
+        them; with frozen embeddings, but those of earlier ones too.
+        """
+        start = self._first_learning(task_id)
+        return {
+            name: value[:, start : task_id + 1] if name in self.hnet.per_task else value
+            for name, value in params.items()
+        }
+
+    def merged(self, params: Params, trained: Params, task_id: int) -> Params:
+        """``params`` with a copy of what was trained in its place."""
+        start, merged = self._first_learning(task_id), {}
+        for name, value in trained.items():
+            if name in self.hnet.per_task:
+                parts = [params[name][:, :start], value, params[name][:, task_id + 1 :]]
+                merged[name] = torch.cat(parts, dim=1)
+            else:
+                merged[name] = value.clone()
+        return merged
+
+    def weights(self, params: Params, task_ids: Tensor) -> Tensor:
+        """h(e_t, θ) for tasks [members, tasks], without dropout: [members, tasks, num_weights]."""
+        return self.hnet.weights(params, task_ids)
+
+    def remember(self, params: Params, memory: Params, task_id: int) -> Memory:
+        """Take the anchor, and the embeddings that stay; both follow from the parameters."""
+        anchor, options = None, self.options
+        if options.beta > 0:
+            anchor = take_anchor(
+                self.hnet,
+                params,
+                task_id,
+                subset_size=options.hnet_reg_batch_size,
+                store_targets=not options.calc_hnet_reg_targets_online,
+                heads=self.heads,
+            )
+        start = self._first_learning(task_id)
+        fixed = {
+            name: params[name][:, :start].clone()
+            for name in self.hnet.per_task
+            if start > 0 and name in params
+        }
+        return Memory(anchor, fixed)
+
+    def describe(self, memory: Memory) -> str:
+        """The form of the regularizer and what it keeps."""
+        if memory.anchor is None:
+            return "no regularizer"
+        mebibytes = memory.anchor.num_bytes / 2**20
+        return f"{memory.anchor.form} regularizer, which keeps {mebibytes:.1f} MiB"
+
+    def draw(
+        self, memory: Memory, task_id: int, num_steps: int, generator: torch.Generator
+    ) -> Tensor:
+        """The tasks whose weights a step generates: the earlier ones that it regularizes, then the
+        current one, [num_steps or 1, tasks] int64.
+        """
+        num_earlier = 0 if memory.anchor is None else memory.anchor.num_tasks
+        subsets = draw_subsets(num_earlier, num_steps, self.options.hnet_reg_batch_size, generator)
+        return torch.cat([subsets, torch.full((len(subsets), 1), task_id)], dim=1)
+
+    def loss_and_gradient(
+        self,
+        params: Params,
+        batch: Batch,
+        memory: Memory,
+        task_loss: TaskLoss,
+        lookahead: Lookahead,
+    ) -> tuple[Params, StepLosses]:
+        """The gradient and the loss of a step:
+
+            weight * task loss(h(e_t, θ)) + beta * penalty(θ + Δθ)
+
+        where Δθ is the optimizer's step on the task loss alone, a constant for the gradient, or 0
+        without ``--lookahead`` (equation 2 of the paper).
+        """
+        at, earlier = self._complete(params, memory), batch.drawn[:, :-1]
+        if memory.anchor is not None and self.options.lookahead:
+            gradients, losses = self._step(at, batch, None, task_loss)
+            ahead = lookahead(self._learning(gradients, memory))
+            ahead = {name: at[name] if name in self.hnet.per_task else ahead[name] for name in at}
+            penalty, of_penalty = penalty_and_gradient(
+                memory.anchor, ahead, earlier, self.options.beta
+            )
+            add_into(gradients, of_penalty)
+            loss = losses.loss + self.options.beta * penalty
+            losses = losses._replace(penalty=penalty, loss=loss)
+        else:
+            gradients, losses = self._step(at, batch, memory.anchor, task_loss)
+        return self._learning(gradients, memory), losses
+
+    def _step(
+        self, params: Params, batch: Batch, anchor: Anchor | None, task_loss: TaskLoss
+    ) -> tuple[Params, StepLosses]:
+        """The loss and its gradient, both at the same parameters, in one pass."""
+        hnet, earlier, current = self.hnet, batch.drawn[:, :-1], batch.drawn[:, -1:]
+        block = 0 if anchor is None else anchor.at_once(earlier.shape[1])
+        passed = hnet.forward(params, torch.cat([earlier[:, :block], current], 1), training=True)
+        features = passed.features  # [members, block + 1, chunks, features]
+        generated = features[:, -1:] if anchor is None else anchor.to_generate(features)
+        weights = hnet.generate(params, generated)  # [members, tasks, num_weights]
+
+        loss, accuracy, gradient = task_loss(weights[:, -1], batch)
+        gradient = gradient[:, None]
+        if anchor is None:
+            to_features, gradients = hnet.generate_backward(params, generated, gradient)
+            penalty, total = torch.zeros_like(loss), task_loss.weight * loss
+        else:
+            beta = self._beta_at(batch.step)
+            found = anchor.penalty(params, earlier, features[:, :-1], weights[:, :-1], beta)
+            gradient = _joined(found.for_weights, gradient)
+            to_features, gradients = hnet.generate_backward(params, generated, gradient)
+            to_features = _joined(found.for_features, to_features)
+            add_into(gradients, found.for_params)
+            penalty, total = found.value, task_loss.weight * loss + beta * found.value
+        add_into(gradients, hnet.backward(params, passed, to_features))
+        return gradients, StepLosses(loss, penalty, total, accuracy)
+
+    def _beta_at(self, step: Tensor) -> float | Tensor:
+        """At a task's first step the parameters are those of the anchor, and the penalty is a
+        minimum: its gradient is zero but for rounding, which Adam, looking at signs, would blow up.
+        Dropout makes it another penalty.
+        """
+        if self.hnet.dropout_rate > 0:
+            return self.options.beta
+        return self.options.beta * (step > 0).squeeze(0)
+
+    def _first_learning(self, task_id: int) -> int:
+        """The first task whose embeddings learn while this one is learned."""
+        return task_id if self.options.freeze_prev_embs else 0
+
+    def _complete(self, trained: Params, memory: Memory) -> Params:
+        """The trained parameters, with the embeddings that stay in front of those that learn."""
+        joined = {name: torch.cat([v, trained[name]], 1) for name, v in memory.fixed.items()}
+        return trained | joined
+
+    def _learning(self, gradients: Params, memory: Memory) -> Params:
+        """The gradients without those for embeddings that stay."""
+        own = {name: gradients[name][:, v.shape[1] :] for name, v in memory.fixed.items()}
+        return gradients | own
+
+    def after_task(
+        self, params: Params, memory: Params, task: "Task", task_loss: TaskLoss
+    ) -> Params:
+        """Nothing: the anchor follows from the parameters."""
+        return memory
+
+    def state_dict(self, params: Params) -> Params:
+        """One member's parameters under hypnettorch's names."""
+        module = self.fresh_module(seed=0)
+        hnet_modules.into_module(params, module)
+        return dict(module.state_dict())
+
+    def load_state_dict(self, state: Params) -> Params:
+        """One member's parameters from hypnettorch's names, on the device."""
+        module = self.fresh_module(seed=0)
+        module.load_state_dict(state)
+        return self.from_module(module)
+
+    def describe_size(self) -> str:
+        """The sizes of both networks."""
+        net, hypernet = self.setting.net, self.setting.hypernet
+        chunks = ""
+        if hypernet.hnet_type == "chunked_hmlp":
+            size = hnet_modules.chunk_size(hypernet, net.num_weights, self.setting.num_tasks)
+            chunks = f" in chunks of {size:,}"
+        return (
+            f"{net.num_weights:,} weights from {hypernet.hnet_type} with {self.num_trained:,}"
+            f"{chunks} (compression ratio {self.num_trained / net.num_weights:.3f})"
+        )
+
+    def numbers_per_member(self) -> int:
+        """Roughly the numbers that a member takes in the last task: a row's features in every layer
+        and as much again for gradients, what is kept, and the weights generated.
+        """
+        options, hnet, params = self.options, self.hnet, self._shapes
+        parameters = sum(value.numel() for value in params.values())
+        earlier, subset = self.setting.num_tasks - 1, options.hnet_reg_batch_size
+        taken = 1 + (earlier if subset is None else min(subset, earlier))
+        chunk_size, d = hnet.last_layer(params)[0].shape
+        rows = math.ceil(hnet.num_weights / chunk_size)
+        widths = [params[f"weight{i}"].shape[1] for i in range(hnet.num_layers)]
+        passes = taken * rows * (3 * sum(widths) + 3 * d)
+        stored = not options.calc_hnet_reg_targets_online
+        factored = False
+        if earlier:
+            dense_cost, factored_cost = count_multiplications(
+                hnet, params, earlier, subset, self.heads, store_targets=stored
+            )
+            factored = factored_cost < dense_cost
+        if factored:
+            kept = earlier * rows * d + (1 if subset is None else earlier) * (d + 1) ** 2
+            generated = 3 * hnet.num_weights
+        else:
+            kept = earlier * hnet.num_weights if stored else parameters
+            generated = 3 * taken * hnet.num_weights
+        # parameters, gradients, Adam's two means, the anchor; the lookahead copies what it changes
+        copies = 10 if options.lookahead else 5
+        return copies * parameters + passes + kept + generated
+
+
+def penalty_and_gradient(
+    anchor: Anchor, params: Params, earlier: Tensor, beta: float | Tensor, *, training: bool = True
+) -> tuple[Tensor, Params]:
+    """The penalty [members] and the whole gradient of ``beta`` times it, in a pass of their own.
+
+    Args:
+        earlier: [members, tasks] int64, the tasks taken.
+        training: Apply the hypernetwork's dropout.
+    """
+    hnet, block = anchor.hnet, anchor.at_once(earlier.shape[1])
+    passed = hnet.forward(params, earlier[:, :block], training=training)
+    features = passed.features
+    if anchor.form == "dense":
+        weights = hnet.generate(params, features)
+        found = anchor.penalty(params, earlier, features, weights, beta)
+        to_features, gradients = hnet.generate_backward(params, features, found.for_weights)
+    else:
+        found = anchor.penalty(params, earlier, features, features[:, :0], beta)
+        to_features, gradients = found.for_features, found.for_params
+    add_into(gradients, hnet.backward(params, passed, to_features))
+    return found.value, gradients
+
+
+def draw_subsets(
+    num_tasks: int, num_steps: int, subset_size: int | None, generator: torch.Generator
+) -> Tensor:
+    """Draw beforehand which earlier tasks each step of a task regularizes, without replacement.
+
+    Args:
+        num_tasks: Earlier tasks to draw from.
+        subset_size: At most so many a step; None: all.
+
+    Returns:
+        Task ids [num_steps, tasks a step] int64, on the CPU; [1, num_tasks] where every step takes
+        all.
+    """
+    if subset_size is None or subset_size >= num_tasks:
+        return torch.arange(num_tasks)[None]
+    return torch.stack(
+        [torch.randperm(num_tasks, generator=generator)[:subset_size] for _ in range(num_steps)]
+    )
+
+
+def _joined(of_earlier: Tensor | None, of_current: Tensor) -> Tensor:
+    """Along the tasks, [members, tasks, …]; None where one has no part in it."""
+    return of_current if of_earlier is None else torch.cat([of_earlier, of_current], dim=1)

@@ -1,0 +1,241 @@
+"""The hypernetwork h(e, θ) as pure functions: the weights of many tasks in one pass, and back.
+
+hypnettorch's module gives the architecture, the initialization and the names under which weights
+are saved. What is trained are plain tensors: a dictionary with
+
+    task_embs              [members, tasks, size], absent if the size is 0
+    chunk_embs             [members, chunks, size], or [members, tasks, chunks, size] where they are
+                           conditional; absent in a hypernetwork without chunks
+    weight0, bias0, …      of the layers, [members, outputs, inputs] and [members, outputs]
+
+so that the embeddings of many tasks are gathered, trained and kept in one piece. The leading
+dimension is that of the members, seeds trained together; a single run has one.
+
+The backward pass is written out: it costs what its matrix products cost, where torch.autograd would
+add about as much again for networks of this size.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hypercl.engine.members import Params
+from hypercl.engine.products import linear, product, sum_over_rows
+from hypercl.networks.activations import ACTIVATIONS
+
+
+class Pass(NamedTuple):
+    """What a forward pass through the hidden layers leaves for the backward one."""
+
+    task_ids: Tensor  # [members, tasks] int64
+    outputs: list[Tensor]  # of each hidden layer, [members, tasks * chunks, width]
+    masks: list[Tensor | None]  # dropout of each hidden layer: 0 or 1 / (1 - rate)
+    features: Tensor  # [members, tasks, chunks, features], what enters the last, linear layer
+
+
+@dataclass(frozen=True)
+class Hypernet:
+    """The architecture of a hypernetwork; its parameters are handed to each method."""
+
+    num_weights: int  # generated for one task
+    num_layers: int
+    cond_chunk_embs: bool  # chunk embeddings of its own for each task
+    activation: str  # a key of ACTIVATIONS
+    dropout_rate: float  # 0 or less: none
+
+    @property
+    def per_task(self) -> tuple[str, ...]:
+        """Names of the parameters with one row a task."""
+        return ("task_embs", "chunk_embs") if self.cond_chunk_embs else ("task_embs",)
+
+    def forward(self, params: Params, task_ids: Tensor, *, training: bool = False) -> Pass:
+        """All layers but the last.
+
+        Args:
+            params: See the head of this file.
+            task_ids: [members, tasks] int64; no task twice.
+            training: Apply dropout, drawn by torch's global generator.
+        """
+        chunk_embs, task_embs = self._embeddings(params, task_ids)
+        members, tasks = task_ids.shape
+        if self.num_layers == 1:
+            shape = (members, tasks, chunk_embs.shape[2], -1)
+            both = torch.cat([chunk_embs.expand(shape), task_embs.expand(shape)], dim=-1)
+            return Pass(task_ids, [], [], both)
+
+        # The first layer sees both embeddings in a row; their shares are computed apart, so that
+        # the chunk embeddings', which all tasks have in common, is computed once.
+        from_chunk, from_task = self._first_layer(params)
+        of_chunks = linear(chunk_embs.flatten(1, 2), from_chunk, params.get("bias0"))
+        of_tasks = linear(task_embs.flatten(1, 2), from_task)
+        width = of_tasks.shape[-1]
+        x = of_chunks.view(members, -1, chunk_embs.shape[2], width) + of_tasks[:, :, None]
+        chunks = x.shape[2]
+        x, mask = self._hidden(x.flatten(1, 2), training)
+        outputs, masks = [x], [mask]
+        for layer in range(1, self.num_layers - 1):
+            x = linear(x, params[f"weight{layer}"], params.get(f"bias{layer}"))
+            x, mask = self._hidden(x, training)
+            outputs.append(x)
+            masks.append(mask)
+        return Pass(task_ids, outputs, masks, x.view(members, tasks, chunks, -1))
+
+    @torch.no_grad()
+    def backward(self, params: Params, passed: Pass, gradient: Tensor) -> Params:
+        """The gradient for all parameters but the last layer's.
+
+        Args:
+            params: As in the forward pass; ``passed``: its result.
+            gradient: For the features, of their shape; it is overwritten.
+        """
+        found: Params = {}
+        members, tasks, chunks, width = gradient.shape
+        chunk_embs, task_embs = self._embeddings(params, passed.task_ids)
+        if self.num_layers == 1:
+            of_chunks, of_tasks = gradient.tensor_split([chunk_embs.shape[-1]], dim=-1)
+            of_tasks = of_tasks.sum(2)
+            if not self.cond_chunk_embs:
+                of_chunks = of_chunks.sum(1, keepdim=True)
+            return self._embedding_gradients(params, passed.task_ids, of_chunks, of_tasks)
+
+        gradient = gradient.reshape(members, tasks * chunks, width)
+        for layer in reversed(range(self.num_layers - 1)):
+            gradient = ACTIVATIONS[self.activation].backward(gradient, passed.outputs[layer])
+            if passed.masks[layer] is not None:
+                gradient *= passed.masks[layer]
+            if layer > 0:
+                weight, bias = f"weight{layer}", f"bias{layer}"
+                found[weight] = sum_over_rows(gradient, passed.outputs[layer - 1])
+                if bias in params:
+                    found[bias] = gradient.sum(1)
+                gradient = product(gradient, params[weight])
+
+        # gradient: for the outputs of the first layer, [members, tasks * chunks, width]
+        gradient = gradient.view(members, tasks, chunks, -1)
+        of_tasks = gradient.sum(2)
+        of_chunks = gradient if self.cond_chunk_embs else gradient.sum(1, keepdim=True)
+        shape = (*of_chunks.shape[:3], chunk_embs.shape[-1])
+        of_chunks = of_chunks.flatten(1, 2)
+        from_chunk, from_task = self._first_layer(params)
+        shares = [
+            sum_over_rows(of_chunks, chunk_embs.flatten(1, 2)),
+            sum_over_rows(of_tasks, task_embs.flatten(1, 2)),
+        ]
+        found["weight0"] = torch.cat(shares, dim=-1)
+        if "bias0" in params:
+            found["bias0"] = of_tasks.sum(1)
+        of_chunks = product(of_chunks, from_chunk).view(shape)
+        of_tasks = product(of_tasks, from_task)
+        return found | self._embedding_gradients(params, passed.task_ids, of_chunks, of_tasks)
+
+    def features(self, params: Params, task_ids: Tensor) -> Tensor:
+        """What enters the last layer, [members, tasks, chunks, features]; without dropout."""
+        return self.forward(params, task_ids).features
+
+    def weights(self, params: Params, task_ids: Tensor) -> Tensor:
+        """h(e_t, θ) for the given tasks t, without dropout.
+
+        Returns:
+            [members, tasks, num_weights], each row the main network's tensors one after the other.
+        """
+        return self.generate(params, self.features(params, task_ids))
+
+    def generate(self, params: Params, features: Tensor) -> Tensor:
+        """The last layer: features [members, tasks, chunks, features] to weights.
+
+        Returns:
+            [members, tasks, num_weights]; what the last chunk holds beyond them is left out.
+        """
+        chunks = linear(features.flatten(1, 2), *self.last_layer(params))
+        return chunks.view(*features.shape[:2], -1)[..., : self.num_weights]
+
+    @torch.no_grad()
+    def generate_backward(
+        self, params: Params, features: Tensor, gradient: Tensor
+    ) -> tuple[Tensor, Params]:
+        """The gradients for the features and for the last layer's parameters.
+
+        Args:
+            gradient: For the weights, [members, tasks, num_weights].
+        """
+        members, tasks, chunks, width = features.shape
+        weight, bias = self.last_layer(params)
+        surplus = chunks * weight.shape[1] - self.num_weights
+        gradient = torch.cat([gradient, gradient.new_zeros(members, tasks, surplus)], dim=-1)
+        gradient = gradient.view(members, tasks * chunks, -1)
+        name, bias_name = self.last_layer_names
+        found = {name: sum_over_rows(gradient, features.reshape(members, tasks * chunks, width))}
+        if bias is not None:
+            found[bias_name] = gradient.sum(1)
+        return product(gradient, weight).view(features.shape), found
+
+    def last_layer(self, params: Params) -> tuple[Tensor, Tensor | None]:
+        """Weight [chunk_size, features] and bias [chunk_size] of the last layer."""
+        weight, bias = self.last_layer_names
+        return params[weight], params.get(bias)
+
+    @property
+    def last_layer_names(self) -> tuple[str, str]:
+        """Under which its weight and bias are among the parameters."""
+        return f"weight{self.num_layers - 1}", f"bias{self.num_layers - 1}"
+
+    def _first_layer(self, params: Params) -> tuple[Tensor, Tensor]:
+        """Its weights for the chunk embedding and for the task embedding."""
+        weight = params["weight0"]
+        size = params["chunk_embs"].shape[-1] if "chunk_embs" in params else 0
+        return weight[..., :size], weight[..., size:]
+
+    def _hidden(self, x: Tensor, training: bool) -> tuple[Tensor, Tensor | None]:
+        """Dropout, then the activation, in place; the mask where there is one."""
+        mask = None
+        if self.dropout_rate > 0 and training:
+            mask = F.dropout(torch.ones_like(x), self.dropout_rate)
+            x = x * mask
+        return ACTIVATIONS[self.activation].forward(x), mask
+
+    def _embeddings(self, params: Params, task_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Chunk embeddings [members, 1 or tasks, chunks, size], task embeddings
+        [members, tasks, 1, size]; of size 0 where there are none.
+        """
+        chunk_embs = params["weight0"].new_empty(len(task_ids), 1, 1, 0)
+        task_embs = params["weight0"].new_empty(*task_ids.shape, 1, 0)
+        if "chunk_embs" in params:
+            chunk_embs = params["chunk_embs"]
+            chunk_embs = (
+                rows_of(chunk_embs, task_ids) if self.cond_chunk_embs else chunk_embs[:, None]
+            )
+        if "task_embs" in params:
+            task_embs = rows_of(params["task_embs"], task_ids)[:, :, None]
+        return chunk_embs, task_embs
+
+    def _embedding_gradients(
+        self, params: Params, task_ids: Tensor, of_chunks: Tensor, of_tasks: Tensor
+    ) -> Params:
+        """From the gradients for the embeddings taken those for all, zero for the other tasks."""
+        found = {}
+        if "chunk_embs" in params:
+            found["chunk_embs"] = (
+                _into_rows(params["chunk_embs"], task_ids, of_chunks)
+                if self.cond_chunk_embs
+                else of_chunks[:, 0]
+            )
+        if "task_embs" in params:
+            found["task_embs"] = _into_rows(params["task_embs"], task_ids, of_tasks)
+        return found
+
+
+def rows_of(values: Tensor, task_ids: Tensor) -> Tensor:
+    """values[m, task_ids[m]] for every member m: [members, all tasks, …] to [members, tasks, …]."""
+    if len(values) == 1:
+        return values[0].index_select(0, task_ids[0])[None]
+    index = task_ids.view(*task_ids.shape, *[1] * (values.ndim - 2))
+    return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
+
+
+def _into_rows(like: Tensor, task_ids: Tensor, rows: Tensor) -> Tensor:
+    """The reverse of :func:`rows_of`: zeros of the shape of ``like`` but for the rows given."""
+    index = task_ids.view(*task_ids.shape, *[1] * (rows.ndim - 2)).expand(rows.shape)
+    return torch.zeros_like(like).scatter_(1, index, rows)

@@ -1,0 +1,191 @@
+"""The main network as a function of weights in one row, and its half of a step: the task loss."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from hypnettorch.mnets import MLP, MainNetInterface
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hypercl.engine.members import Params, each_member
+from hypercl.engine.precision import tf32
+from hypercl.networks import plain_mlp
+
+_IN_CACHE = 1 << 20  # weights of main networks, together, that a thread is fast with
+
+
+class MainNetwork:
+    """A network without weights of its own.
+
+    Args:
+        module: As an entry of ``main_nets`` builds it.
+
+    Attributes:
+        shapes: Of its tensors of weights, the output layer's last.
+        num_weights: Numbers in them.
+    """
+
+    def __init__(self, module: MainNetInterface) -> None:
+        self.module = module
+        self.shapes = tuple(tuple(shape) for shape in module.param_shapes)
+        self.num_weights = sum(map(math.prod, self.shapes))
+
+    def split(self, weights: Tensor) -> list[Tensor]:
+        """Cut a row of weights, [..., num_weights], into the network's tensors."""
+        pieces = weights.split([math.prod(shape) for shape in self.shapes], dim=-1)
+        return [
+            piece.view(*weights.shape[:-1], *shape)
+            for piece, shape in zip(pieces, self.shapes, strict=True)
+        ]
+
+    def logits(self, weights: Tensor, inputs: Tensor, stats: Params) -> Tensor:
+        """What the network makes of a batch, of one member.
+
+        Args:
+            weights: [num_weights]; ``inputs``: [B, H * W * C].
+            stats: Running statistics; updated in place where the network is in training mode.
+
+        Returns:
+            [B, outputs].
+        """
+        if not stats:
+            return self.module.forward(inputs, weights=self.split(weights))
+        return self.module.forward(
+            inputs, weights=self.split(weights), distilled_params=list(stats.values())
+        )
+
+    def fresh_stats(self, num_members: int, device: torch.device) -> Params:
+        """Running statistics of batch normalization as they are before training.
+
+        Returns:
+            "mean0", "variance0", … [members, features], by layer; empty for a network without them.
+        """
+        shapes = self.module.hyper_shapes_distilled or []
+        stats = {}
+        for layer, (mean_shape, variance_shape) in enumerate(
+            zip(shapes[::2], shapes[1::2], strict=True)
+        ):
+            stats[f"mean{layer}"] = torch.zeros(num_members, *mean_shape, device=device)
+            stats[f"variance{layer}"] = torch.ones(num_members, *variance_shape, device=device)
+        return stats
+
+    def most_together(self, device: torch.device) -> float:
+        """How many of it, at most, are faster together than one after the other.
+
+        On a CPU, MLPs are as long as they share its cache, which ends between one and two million
+        weights in all with one thread, at twice that with two (benchmarks/seeds.py). The
+        convolutions of several networks become a grouped one, which takes a CPU 1.1 to 1.6 times as
+        long, with batch normalization or two threads up to 2.5 times.
+        """
+        if device.type != "cpu":
+            return math.inf
+        if not isinstance(self.module, MLP):
+            return 1
+        return max(1, min(2, torch.get_num_threads()) * _IN_CACHE // self.num_weights)
+
+    def count_activations(self, batch_size: int, num_inputs: int) -> int:
+        """Numbers that a forward pass of one member makes; computed without any data."""
+        meta = torch.device("meta")
+        weights = torch.empty(self.num_weights, device=meta)
+        stats = {name: value[0] for name, value in self.fresh_stats(1, meta).items()}
+        counter = _CountOutputs()
+        with torch.no_grad(), counter:
+            self.logits(weights, torch.empty(batch_size, num_inputs, device=meta), stats)
+        return counter.numbers
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """A context in which the network is in evaluation mode."""
+        was_training = self.module.training
+        self.module.eval()
+        try:
+            yield
+        finally:
+            self.module.train(was_training)
+
+
+class _CountOutputs(TorchDispatchMode):
+    """Adds up the sizes of all tensors that operations make."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.numbers += result.numel()
+        return result
+
+
+class LabelledInputs(Protocol):
+    """What a task loss reads of a batch."""
+
+    inputs: Tensor  # [members, B, H * W * C] float32
+    labels: Tensor  # [members, B] int64, counted from the first of ``outputs``
+    outputs: slice  # of the network, which take part
+    stats: Params  # running statistics, [members, …] each, which the network updates
+
+
+class TaskLossValue(NamedTuple):
+    """Of one batch, on the device, detached."""
+
+    loss: Tensor  # [members], the mean cross-entropy
+    accuracy: Tensor  # [members], in [0, 1]
+    gradient: Tensor  # [members, num_weights], of ``weight`` times the loss
+
+
+@dataclass(frozen=True)
+class TaskLoss:
+    """The mean cross-entropy of a batch, and the gradient for the main network's weights.
+
+    That gradient is taken here, before it goes on into whatever the weights come from, so that
+    reduced precision, where it is asked for, ends at the main network.
+    """
+
+    net: MainNetwork
+    weight: float = 1.0  # of the loss, in what is minimized
+    amp: bool = False  # compute in bfloat16
+    tf32: bool = False  # float32 products on a GPU in TF32
+
+    def __call__(self, weights: Tensor, batch: LabelledInputs) -> TaskLossValue:
+        """Of the members' networks with these weights, [members, num_weights]."""
+        activation = plain_mlp.plain_activation(self.net.module)
+        if activation is None or self.amp:
+            loss, accuracy, gradient = self._by_autograd(weights, batch)
+        else:
+            of_all_outputs = batch.outputs == slice(None)
+            gradient = torch.empty_like(weights) if of_all_outputs else torch.zeros_like(weights)
+            with tf32(self.tf32):
+                loss, accuracy = plain_mlp.loss_and_gradient(
+                    activation,
+                    self.net.split(weights),
+                    self.net.split(gradient),
+                    batch.inputs,
+                    batch.labels,
+                    batch.outputs,
+                )
+        if self.weight != 1:
+            gradient *= self.weight
+        return TaskLossValue(loss, accuracy, gradient)
+
+    def _by_autograd(self, weights: Tensor, batch: LabelledInputs) -> tuple[Tensor, Tensor, Tensor]:
+        def of_member(weights, inputs, labels, stats):
+            logits = self.net.logits(weights, inputs, stats)[:, batch.outputs]
+            accuracy = (logits.argmax(dim=1) == labels).float().mean()
+            return F.cross_entropy(logits, labels), accuracy
+
+        weights = weights.detach().requires_grad_()
+        with tf32(self.tf32):
+            device = weights.device.type
+            with torch.autocast(device, torch.bfloat16) if self.amp else nullcontext():
+                loss, accuracy = each_member(of_member)(
+                    weights, batch.inputs, batch.labels, batch.stats
+                )
+            (gradient,) = torch.autograd.grad(loss.sum(), weights)
+        return loss.detach(), accuracy, gradient

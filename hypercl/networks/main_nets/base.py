@@ -1,0 +1,80 @@
+"""What a kind of main network has to say of itself."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from hypercl.registry import Entry
+
+if TYPE_CHECKING:
+    from hypnettorch.mnets import MainNetInterface
+
+    from hypercl.options import MainNetOptions
+
+# Why a network cannot have an option; see Entry.cannot.
+NO_BIAS = BATCHNORM = ": leave it out or take another --net_type"
+NET_ACT = ", which has relu: leave --net_act out or take --net_type=mlp"
+
+WITHOUT_WEIGHTS = {"no_weights": True, "verbose": False}  # arguments of hypnettorch's networks
+
+
+@dataclass(frozen=True)
+class MainNet(Entry):
+    """A kind of main network; its fields are the options that concern it alone."""
+
+    chosen_by: ClassVar[str] = "net_type"
+
+    def build(
+        self, options: "MainNetOptions", in_shape: tuple[int, int, int], num_outputs: int
+    ) -> "MainNetInterface":
+        """Make a network without weights of its own.
+
+        Args:
+            in_shape: (H, W, C) of the images.
+
+        Returns:
+            A network whose ``forward(x, weights)`` takes flat inputs [B, H * W * C] and tensors of
+            its ``param_shapes``, the output layer's last, and returns logits [B, num_outputs]. It
+            must not branch on values: it is also run under ``torch.func.vmap``, on meta tensors and
+            in CUDA graphs.
+        """
+        raise NotImplementedError
+
+
+def normalization_arguments(options: "MainNetOptions") -> dict[str, bool]:
+    """What those with batch normalization are given.
+
+    "Distilled" are, in hypnettorch, running statistics that are handed to ``forward``.
+    """
+    tracked = options.batchnorm and not options.bn_no_running_stats
+    return {
+        "use_batch_norm": options.batchnorm,
+        "bn_track_stats": tracked,
+        "distill_bn_stats": tracked,
+    }
+
+
+@contextmanager
+def fresh_table(network: type, name: str) -> Iterator[None]:
+    """A context that leaves a table of a class of hypnettorch as it was.
+
+    Its constructor writes the number of outputs there, and the next network would have it too.
+    """
+    table = getattr(network, name)
+    setattr(network, name, deepcopy(table))
+    try:
+        yield
+    finally:
+        setattr(network, name, table)
+
+
+def or_minus_one(rate: float | None) -> float:
+    """A dropout rate as hypnettorch has it."""
+    return -1 if rate is None else rate
+
+
+def spelled(image_shape: tuple[int, int, int]) -> str:
+    """A shape of images as messages have it."""
+    return "x".join(map(str, image_shape))

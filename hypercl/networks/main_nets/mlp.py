@@ -1,0 +1,38 @@
+"""A multilayer perceptron."""
+
+from dataclasses import dataclass
+from math import prod
+
+from hypercl.networks.main_nets.base import (
+    WITHOUT_WEIGHTS,
+    MainNet,
+    normalization_arguments,
+    or_minus_one,
+)
+from hypercl.ranges import int_list, option
+
+
+@dataclass(frozen=True)
+class Mlp(MainNet):
+    mlp_arch: tuple[int, ...] = option(
+        (100, 100), int_list(), "mlp: sizes of the hidden layers; empty: none"
+    )
+
+    def build(self, options, in_shape, num_outputs):
+        from hypnettorch.mnets import MLP
+
+        from hypercl.networks.activations import MODULES
+
+        return MLP(
+            n_in=prod(in_shape),
+            n_out=num_outputs,
+            hidden_layers=self.mlp_arch,
+            activation_fn=MODULES[options.net_act],
+            use_bias=not options.no_bias,
+            dropout_rate=or_minus_one(options.dropout_rate),
+            **normalization_arguments(options),
+            **WITHOUT_WEIGHTS,
+        )
+
+
+ENTRY = Mlp

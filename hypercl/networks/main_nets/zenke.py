@@ -1,0 +1,49 @@
+"""The convolutional network of Zenke et al. (arXiv 1703.04200)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hypercl.networks.main_nets.base import (
+    BATCHNORM,
+    NET_ACT,
+    NO_BIAS,
+    WITHOUT_WEIGHTS,
+    MainNet,
+    fresh_table,
+    or_minus_one,
+    spelled,
+)
+
+
+@dataclass(frozen=True)
+class Zenke(MainNet):
+    cannot: ClassVar = {"net_act": NET_ACT, "no_bias": NO_BIAS, "batchnorm": BATCHNORM}
+
+    def problems(self, options):
+        given = options.task.kind.image_shape
+        if given != (32, 32, 3):
+            yield (
+                f"--net_type=zenke takes 32x32x3 images and --cl_exp={options.task.cl_exp} has "
+                f"{spelled(given)} ones: choose another --net_type"
+            )
+        rate = options.main_net.dropout_rate
+        if rate is not None and rate > 0.5:
+            yield (
+                f"--dropout_rate={rate:g} is doubled in one layer of --net_type=zenke: give 0.5 or "
+                "less"
+            )
+        yield from super().problems(options)
+
+    def build(self, options, in_shape, num_outputs):
+        from hypnettorch.mnets import ZenkeNet
+
+        with fresh_table(ZenkeNet, "_architectures"):
+            return ZenkeNet(
+                in_shape=in_shape,
+                num_classes=num_outputs,
+                dropout_rate=or_minus_one(options.dropout_rate),
+                **WITHOUT_WEIGHTS,
+            )
+
+
+ENTRY = Zenke

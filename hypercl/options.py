@@ -1,0 +1,299 @@
+"""Every option but those of single entries, a line each: type, default, range, help. No torch.
+
+The entries of the registries (sequences of tasks, main networks, methods) have options of their own,
+which stand in their files. train_args.py makes the command line from all of them.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, fields
+from functools import cache
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from hypercl.errors import InputError
+from hypercl.ranges import (
+    count,
+    int_list,
+    natural,
+    non_negative,
+    one_of,
+    option,
+    or_unset,
+    positive,
+    share,
+    switch,
+    text,
+)
+from hypercl.registry import Entry, entries
+
+SEQUENCES, MAIN_NETS, METHODS = (
+    "hypercl.tasks.sequences",
+    "hypercl.networks.main_nets",
+    "hypercl.methods",
+)
+ACTIVATIONS = one_of("linear", "sigmoid", "relu", "elu", "tanh")
+
+
+# fmt: off
+@dataclass(frozen=True)
+class TaskOptions:
+    """The sequence of tasks; ``kind`` is the entry that ``cl_exp`` names."""
+
+    cl_exp: str = option("splitmnist", one_of(*entries(SEQUENCES)), "sequence of tasks")
+    num_tasks: int = option(5, count, "number of tasks")
+    num_classes_per_task: int = option(2, count, "number of classes a task has")
+    skip_tasks: int = option(0, natural, "leave out the first N tasks of the sequence")
+    num_train_samples: int | None = option(None, or_unset(count), "training samples per task, the first ones; -1: all")
+    val_set_size: int = option(100, natural, "first training samples of a task, held out for validation; 0: no validation")
+    multi_head: bool = option(False, switch, "a main network with the outputs of all tasks, of which each trains, tests and regularizes its own")
+    data_dir: str = option("./datasets", text("DIR"), "where cifar10.npz and cifar100.npz lie or are put (and mnist.npz, without the package that carries it)")
+    kind: Any = None
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """What is done against forgetting; ``kind`` is the entry that ``method`` names."""
+
+    method: str = option("hnet", one_of(*entries(METHODS)), "what is done against forgetting")
+    task_loss: str = option("mean", one_of("mean", "total"), "what --beta weighs the regularizer against, and what is clipped: the batch's mean cross-entropy, or that times the task's training samples")
+    kind: Any = None
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a task is learned."""
+
+    batch_size: int = option(32, count, "training samples per step")
+    n_iter: int = option(1001, count, "steps per task")
+    epochs: int | None = option(None, or_unset(count), "epochs per task, of ceil(samples / batch_size) steps each, instead of --n_iter; -1: not set")
+    lr: float = option(0.0001, positive, "learning rate")
+    use_sgd: bool = option(False, switch, "gradient descent with --momentum instead of Adam")
+    use_rmsprop: bool = option(False, switch, "RMSprop with --momentum instead of Adam")
+    momentum: float = option(0.0, share, "momentum of --use_sgd and --use_rmsprop; Adam has none")
+    weight_decay: float = option(0.0, non_negative, "L2 penalty on the hypernetwork's parameters")
+    adam_beta1: float = option(0.9, share, "decay of Adam's running mean of gradients")
+    plateau_lr_scheduler: bool = option(False, switch, "multiply the learning rate by sqrt(0.1) when the validation accuracy has not risen for more than 5 epochs")
+    lambda_lr_scheduler: bool = option(False, switch, "multiply the learning rate by 0.1, 0.01, 0.001, 0.0005 from the 82nd, 122nd, 162nd, 182nd epoch of a task on")
+    clip_grad_value: float | None = option(None, or_unset(positive), "bring each number of the gradient into [-X, X]; -1: leave it")
+    clip_grad_norm: float | None = option(None, or_unset(positive), "scale gradients down to a norm of X; -1: leave them")
+
+
+@dataclass(frozen=True)
+class MainNetOptions:
+    """The main network; ``kind`` is the entry that ``net_type`` names."""
+
+    net_type: str = option("mlp", one_of(*entries(MAIN_NETS)), "architecture")
+    net_act: str = option("relu", ACTIVATIONS, "activation function (mlp; the others have relu)")
+    no_bias: bool = option(False, switch, "no bias terms (not lenet, not zenke)")
+    dropout_rate: float | None = option(None, or_unset(share), "dropout rate (not resnet); -1: no dropout")
+    specnorm: bool = option(False, switch, "kept for old scripts; refused, as no generated network can have spectral normalization")
+    batchnorm: bool = option(False, switch, "batch normalization (not lenet, not zenke), in evaluation by running statistics of each task")
+    bn_no_running_stats: bool = option(False, switch, "batch normalization by the batch's statistics, in evaluation too")
+    bn_no_stats_checkpointing: bool = option(False, switch, "one set of running statistics for all tasks")
+    kind: Any = None
+
+
+@dataclass(frozen=True)
+class HypernetOptions:
+    """The hypernetwork."""
+
+    hnet_type: str = option("chunked_hmlp", one_of("chunked_hmlp", "hmlp"), "all weights at once (hmlp) or chunk by chunk (chunked_hmlp)")
+    hmlp_arch: tuple[int, ...] = option((100, 100), int_list(), "sizes of the hidden layers; empty: a linear hypernetwork")
+    cond_emb_size: int = option(8, natural, "size of a task embedding; 0 only with --use_cond_chunk_embs")
+    chmlp_chunk_size: int = option(750, count, "chunked_hmlp: weights per chunk")
+    compression: float | None = option(None, or_unset(positive), "chunked_hmlp: choose the chunk size such that the hypernetwork has X times the weights of the main network; -1: as --chmlp_chunk_size says")
+    chunk_emb_size: int = option(8, count, "chunked_hmlp: size of a chunk embedding")
+    use_cond_chunk_embs: bool = option(False, switch, "chunked_hmlp: chunk embeddings of its own for each task")
+    hnet_net_act: str = option("relu", ACTIVATIONS, "activation function")
+    hnet_no_bias: bool = option(False, switch, "no bias terms")
+    hnet_dropout_rate: float | None = option(None, or_unset(share), "dropout rate of the hidden layers; -1: no dropout")
+    hnet_init: str = option("default", one_of("default", "xavier"), "initialization of the layers: hypnettorch's, or Xavier-uniform weights and zero biases")
+    hyper_fan_init: bool = option(False, switch, "hypnettorch's hyperfan initialization of layers and chunk embeddings: the generated weights start nearly at the scale of a common initialization (with chunks, where task embeddings are small: --std_normal_temb=0.03)")
+    std_normal_temb: float | None = option(None, or_unset(non_negative), "standard deviation of initial task embeddings; -1: 1")
+    std_normal_emb: float | None = option(None, or_unset(non_negative), "standard deviation of initial chunk embeddings; -1: 1")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What is tested on what, and when."""
+
+    val_iter: int = option(500, count, "steps from one validation to the next")
+    val_batch_size: int = option(256, count, "samples per batch in validation and test")
+    test_with_val_set: bool = option(False, switch, "test on the validation sets, for choosing hyperparameters")
+    scenarios_every_task: bool = option(False, switch, "infer the tasks of all test samples after each task, not only after the last")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The process, its files, its device and its seeds."""
+
+    preset: str | None = option(None, text("NAME"), "settings of a published run; options given beside it win over them, a switch as in --lookahead=off")
+    out_dir: str | None = option(None, text("DIR"), "run directory to make, or to continue with the same options (default: ./out/run_<timestamp>)")
+    overwrite: bool = option(False, switch, "if --out_dir is an earlier run's directory, replace that run")
+    resume: bool = option(False, switch, "continue the run in --out_dir, or without it the newest unfinished one in ./out, with its options")
+    ckpt_iter: int = option(500, natural, "steps from one checkpoint to the next; 0: after each task alone")
+    eval: str | None = option(None, text("RUN"), "test the networks of a finished run again, and compare with its results (default: train)")
+    dry_run: bool = option(False, switch, "say how large the networks are, and what memory and time the run would take, without running it")
+    no_cuda: bool = option(False, switch, "run on the CPU even where there is a GPU")
+    loglevel_info: bool = option(False, switch, "hide the debug lines on the screen; logfile.txt keeps them")
+    deterministic_run: bool = option(False, switch, "use deterministic algorithms alone; slower on a GPU")
+    random_seed: int = option(42, natural, "seed from which all randomness of the run is derived")
+    num_seeds: int = option(1, count, "train the seeds random_seed … random_seed + N - 1 together, in one process")
+    tf32: bool = option(False, switch, "on a GPU, TF32 for the main network's products and convolutions; never for the hypernetwork")
+    amp: bool = option(False, switch, "bfloat16 for the main network, on a CPU too; never for the hypernetwork")
+# fmt: on
+
+
+class Group(NamedTuple):
+    """Options that are read together, with the title that --help gives them."""
+
+    title: str
+    options: type
+    chosen_by: str | None = None  # the option among them that names an entry
+    registry: str | None = None  # the package of the entries
+
+
+# By attribute of Options.
+GROUPS = {
+    "task": Group("continual learning", TaskOptions, "cl_exp", SEQUENCES),
+    "method": Group("method", MethodOptions, "method", METHODS),
+    "train": Group("training", TrainOptions),
+    "main_net": Group("main network", MainNetOptions, "net_type", MAIN_NETS),
+    "hypernet": Group("hypernetwork", HypernetOptions),
+    "evaluation": Group("evaluation", EvaluationOptions),
+    "run": Group("miscellaneous", RunOptions),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """All options of a run, in the groups that factories take.
+
+    ``values`` has them by name, those of entries that were not chosen too, as JSON has them: lists
+    for tuples, -1 for None where an option can be unset.
+    """
+
+    values: Mapping[str, Any]
+    task: TaskOptions
+    method: MethodOptions
+    train: TrainOptions
+    main_net: MainNetOptions
+    hypernet: HypernetOptions
+    evaluation: EvaluationOptions
+    run: RunOptions
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Options":
+        """From values as JSON has them; what is missing takes its default, others are left out."""
+        known = {name: field.metadata["range"] for name, field in all_options().items()}
+        values = {name: values.get(name, default) for name, default in defaults().items()}
+        inside = {name: known[name].from_plain(value) for name, value in values.items()}
+
+        def make(options: type, **more: Any) -> Any:
+            own = {field.name: inside[field.name] for field in options_of(options)}
+            return options(**own, **more)
+
+        groups = {}
+        for attribute, group in GROUPS.items():
+            more = {}
+            if group.registry is not None:
+                more["kind"] = make(entries(group.registry)[inside[group.chosen_by]])
+            groups[attribute] = make(group.options, **more)
+        return cls(MappingProxyType(values), **groups)
+
+    def having(self, **values: Any) -> "Options":
+        """These options with other values of some, given as JSON has them."""
+        return self.of({**self.values, **values})
+
+    def is_given(self, name: str) -> bool:
+        """Whether an option has another value than its default."""
+        return self.values[name] != defaults()[name]
+
+    def spelled(self, name: str) -> str:
+        """An option as a message shows it: ``--lr=0.1``, and ``--batchnorm`` for a switch."""
+        value = self.values[name]
+        if value is True:
+            return f"--{name}"
+        if isinstance(value, float):
+            return f"--{name}={value:g}"
+        return f"--{name}={as_argument(value)}"
+
+    @property
+    def kinds(self) -> Iterator[Entry]:
+        """The entries that were chosen."""
+        return (self.task.kind, self.method.kind, self.main_net.kind)
+
+
+def options_of(group: type) -> list[Field]:
+    """The fields of a group or of an entry that are options."""
+    return [field for field in fields(group) if "range" in field.metadata]
+
+
+@cache
+def all_options() -> Mapping[str, Field]:
+    """The field of every option, by name: of each group, and of the entries behind it."""
+    found = {}
+    for group in GROUPS.values():
+        owners = [group.options]
+        owners += entries(group.registry).values() if group.registry is not None else []
+        found |= {field.name: field for owner in owners for field in options_of(owner)}
+    return MappingProxyType(found)
+
+
+@cache
+def defaults() -> Mapping[str, Any]:
+    """Every option's default, as JSON has it."""
+    return MappingProxyType(
+        {name: f.metadata["range"].to_plain(f.default) for name, f in all_options().items()}
+    )
+
+
+def as_argument(value: Any) -> str:
+    """An option's value, as JSON has it, in the spelling of the command line."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+# What these say of a run, it may say otherwise when it is continued: the results are the same.
+_OF_THE_PROCESS = ("out_dir", "overwrite", "resume", "eval", "dry_run", "loglevel_info")
+_WITHOUT_EFFECT = (*_OF_THE_PROCESS, "data_dir", "ckpt_iter")
+
+
+def as_arguments(values: Mapping[str, Any]) -> list[str]:
+    """A command line that gives these options, but for those of a run's process."""
+    return [
+        f"--{name}={as_argument(value)}"
+        for name, value in values.items()
+        if value is not None and name not in _OF_THE_PROCESS
+    ]
+
+
+def differing(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Which options that bear on the results differ: ``--lr (0.1 there, 0.2 here)`` each.
+
+    Options that one of the two does not know, being of another version, count with their default.
+    """
+    return [
+        f"--{name} ({as_argument(there)} there, {as_argument(here)} here)"
+        for name in dict.fromkeys([*defaults(), *stored, *given])
+        if name not in _WITHOUT_EFFECT
+        and (there := stored.get(name, defaults().get(name)))
+        != (here := given.get(name, defaults().get(name)))
+    ]
+
+
+def require_same(path: object, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run that was begun with other options.
+
+    Args:
+        path: Of what belongs to that run.
+
+    Raises:
+        InputError: An option that bears on the results differs.
+    """
+    if differences := differing(stored, given):
+        raise InputError(
+            f"{path} belongs to a run with other options: {', '.join(differences)}; choose another "
+            "--out_dir, or replace that run with --overwrite"
+        )

@@ -1,0 +1,100 @@
+"""Presets: the settings of published runs, what was published, and how a run compares with it.
+
+Each is a file of ``hypercl/presets``: ``experiment``, ``networks``, ``source``, perhaps
+``remarks``; a table ``options`` of the command line's options; and any number of ``published``
+values with ``metric`` (a mean over tasks in results.json's "scenarios"), ``value``, perhaps
+``spread``, both in percent, and where they were ``printed``.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FOLDER = Path(__file__).parent
+MEASURED = Path(__file__).parents[2] / "benchmarks" / "results" / "presets"
+TOLERANCE = 0.5  # points within which a result is called reproduced, unless more was published
+
+
+class Value(NamedTuple):
+    """A published number, in percent."""
+
+    metric: str
+    value: float
+    printed: str
+    spread: float | None = None
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The settings of a published run."""
+
+    name: str
+    experiment: str
+    networks: str
+    source: str
+    options: Mapping[str, Any]
+    published: Sequence[Value]
+    remarks: str = ""
+
+    def describe(self) -> str:
+        """What it is of, in words."""
+        remarks = f"; {self.remarks}" if self.remarks else ""
+        return f"preset {self.name}: {self.experiment}, {self.networks}; {self.source}{remarks}"
+
+
+def names() -> list[str]:
+    """All presets."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load(name: str) -> Preset:
+    """Read a preset.
+
+    Raises:
+        KeyError: There is none of this name.
+    """
+    if name not in names():
+        raise KeyError(name)
+    content = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    values = [Value(**value) for value in content.pop("published", [])]
+    return Preset(name, published=values, **content)
+
+
+def measured(name: str) -> dict[str, Any] | None:
+    """The results.json of a run under a preset, if one is kept with the benchmarks."""
+    path = MEASURED / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def compare(preset: Preset, summary: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """Published numbers beside a run's.
+
+    Args:
+        summary: Of each metric "mean", "std" and "n" over the seeds, as in results.json.
+
+    Returns:
+        One entry a published number that was measured: metric, published, spread, measured, std, n,
+        difference, within (the published spread or half a point, whichever is wider).
+    """
+    rows = []
+    for metric, value, _, spread in preset.published:
+        if metric not in summary:
+            continue
+        found = summary[metric]
+        difference = found["mean"] - value
+        rows.append(
+            {
+                "metric": metric,
+                "published": value,
+                "spread": spread,
+                "measured": found["mean"],
+                "std": found["std"],
+                "n": found["n"],
+                "difference": difference,
+                "within": abs(difference) <= max(TOLERANCE, spread or 0),
+            }
+        )
+    return rows

@@ -1,0 +1,142 @@
+"""What an option is: a field with a range, which says how its values are read and how JSON has them."""
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+_MAX_INT = 10**9  # for any number that counts something; the product of two fits 64 bits
+_UNSET = -1  # how command lines, config.json and results.json spell None
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that an option may have.
+
+    Inside the program, "not set" is None. Where an option can be unset, command lines and JSON
+    have -1 for it, as the script did which this one replaces.
+    """
+
+    read: Callable[[str], Any]  # raises argparse.ArgumentTypeError
+    metavar: str | None = None
+    choices: Sequence[str] | None = None
+    can_be_unset: bool = False
+    is_switch: bool = False
+
+    def to_plain(self, value: Any) -> Any:
+        """A value as JSON has it."""
+        if value is None and self.can_be_unset:
+            return _UNSET
+        return list(value) if isinstance(value, tuple) else value
+
+    def from_plain(self, value: Any) -> Any:
+        """The reverse of :meth:`to_plain`."""
+        if self.can_be_unset and value is not None and value <= _UNSET:
+            return None
+        return tuple(value) if isinstance(value, list) else value
+
+
+def option(default: Any, allowed: Range, help_text: str) -> Any:
+    """A field of a dataclass that is an option of the command line."""
+    return field(default=default, metadata={"range": allowed, "help": help_text})
+
+
+def _int_or(text: str, otherwise: int | None) -> int | None:
+    try:
+        value = int(text)
+    except ValueError:
+        return otherwise
+    if abs(value) > _MAX_INT:
+        raise argparse.ArgumentTypeError(f"{text!r} is larger than {_MAX_INT:,}")
+    return value
+
+
+def int_at_least(minimum: int) -> Range:
+    """Whole numbers from ``minimum`` on."""
+
+    def read(text: str) -> int:
+        value = _int_or(text, minimum - 1)
+        if value is None or value < minimum:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {minimum} or more")
+        return value
+
+    return Range(read, "N")
+
+
+def _read_limit(text: str) -> int | None:
+    value = _int_or(text, None)
+    if value is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return value if value > 0 else None
+
+
+def float_in(interval: str) -> Range:
+    """Finite numbers in an interval written as ``[low, high)`` or ``(low, high)``."""
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (low < value < high or (value == low and interval[0] == "[")):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number in {interval}")
+        return value
+
+    return Range(read, "X")
+
+
+def or_unset(numbers: Range) -> Range:
+    """Those, and -1 for "not set"."""
+
+    def read(text: str) -> Any:
+        try:
+            return numbers.read(text)
+        except argparse.ArgumentTypeError as error:
+            if text in ("-1", "-1.0"):
+                return None
+            raise argparse.ArgumentTypeError(f"{error}, nor -1 (not set)") from None
+
+    return Range(read, numbers.metavar, can_be_unset=True)
+
+
+def int_list(length: int | None = None) -> Range:
+    """Positive whole numbers with commas between them."""
+
+    def read(text: str) -> tuple[int, ...]:
+        items = text.split(",") if text.strip() else []
+        for item in items:
+            _int_or(item, None)
+        if not all(item.strip().isdecimal() and int(item) > 0 for item in items):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a comma-separated list of positive whole numbers, like 100,100"
+            )
+        if length is not None and len(items) != length:
+            raise argparse.ArgumentTypeError(f"{text!r} has {len(items)} numbers, not {length}")
+        return tuple(int(item) for item in items)
+
+    return Range(read, "LIST")
+
+
+def _on_or_off(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither on nor off")
+    return text == "on"
+
+
+def one_of(*names: str) -> Range:
+    """Names."""
+    return Range(str, choices=names)
+
+
+def text(metavar: str) -> Range:
+    """Any text, like a path."""
+    return Range(str, metavar)
+
+
+count, natural = int_at_least(1), int_at_least(0)
+limit = Range(_read_limit, "N", can_be_unset=True)  # whole numbers; 0 or less: no limit, None
+non_negative, positive = float_in("[0, inf)"), float_in("(0, inf)")
+share = float_in("[0, 1)")
+switch = Range(_on_or_off, is_switch=True)

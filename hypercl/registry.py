@@ -1,0 +1,54 @@
+"""Registries: packages in which every module with an ``ENTRY`` is one choice of an option.
+
+``hypercl.tasks.sequences`` has those of --cl_exp, ``hypercl.networks.main_nets`` those of
+--net_type, ``hypercl.methods`` those of --method. To add a choice is to add a file there, and
+nothing else: the module's name is what the command line takes.
+
+These modules are imported for the command line, so that --help lists the options of all of them.
+What takes seconds to import, like torch, they import in the functions that need it.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from hypercl.options import Options
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One choice of an option; its fields are the options that concern this choice alone."""
+
+    name: ClassVar[str]  # of its module
+    chosen_by: ClassVar[str]  # the option of which it is a choice
+    # Options of the common ones that it cannot have any other value of than the default: why.
+    cannot: ClassVar[Mapping[str, str]] = {}
+
+    def problems(self, options: "Options") -> Iterator[str]:
+        """What is wrong with the options of a run, each in one line with the mend."""
+        for option, reason in self.cannot.items():
+            if options.is_given(option):
+                yield (
+                    f"{options.spelled(option)} cannot be used with "
+                    f"--{self.chosen_by}={self.name}{reason}"
+                )
+
+
+@cache
+def entries(package: str) -> dict[str, type[Entry]]:
+    """The entries of a registry by name, in alphabetical order.
+
+    Args:
+        package: Its dotted name.
+    """
+    found = {}
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        entry = getattr(importlib.import_module(f"{package}.{module.name}"), "ENTRY", None)
+        if entry is not None:
+            entry.name = module.name
+            found[module.name] = entry
+    return found

@@ -1,0 +1,298 @@
+"""What a run tells of itself while it goes: the screen, the run directory, results.json."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from hypercl import presets
+from hypercl.errors import RunFailed
+from hypercl.evaluation import SCENARIOS, Inference, as_json
+from hypercl.experiment import Experiment
+from hypercl.report import metrics, plots
+from hypercl.report.screen import Screen
+from hypercl.report.summary import (
+    furthest,
+    mean_and_sem,
+    ranges,
+    show_row,
+    show_scenarios,
+    show_summary,
+)
+from hypercl.rundir.checkpoint import Position
+from hypercl.rundir.directory import RunDir, seal
+
+FORMAT = 1  # of results.json
+_PLOT_SECONDS = 30  # at least, from one drawing of the plots to the next; one takes half a second
+
+
+class MemberProgress(NamedTuple):
+    """What is known of a member after a logged step; accuracies are in [0, 1]."""
+
+    task_loss: float
+    penalty: float
+    loss: float
+    train_accuracy: float  # of this step's batch
+    validation_accuracy: float | None  # None at steps without validation
+
+
+class Report:
+    """Collects the results of a run; a context that ends with the right status in results.json.
+
+    Args:
+        config: Every option, as results.json repeats them.
+        altered: Which options differ from those of the run's preset.
+        started: ``time.monotonic()`` when the program began.
+        state: From :meth:`state` at the checkpoint from which the run goes on.
+    """
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        experiment: Experiment,
+        config: Mapping[str, Any],
+        altered: Sequence[str],
+        started: float,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        options = experiment.options
+        self._run_dir, self._experiment = run_dir, experiment
+        self._screen = Screen(run_dir.write_log, show_debug=not options.run.loglevel_info)
+        self._task_names = [task.name for task in experiment.tasks]
+        self._tested_on = "validation" if options.evaluation.test_with_val_set else "test"
+        self._preset, self._altered = options.run.preset, list(altered)
+        self._task_started = time.monotonic()
+        self._plotted = started
+        self._steps_before = 0  # of the group's earlier tasks, for TensorBoard's axis
+        self._num_steps = 0  # of this task
+        self._tag = ""  # before TensorBoard's tags, where there are several groups of seeds
+        self._validation = ""  # the last one of this task, as the screen says it
+        main, trained = experiment.net.num_weights, experiment.method.num_trained
+        self.results: dict[str, Any] = {
+            "format": FORMAT,
+            "status": "running",
+            "error": None,
+            "experiment": options.task.cl_exp,
+            "config": dict(config),
+            "tasks": self._task_names,
+            "num_weights": {"main": main, "hypernet": trained},
+            "compression_ratio": trained / main,
+            "seeds": [
+                {"seed": seed, "accuracy": [], **dict.fromkeys(metrics.METRICS)}
+                for seed in experiment.seeds
+            ],
+            "tested_on": self._tested_on,
+            "summary": {},
+            "seconds": {"total": 0.0, "train": [], "test": []},
+        }
+        # Of the group and the task in which the run goes on; 0 in one that starts.
+        self._restored = {"steps_before": 0, "task_seconds": 0.0}
+        if state is not None:
+            self.results |= {k: state["results"][k] for k in ("seeds", "summary", "seconds")}
+            self._restored = {name: state[name] for name in self._restored}
+        self._seeds = {seed["seed"]: seed for seed in self.results["seeds"]}
+        self._started = started - self.results["seconds"]["total"]
+
+    def __enter__(self) -> "Report":
+        self._write_results()
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        try:
+            self._screen.stop_progress()
+            if error is None:
+                self.results["status"] = "finished"
+                self._compare()
+            elif isinstance(error, KeyboardInterrupt):
+                self.results["status"] = "interrupted"
+            else:
+                self.results["status"] = "failed"
+                self.results["error"] = str(error) or type(error).__name__
+            self._write_results()
+            if error is None:
+                show_summary(self._screen, self.results, self._run_dir.path)
+            elif isinstance(error, KeyboardInterrupt):
+                self._screen.say(
+                    f"continue with: python run.py --resume --out_dir={self._run_dir.path}"
+                )
+        except RunFailed:
+            if error is None:  # else the error that is under way says more
+                raise
+
+    def announce(self, position: Position, *, goes_on: bool) -> None:
+        """Say what is about to be learned, and where a run goes on."""
+        options, tasks = self._experiment.options, self._experiment.tasks
+        say = self._screen.say
+        if goes_on:
+            say(f"continues {self._run_dir.path} at {position.describe(len(tasks))}")
+        say(
+            f"{options.task.cl_exp}: {len(tasks)} tasks of {tasks[0].num_classes} classes on "
+            f"{self._experiment.device}; {options.main_net.net_type} with "
+            f"{self._experiment.method.describe_size()}"
+        )
+        num_seeds, num_groups = len(self._seeds), len(position.groups)
+        if num_seeds > 1:
+            ways = {1: "together", num_seeds: "one by one"}
+            way = ways.get(num_groups, f"in {num_groups} groups, each together")
+            say(f"{num_seeds} seeds, trained {way}")
+        if self._preset is not None:
+            say(presets.load(self._preset).describe())
+
+    def state(self) -> dict[str, Any]:
+        """What a report needs that goes on from here, as JSON has it."""
+        self._count_total()
+        return {
+            "results": {k: self.results[k] for k in ("seeds", "summary", "seconds")},
+            "steps_before": self._steps_before,
+            "task_seconds": time.monotonic() - self._task_started,
+        }
+
+    def start_group(self, seeds: Sequence[int]) -> None:
+        """From now on, these seeds are trained together."""
+        self._steps_before = self._restored.pop("steps_before", 0)
+        self._tag = "" if len(seeds) == len(self._seeds) else f"seeds {ranges(seeds)}/"
+        if len(seeds) < len(self._seeds):
+            self._screen.say(f"seed{'s' if len(seeds) > 1 else ''} {ranges(seeds)}")
+
+    def start_task(
+        self, task_id: int, num_steps: int, num_samples: int, remark: str, steps_done: int = 0
+    ) -> None:
+        """Announce a task, of which ``steps_done`` may have been taken earlier; start its clock."""
+        number = f"task {task_id + 1}/{len(self._task_names)}"
+        self._screen.debug(
+            f"{number} ({self._task_names[task_id]}): {num_samples} training samples, "
+            f"{num_steps} steps; {remark}"
+        )
+        self._screen.start_progress(number, num_steps, steps_done)
+        self._validation = ""
+        self._num_steps = num_steps
+        self._task_started = time.monotonic() - self._restored.pop("task_seconds", 0.0)
+
+    def step(self, task_id: int, step: int, members: Mapping[int, MemberProgress]) -> None:
+        """A logged step: metrics.jsonl, TensorBoard, the progress on the screen.
+
+        Args:
+            step: Steps done in this task.
+            members: By seed, of those that have not failed.
+        """
+        if not members:
+            return
+        for seed, values in members.items():
+            row = {"seed": seed, "task": task_id, "step": step, **values._asdict()}
+            self._run_dir.write_metrics(row)
+        columns = zip(MemberProgress._fields, zip(*members.values(), strict=True), strict=True)
+        summary = {name: metrics.summarize(column) for name, column in columns}
+        scalars = {
+            f"{self._tag}train/{name}": entry["mean"]
+            for name, entry in summary.items()
+            if entry["n"] > 0
+        }
+        self._run_dir.write_scalars(self._steps_before + step, scalars)
+
+        validation = summary["validation_accuracy"]
+        if validation["n"]:
+            self._validation = f", validation {mean_and_sem(validation, 100, 1)} %"
+        losses = (f"{name} {summary[key]['mean']:.4f}" for name, key in _SHOWN_LOSSES.items())
+        text = ", ".join(losses) + self._validation
+        self._screen.show_progress(step, text, milestone=validation["n"] > 0)
+
+    def end_training(self, task_id: int, failed: Mapping[int, str]) -> None:
+        """Stop the clock of a task's training and start that of its tests.
+
+        Args:
+            failed: By seed, why it goes no further; the others do.
+        """
+        self._screen.stop_progress()
+        self._add_seconds("train", task_id)
+        for seed, reason in failed.items():
+            self._seeds[seed]["failed"] = reason
+            self._screen.say(f"seed {seed} failed: {reason}")
+
+    def end_task(
+        self,
+        task_id: int,
+        accuracy: Mapping[int, Sequence[float]],
+        inferred: Mapping[int, Inference] | None = None,
+    ) -> None:
+        """Add a row to each seed's accuracy matrix, and write down all that follows from it.
+
+        Args:
+            accuracy: By seed, in percent, on the tasks 0 … task_id.
+            inferred: By seed, where the task of each sample was inferred.
+        """
+        self._add_seconds("test", task_id)
+        for seed, row in accuracy.items():
+            entry = self._seeds[seed]
+            entry["accuracy"].append(list(row))
+            entry |= {name: metric(entry["accuracy"]) for name, metric in metrics.METRICS.items()}
+            if inferred is not None:
+                entry["scenarios"] = as_json(inferred[seed])
+        done = furthest(self.results["seeds"])
+        self.results["summary"] = {
+            name: metrics.summarize([seed[name] for seed in done]) for name in metrics.METRICS
+        }
+        if all("scenarios" in seed for seed in done):
+            self.results["summary"] |= _summary_of([seed["scenarios"] for seed in done])
+        at_end = task_id + 1 == len(self._task_names)
+        self._write_results()
+        if at_end or time.monotonic() - self._plotted > _PLOT_SECONDS:
+            self._write_plots()
+        rows = list(accuracy.values())
+        means = [metrics.summarize(column)["mean"] for column in zip(*rows, strict=True)]
+        scalars = {f"task_{k + 1}": mean for k, mean in enumerate(means)}
+        scalars["mean"] = metrics.summarize([metrics.final_accuracy([r]) for r in rows])["mean"]
+        tag = f"{self._tag}{self._tested_on}/"
+        self._run_dir.write_scalars(task_id + 1, {tag + k: v for k, v in scalars.items()})
+        show_row(self._screen, self._tested_on, rows, len(self._task_names))
+        if inferred is not None and not at_end:  # the summary shows the last ones
+            show_scenarios(self._screen, _summary_of(list(map(as_json, inferred.values()))))
+        self._steps_before = 0 if at_end else self._steps_before + self._num_steps
+
+    def _compare(self) -> None:
+        """Enter what was published beside what was measured, on test sets."""
+        if self._preset is not None and self._tested_on == "test":
+            preset = presets.load(self._preset)
+            self.results["published"] = presets.compare(preset, self.results["summary"])
+            self.results["altered"] = self._altered
+
+    def _add_seconds(self, what: str, task_id: int) -> None:
+        """Enter the time since the last call; groups of seeds add up, task by task."""
+        now = time.monotonic()
+        seconds = self.results["seconds"][what]
+        if len(seconds) <= task_id:
+            seconds.append(0.0)
+        seconds[task_id] += now - self._task_started
+        self._task_started = now
+
+    def _write_results(self) -> None:
+        self._count_total()
+        self.results = seal(self.results)
+        self._run_dir.write_json("results.json", self.results)
+
+    def _count_total(self) -> None:
+        self.results["seconds"]["total"] = time.monotonic() - self._started
+
+    def _write_plots(self) -> None:
+        self._plotted = time.monotonic()
+        done = furthest(self.results["seeds"])
+        seeds = ranges([seed["seed"] for seed in done])
+        plural = "s" if len(done) > 1 else ""
+        title = f"{self.results['experiment']}, {self._tested_on} sets, seed{plural} {seeds}"
+        for plot in (plots.accuracy_matrix, plots.accuracy_over_time):
+            figure = plot([seed["accuracy"] for seed in done], self._task_names, title)
+            self._run_dir.write_figure(plot.__name__, figure)
+        if "scenarios" in done[0]:
+            confusion = metrics.mean_matrix([seed["scenarios"]["task_confusion"] for seed in done])
+            names = self._task_names[: len(confusion)]
+            figure = plots.task_confusion(confusion, names, title)
+            self._run_dir.write_figure("task_confusion", figure)
+
+
+def _summary_of(scenarios: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Of each number its mean over tasks, summarized over the seeds whose scenarios are given."""
+    return {
+        name: metrics.summarize([of_seed[name]["mean"] for of_seed in scenarios])
+        for name in SCENARIOS
+    }
+
+
+_SHOWN_LOSSES = {"task loss": "task_loss", "penalty": "penalty"}

@@ -1,0 +1,184 @@
+"""Checkpoints: what they hold, when they are due, how a run goes on from one."""
+
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+
+from hypercl.engine.members import Params, select_members, to_device
+from hypercl.errors import InputError
+from hypercl.interruption import Interruption
+from hypercl.options import require_same
+from hypercl.rundir import saving
+from hypercl.rundir.directory import RunDir
+
+FORMAT = 2  # of checkpoint.pt
+
+# What a checkpoint says of the process that wrote it.
+_MADE_BY = ("options", "versions", "device", "git_commit")
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run is, with all tensors that the rest of it depends on.
+
+    What a task's steps draw at random follows from the seeds, the task and the step; only dropout
+    has a state, which ``training`` holds.
+    """
+
+    groups: Sequence[Sequence[int]]  # of seeds trained together, fixed for the whole run
+    group: int  # the one being trained; len(groups) when all are done
+    seeds: Sequence[int]  # of this group, without those that failed
+    task_id: int  # being learned, or to be learned next
+    params: Params | None = None  # [members, …] before this task; None: as initialized
+    memory: Params = field(default_factory=dict)  # what the method keeps, [members, …] each
+    stats: Sequence[Params] = ()  # running statistics by task learned, [members, …] each
+    training: Mapping[str, Any] | None = None  # train.TaskState as a dict; None: at the first step
+    learned: Mapping[int, Params] = field(default_factory=dict)  # of the groups done, by seed
+    learned_stats: Mapping[int, Sequence[Params]] = field(default_factory=dict)  # by seed and task
+
+    @classmethod
+    def start(cls, groups: Sequence[Sequence[int]], group: int = 0, **learned: Any) -> "Position":
+        """Before the first task of a group, or behind the last group."""
+        seeds = groups[group] if group < len(groups) else []
+        return cls(groups, group, seeds, 0, **learned)
+
+    def on_device(
+        self, device: torch.device, init: Callable[[Sequence[int]], Params]
+    ) -> "Position":
+        """The same with its tensors on a device, and with parameters.
+
+        Args:
+            init: Makes those of the seeds, where there are none yet.
+        """
+        return replace(
+            self,
+            params=init(self.seeds) if self.params is None else to_device(self.params, device),
+            memory=to_device(self.memory, device),
+            stats=[to_device(of_task, device) for of_task in self.stats],
+        )
+
+    def of_next_group(self) -> "Position":
+        """Before the next group of seeds, with what this one has learned.
+
+        That lies on the CPU, so that the next one has the device to itself.
+        """
+        params = to_device(self.params or {}, "cpu")
+        stats = [to_device(of_task, "cpu") for of_task in self.stats]
+        learned = {seed: select_members(params, i) for i, seed in enumerate(self.seeds)}
+        learned_stats = {
+            seed: [select_members(of_task, i) for of_task in stats]
+            for i, seed in enumerate(self.seeds)
+        }
+        return self.start(
+            self.groups,
+            self.group + 1,
+            learned={**self.learned, **learned},
+            learned_stats={**self.learned_stats, **learned_stats},
+        )
+
+    def describe(self, num_tasks: int) -> str:
+        """Where a run goes on, in words."""
+        if self.group == len(self.groups):
+            return "its end"
+        step = 0 if self.training is None else self.training["step"]
+        group = f" of group {self.group + 1}" if len(self.groups) > 1 else ""
+        return f"task {self.task_id + 1}/{num_tasks}{group}, step {step}"
+
+
+class Checkpoints:
+    """Saves the positions of a run in its directory.
+
+    Args:
+        described: What config.json would say of this process.
+        data: A checksum of the samples.
+        report_state: Returns what the report needs to go on.
+        every: Steps from one checkpoint to the next; 0: after tasks alone.
+        interruption: A signal that is pending makes one due, and ends the run after it.
+    """
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        described: Mapping[str, Any],
+        data: str,
+        report_state: Callable[[], Mapping[str, Any]],
+        every: int,
+        interruption: Interruption,
+    ) -> None:
+        self._run_dir, self._data, self._report_state = run_dir, data, report_state
+        self._made_by = json.dumps({name: described[name] for name in _MADE_BY})
+        self._every, self._interruption = every, interruption
+
+    def due(self, step: int) -> bool:
+        """Whether the run is to be saved after a step of a task."""
+        at_interval = self._every > 0 and step % self._every == 0
+        return at_interval or self._interruption.pending is not None
+
+    def save(self, position: Position) -> None:
+        """Write checkpoint.pt, and leave where a signal asks for that."""
+        content = {
+            "format": FORMAT,
+            "made_by": self._made_by,
+            "data": self._data,
+            **vars(position),
+            "report": json.dumps(self._report_state()),
+            "lengths": self._run_dir.lengths(),
+        }
+        self._run_dir.write_checkpoint(saving.encode(content))
+        self._interruption.leave_if_pending()
+
+    def leave_at(self, position: Position) -> None:
+        """Save and leave where a signal asks for that."""
+        if self._interruption.pending is not None:
+            self.save(position)
+
+
+def load_checkpoint(
+    run_dir: RunDir, options: Mapping[str, Any], described: Mapping[str, Any], data: str
+) -> tuple[Position, dict[str, Any], dict[str, int]] | None:
+    """Where the run that lies in a directory is to go on.
+
+    Args:
+        options: The run's, by name; ``described`` and ``data`` as :class:`Checkpoints` has them.
+
+    Returns:
+        Position, state of the report, lengths of the files that grow; None where nothing has been
+        learned yet.
+
+    Raises:
+        InputError: The checkpoint is damaged, of another run, or there is none where one should be.
+    """
+    if run_dir.config is None:
+        return None
+    path = run_dir.checkpoints[0]
+    content = saving.load_newest(run_dir.checkpoints)
+    if content is None:
+        if run_dir.results is not None and run_dir.results["summary"]:
+            raise InputError(f"{path} is missing: put it there, or start anew with --overwrite")
+        return None
+    if content.get("format") != FORMAT:
+        raise InputError(
+            f"{path} is not of this version of the program: continue with the one that began the "
+            "run, or start anew with --overwrite"
+        )
+    made_by = json.loads(content["made_by"])
+    require_same(path, made_by["options"], options)
+    if content["data"] != data:
+        raise InputError(
+            f"the data are not those with which {run_dir.path} began: give their --data_dir, or "
+            "start anew with --overwrite"
+        )
+    there, here = ({**by, **by["versions"]} for by in (made_by, described))
+    for name in (*here["versions"], "device", "git_commit"):
+        if there.get(name) != here[name]:
+            warnings.warn(
+                f"the run was left with {name} {there.get(name)} and goes on with {here[name]}: "
+                "it may differ from one without a break",
+                stacklevel=2,
+            )
+    position = Position(**{f.name: content[f.name] for f in fields(Position)})
+    return position, json.loads(content["report"]), content["lengths"]

@@ -1,0 +1,50 @@
+"""Where results come from: what config.json holds."""
+
+import platform
+import shlex
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+def describe_run(
+    options: Mapping[str, Any], argv: Sequence[str], device: torch.device
+) -> dict[str, Any]:
+    """What config.json holds."""
+    packages = ("torch", "numpy", "hypnettorch")
+    return {
+        "options": dict(options),
+        "command": shlex.join(["python", "run.py", *argv]),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "device": device_name(device),
+        "git_commit": git_commit(),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's or the processor's name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
+
+
+def git_commit() -> str | None:
+    """The commit of this code, with "+" behind it where files differ; None outside a checkout."""
+    if not Path(ROOT, ".git").exists():  # a copy inside some other checkout
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
+            cwd=ROOT, capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()

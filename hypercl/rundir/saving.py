@@ -1,0 +1,89 @@
+"""Files of tensors that tell when they are damaged.
+
+Such a file is what ``torch.save`` writes, a zip archive, with the SHA-256 of all its bytes as the
+archive's comment: ``torch.load(path, weights_only=True)`` reads it as any other, and :func:`decode`
+reads it only if not one byte has changed.
+"""
+
+import hashlib
+import io
+import pickle  # for the name of its error
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hypercl.errors import InputError
+
+_MARK = b"sha256:"
+_COMMENT = len(_MARK) + 64
+_LENGTH = 2  # bytes at the end of an archive without comment that hold the comment's length
+
+
+class Damaged(Exception):  # noqa: N818 - it is what the messages call it
+    """The bytes are not those that were written."""
+
+
+def encode(content: Mapping[str, Any]) -> bytes:
+    """The bytes of a file of tensors, numbers, strings, and lists and dicts of them."""
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    archive = buffer.getvalue()[:-_LENGTH] + _COMMENT.to_bytes(_LENGTH, "little")
+    return archive + _MARK + hashlib.sha256(archive).hexdigest().encode()
+
+
+def decode(data: bytes) -> dict[str, Any]:
+    """What :func:`encode` was given, on the CPU; nothing in ``data`` is executed.
+
+    Raises:
+        Damaged: A byte has changed, or the data are of another kind altogether.
+    """
+    archive, comment = data[:-_COMMENT], data[-_COMMENT:]
+    if comment != _MARK + hashlib.sha256(archive).hexdigest().encode():
+        raise Damaged
+    try:
+        content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError:  # it asks for more than tensors and plain values
+        raise Damaged from None
+    if not isinstance(content, dict):
+        raise Damaged
+    return content
+
+
+def load_newest(paths: Sequence[Path]) -> dict[str, Any] | None:
+    """The first of several files, newest first, that is whole.
+
+    A damaged one in front of it is removed, with a warning: it must not take a good one's place.
+
+    Returns:
+        None where there is no file.
+
+    Raises:
+        InputError: There are files, and all are damaged; or one cannot be read.
+    """
+    damaged = []
+    for path in paths:
+        try:
+            content = decode(path.read_bytes())
+        except FileNotFoundError:
+            continue
+        except OSError as error:  # it may be good, so that it is not for us to remove
+            raise InputError(
+                f"{path} cannot be read ({error.strerror or error}): mend that, or move it away"
+            ) from None
+        except Damaged:
+            damaged.append(path)
+            continue
+        for other in damaged:
+            warnings.warn(f"{other} is damaged: the one before, {path}, is used", stacklevel=3)
+            other.unlink()
+        return content
+    if damaged:
+        names = " and ".join(map(str, damaged))
+        plural = "is" if len(damaged) == 1 else "are"
+        raise InputError(
+            f"{names} {plural} damaged: put a good copy there, or start anew with --overwrite"
+        )
+    return None

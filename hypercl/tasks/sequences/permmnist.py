@@ -1,0 +1,54 @@
+"""PermutedMNIST: all ten digits, padded images, the pixels of each task in another fixed order.
+
+Task 0 keeps the order; the permutations do not depend on the run's seed.
+"""
+
+import math
+from dataclasses import dataclass
+
+from hypercl.ranges import natural, option
+from hypercl.tasks.sequences.base import Sequence
+
+PERMUTATION_SEED = 42  # of the script this project replaces, so that runs compare
+
+
+@dataclass(frozen=True)
+class PermutedMnist(Sequence):
+    padding: int = option(2, natural, "permmnist: black pixels added on each side")
+
+    @property
+    def image_shape(self):
+        return (28 + 2 * self.padding, 28 + 2 * self.padding, 1)
+
+    def problems(self, options):
+        if options.task.num_classes_per_task != 10:
+            yield (
+                "--cl_exp=permmnist has 10 classes in every task, not "
+                f"{options.task.num_classes_per_task}: give --num_classes_per_task=10"
+            )
+
+    def build(self, options, device):
+        import numpy as np
+        import torch
+
+        from hypercl.tasks.images import load_images
+        from hypercl.tasks.split import class_task, padded
+        from hypercl.tasks.task import Task
+
+        images = load_images("mnist", options.data_dir)
+        base = class_task(images, "digits", range(10), options, device)
+        splits = [padded(part, self.padding) for part in (base.train, base.validation, base.test)]
+        num_pixels = math.prod(self.image_shape)
+        random_state = np.random.RandomState(PERMUTATION_SEED)
+        permutations = [None] + [
+            torch.from_numpy(random_state.permutation(num_pixels)).to(device)
+            for _ in range(options.skip_tasks + options.num_tasks - 1)
+        ]
+        return [
+            Task(f"permutation {i}", 10, *splits, permutation)
+            for i, permutation in enumerate(permutations)
+            if i >= options.skip_tasks
+        ]
+
+
+ENTRY = PermutedMnist

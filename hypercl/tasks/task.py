@@ -1,0 +1,142 @@
+"""A task, the order of its samples, and their augmentation. All its tensors lie on the device.
+
+Images stay uint8 and whole until a step takes its batch: that is a quarter of the memory, and a
+sequence of permutations shares one copy of the images.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CROP_PADDING = 4
+
+
+class Split(NamedTuple):
+    """Samples of one task for one purpose."""
+
+    images: Tensor  # [N, H, W, C] uint8
+    labels: Tensor  # [N] int64, from 0 within the task
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels in batches of at most so many samples and of nearly equal size, so that
+        none is too small for the statistics of a batch.
+        """
+        number = math.ceil(len(self.labels) / batch_size)
+        images, labels = (values.tensor_split(number) for values in self)
+        return zip(images, labels, strict=True)
+
+
+class Crops(NamedTuple):
+    """How to augment the images of a batch, one row an image; any leading dimensions."""
+
+    offsets: Tensor  # [..., B, 2] uint8, top and left of the window in the padded image
+    flips: Tensor  # [..., B] bool
+
+
+@dataclass(frozen=True)
+class Task:
+    """One classification problem of a sequence, and how its images become inputs."""
+
+    name: str
+    num_classes: int
+    train: Split
+    validation: Split  # the first training samples, not trained on; may be empty
+    test: Split
+    permutation: Tensor | None = None  # [H * W * C] int64
+    mean: Tensor | None = None  # [C], of pixels in [0, 1]
+    std: Tensor | None = None  # [C]
+    augmented: bool = False  # flipped and cropped at random while training
+    first_output: int | None = None  # of the main network's; None: it has no others
+
+    @property
+    def in_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of the images, as hypnettorch's networks expect it."""
+        return tuple(self.train.images.shape[1:])
+
+    @property
+    def outputs(self) -> slice:
+        """The task's among the main network's outputs."""
+        if self.first_output is None:
+            return slice(None)
+        return slice(self.first_output, self.first_output + self.num_classes)
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """Turn images [B, H, W, C] uint8 into network inputs [B, H * W * C] float32."""
+        x = images.float() / 255
+        if self.mean is not None:
+            x = (x - self.mean) / self.std
+        x = x.flatten(1)
+        return x if self.permutation is None else x[:, self.permutation]
+
+
+def with_heads(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks with outputs of their own in a main network with the outputs of all."""
+    ends = accumulate((task.num_classes for task in tasks), initial=0)
+    return [replace(task, first_output=end) for task, end in zip(tasks, ends, strict=False)]
+
+
+def fingerprint(tasks: Sequence[Task]) -> str:
+    """SHA-256 of all samples in a sequence of tasks, those that tasks have in common taken once."""
+    digest, taken = hashlib.sha256(), set()
+    for task in tasks:
+        for values in (*task.train, *task.validation, *task.test):
+            if (key := (values.data_ptr(), values.shape)) not in taken:
+                taken.add(key)
+                digest.update(str(tuple(values.shape)).encode())
+                digest.update(np.ascontiguousarray(values.cpu().numpy()))
+    return digest.hexdigest()
+
+
+def draw_batches(
+    num_samples: int, num_steps: int, batch_size: int, generator: torch.Generator
+) -> Tensor:
+    """Draw the samples of every step of a task beforehand.
+
+    The steps run through one fresh permutation of the samples after the other, so that a batch may
+    hold the end of one epoch and the start of the next, and all batches are full.
+
+    Returns:
+        Indices [num_steps, batch_size] int64, on the CPU.
+    """
+    num_epochs = math.ceil(num_steps * batch_size / num_samples)
+    epochs = torch.empty(num_epochs, num_samples, dtype=torch.int64)
+    for epoch in epochs:
+        torch.randperm(num_samples, generator=generator, out=epoch)
+    return epochs.flatten()[: num_steps * batch_size].view(num_steps, batch_size)
+
+
+def draw_offsets(num_steps: int, batch_size: int, generator: torch.Generator) -> Tensor:
+    """Draw beforehand where images are cropped, [num_steps, batch_size, 2] uint8, on the CPU."""
+    size = (num_steps, batch_size, 2)
+    return torch.randint(2 * CROP_PADDING + 1, size, generator=generator, dtype=torch.uint8)
+
+
+def draw_flips(num_steps: int, batch_size: int, generator: torch.Generator) -> Tensor:
+    """Draw beforehand which images are flipped, [num_steps, batch_size] bool, on the CPU."""
+    size = (num_steps, batch_size)
+    return torch.randint(2, size, generator=generator, dtype=torch.uint8).bool()
+
+
+def augment(images: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
+    """Flip and crop each image [B, H, W, C] in its own way, in one gather; see :class:`Crops`.
+
+    The padding is black, as in torchvision's RandomCrop before normalization.
+    """
+    batch, height, width, _ = images.shape
+    p = CROP_PADDING
+    padded = F.pad(images, (0, 0, p, p, p, p))  # [B, H + 2p, W + 2p, C]
+    offsets = offsets.long()
+    rows = offsets[:, :1] + torch.arange(height, device=images.device)  # [B, H]
+    columns = torch.arange(width, device=images.device).expand(batch, width)
+    columns = torch.where(flips[:, None], width - 1 - columns, columns)
+    columns = offsets[:, 1:] + columns  # [B, W]
+    image = torch.arange(batch, device=images.device)[:, None, None]
+    return padded[image, rows[:, :, None], columns[:, None, :]]

@@ -1,0 +1,46 @@
+import pytest
+import torch
+from helpers import CIFAR_SHAPE, CPU, MNIST_SHAPE, make_experiment, make_task
+
+from hypercl.engine.groups import available_bytes, split_into_groups
+
+PUBLISHED = {
+    "mlp_arch": [100, 100],
+    "resnet_block_depth": 5,
+    "resnet_channel_sizes": [16, 16, 32, 64],
+    "hmlp_arch": [100, 100],
+}
+
+
+def test_groups_fit_and_are_of_nearly_equal_size():
+    seeds = range(10, 20)
+    assert split_into_groups(seeds, 1, 10**9) == [list(seeds)]
+    groups = split_into_groups(seeds, 100, 500)  # three at once, in 60 % of the memory
+    assert groups == [[10, 11], [12, 13, 14], [15, 16, 17], [18, 19]]
+    assert [len(group) for group in split_into_groups(seeds, 1000, 1)] == [1] * 10
+    assert [len(group) for group in split_into_groups(seeds, 1, 10**9, most=4)] == [3, 4, 3]
+
+
+def estimate(net_type="mlp", num_tasks=5, batch_size=32, **values):
+    task = make_task(MNIST_SHAPE if net_type == "mlp" else CIFAR_SHAPE)
+    sizes = {"batch_size": batch_size, "val_batch_size": 32, "n_iter": 1000}
+    experiment = make_experiment(
+        [task] * num_tasks, net_type=net_type, **PUBLISHED, **sizes, **values
+    )
+    return experiment.bytes_per_member()
+
+
+def test_estimate_grows_with_what_takes_memory():
+    base = estimate()
+    assert 5 * 4 * 88_542 < base < 100 * 4 * 88_542  # at least parameters, gradient and Adam
+    assert base < estimate(num_tasks=50)
+    assert estimate(num_tasks=50, hnet_reg_batch_size=1) < estimate(num_tasks=50)
+    assert base < estimate(batch_size=512)
+    assert base < estimate(val_batch_size=512)
+    assert base < estimate(lookahead=True)
+    # a ResNet-32 keeps 31 maps of 32x32x16, 16x16x32 or 8x8x64 numbers and their activations
+    assert estimate("resnet") > 2 * 4 * 32 * 11 * 32 * 32 * 16
+
+
+def test_free_memory_is_that_of_a_machine():
+    assert 1 << 26 < available_bytes(CPU) < 1 << 50

@@ -1,0 +1,37 @@
+import pytest
+
+from hypercl.report import metrics
+
+# Worked by hand.
+MATRIX = [
+    [90.0],
+    [95.0, 80.0],
+    [70.0, 84.0, 60.0],
+]
+
+
+def test_worked_by_hand():
+    assert metrics.final_accuracy(MATRIX) == pytest.approx((70 + 84 + 60) / 3)
+    assert metrics.during_accuracy(MATRIX) == pytest.approx((90 + 80 + 60) / 3)
+    assert metrics.backward_transfer(MATRIX) == pytest.approx(((70 - 90) + (84 - 80)) / 2)
+    # task 0 was best after task 1, task 1 right after it was learned
+    assert metrics.forgetting(MATRIX) == pytest.approx(((95 - 70) + (80 - 84)) / 2)
+
+
+def test_one_task_has_nothing_to_forget():
+    assert metrics.final_accuracy([[88.0]]) == metrics.during_accuracy([[88.0]]) == 88.0
+    assert metrics.backward_transfer([[88.0]]) is None
+    assert metrics.forgetting([[88.0]]) is None
+
+
+def test_summary_over_seeds():
+    summary = metrics.summarize([1.0, 2.0, 6.0])
+    assert summary["mean"] == pytest.approx(3.0)
+    assert summary["std"] == pytest.approx(7**0.5)  # (4 + 1 + 9) / 2
+    assert summary["sem"] == pytest.approx((7 / 3) ** 0.5)
+    assert summary["n"] == 3
+
+
+def test_summary_of_one_or_no_value():
+    assert metrics.summarize([5.0]) == {"mean": 5.0, "std": None, "sem": None, "n": 1}
+    assert metrics.summarize([None]) == {"mean": None, "std": None, "sem": None, "n": 0}
