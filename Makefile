@@ -1,6 +1,7 @@
 # make run  [ARGS="--cl_exp=permmnist ..."]   run an experiment
-# make test                                   lint and test
-# Both make .venv from requirements.txt first, where it is missing or older.
+# make test                                   lint, check types, test
+# Both make .venv from requirements.txt and tests/requirements.txt first, where it is missing or
+# older.
 
 PYTHON ?= python3
 ARGS ?=
@@ -12,10 +13,11 @@ run: .venv/ready
 
 test: .venv/ready
 	.venv/bin/ruff check .
+	.venv/bin/mypy
 	.venv/bin/python -m pytest
 
-.venv/ready: requirements.txt
+.venv/ready: requirements.txt tests/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --requirement requirements.txt
+	.venv/bin/python -m pip install -r requirements.txt -r tests/requirements.txt
 	touch .venv/ready

@@ -15,6 +15,7 @@ from os import devnull
 
 import run
 from benchmarks.common import print_table, save
+from hypercl.rundir.checkpoint import Checkpoints
 
 
 def main() -> None:
@@ -43,7 +44,7 @@ def main() -> None:
 
 def job(*, without: bool = False, options: list[str] | None = None) -> tuple[float, list[float]]:
     """Seconds of the default job, and of each of its checkpoints."""
-    write, writes = run.save_checkpoint, []
+    write, writes = Checkpoints.write, []
 
     def timed(*args) -> None:
         started = time.perf_counter()
@@ -51,7 +52,7 @@ def job(*, without: bool = False, options: list[str] | None = None) -> tuple[flo
             write(*args)
         writes.append(time.perf_counter() - started)
 
-    run.save_checkpoint = timed
+    Checkpoints.write = timed
     try:
         with tempfile.TemporaryDirectory() as folder, open(devnull, "w") as null:
             started = time.perf_counter()
@@ -59,7 +60,7 @@ def job(*, without: bool = False, options: list[str] | None = None) -> tuple[flo
                 run.main(["--no_cuda", f"--out_dir={folder}/run", *(options or [])])
             return time.perf_counter() - started, writes
     finally:
-        run.save_checkpoint = write
+        Checkpoints.write = write
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,6 +18,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hypercl.engine import products
 from hypercl.engine.products import linear
+from hypercl.experiment import Experiment
+from hypercl.rundir.checkpoint import Position
+from hypercl.tasks.task import Split, Task
+from train import TaskTraining
+from train_args import parse_args
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -51,6 +57,33 @@ def machine() -> dict[str, Any]:
     if torch.cuda.is_available():
         info["gpu"] = torch.cuda.get_device_name()
     return info
+
+
+def begin_training(options: Sequence[str], task_id: int, num_seeds: int = 1) -> TaskTraining:
+    """A task of random images, ready to be trained on the CPU after so many earlier ones."""
+    chosen = parse_args([*options, "--no_cuda"])
+    # More tasks than some sequences have, which is for the command line alone to refuse.
+    chosen = chosen.having(num_tasks=task_id + 1, n_iter=10_000, epochs=-1)
+    tasks = [fake_task(chosen.task.cl_exp)] * (task_id + 1)
+    experiment = Experiment.of(chosen, tasks, torch.device("cpu"))
+    position = Position.start([list(range(num_seeds))])
+    position = position.on_device(experiment.device, experiment.method.init)
+    return TaskTraining.at(experiment, replace(position, task_id=task_id))
+
+
+def fake_task(experiment: str) -> Task:
+    """Random images of the right shape; the time of a step does not depend on what they show."""
+    shape = {"splitmnist": (28, 28, 1), "permmnist": (32, 32, 1), "splitcifar": (32, 32, 3)}
+    classes = 10 if experiment == "permmnist" else 2
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(
+        256, (2000, *shape[experiment]), generator=generator, dtype=torch.uint8
+    )  # fmt: skip
+    split = Split(images, torch.arange(2000) % classes)
+    permutation = torch.randperm(1024) if experiment == "permmnist" else None
+    return Task(
+        "", classes, split, split, split, permutation, augmented=experiment == "splitcifar"
+    )  # fmt: skip
 
 
 @contextmanager

@@ -416,7 +416,7 @@ def _use_stand_ins() -> None:
 def _stop_at(count: int) -> None:
     import train
 
-    take, calls = train.Step.__call__, Counter()
+    take, calls = train.TaskTraining.step, Counter()
 
     def wrapper(self) -> None:
         calls["n"] += 1
@@ -424,7 +424,7 @@ def _stop_at(count: int) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         take(self)
 
-    train.Step.__call__ = wrapper
+    train.TaskTraining.step = wrapper
 
 
 def _make_data(folder: Path) -> None:

@@ -16,13 +16,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import experiment
 import torch
 from matplotlib.figure import Figure
 
-import run
 from benchmarks.common import RESULTS, print_table, save
 from benchmarks.plain import PlainLoop, PlainTask
+from hypercl.experiment import Experiment
+from train_args import parse_args
 
 ROOT = Path(__file__).parent.parent
 
@@ -74,16 +74,18 @@ def timed(command: list[str]) -> tuple[float, str]:
 
 def plain_job(seed: int) -> float:
     """Final accuracy (%) of the default job by the plain loop."""
-    args = run.parse_args(["--no_cuda"])
-    tasks = experiment.build_tasks(args, torch.device("cpu"))
-    mnet = experiment.build_main_net(args, tasks[0])
-    loop = PlainLoop(mnet, experiment.build_hypernet(args, mnet, seed), lr=args.lr, beta=args.beta)
+    experiment = Experiment.build(parse_args(["--no_cuda"]))
+    options, tasks = experiment.options, experiment.tasks
+    module = experiment.method.fresh_module(seed)
+    loop = PlainLoop(
+        experiment.net.module, module, lr=options.train.lr, beta=options.method.kind.beta
+    )
     loop.random.seed(seed)
     for task_id, task in enumerate(tasks):
         loop.start_task(task_id)
         plain_task = PlainTask(task)
-        for _ in range(args.n_iter):
-            loop.step(plain_task, args.batch_size)
+        for _ in range(options.train.n_iter):
+            loop.step(plain_task, options.train.batch_size)
         accuracy = [loop.test(seen, seen_id) for seen_id, seen in enumerate(tasks[: task_id + 1])]
     return statistics.fmean(accuracy)
 

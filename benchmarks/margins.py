@@ -13,39 +13,42 @@ import sys
 from pathlib import Path
 
 import torch
-from learned import Learned, load_run
 from torch import Tensor
 
 from benchmarks.common import print_table, save
+from hypercl.learned import Run, load_run
 
 SAMPLES = 3000  # of a task's training set, for its scale
 
 
 def main(paths: list[str]) -> None:
+    if not paths:
+        raise SystemExit("give the directories of finished runs")
     results = {}
     for path in paths:
-        learned = load_run(path, ["--no_cuda"])
-        rows = [measure(learned, seed) for seed in learned.hnets]
+        run = load_run(path, no_cuda=True)
+        rows = [measure(run, seed) for seed in run.params]
         print_table(rows, path)
         columns = ("inferred", "inferred, scaled")
         means = {name: statistics.fmean(row[name] for row in rows) for name in columns}
         print(means)
-        results[learned.args.preset or Path(path).name] = {"rows": rows, "mean": means}
+        name = run.experiment.options.run.preset or Path(path).name
+        results[name] = {"rows": rows, "mean": means}
     save("margins", results)
 
 
 @torch.no_grad()
-def measure(learned: Learned, seed: int) -> dict:
+def measure(run: Run, seed: int) -> dict:
     """One seed: each network's scale, and the share (%) of samples whose task is found."""
-    tasks = learned.tasks
-    weights = [learned.hnets[seed].forward(cond_id=task_id) for task_id in range(len(tasks))]
+    tasks = run.experiment.tasks
+    weights = [run.weights(task_id, seed) for task_id in range(len(tasks))]
 
     def margins(task_id: int, inputs: Tensor) -> Tensor:
-        stats = list(learned.stats[seed][task_id].values())
+        stats = list(run.stats[seed][task_id].values())
         options = {"distilled_params": stats} if stats else {}
         logits = torch.cat(
             [
-                learned.mnet.forward(x, weights=weights[task_id], **options)
+                run.main_net.forward(x, weights=weights[task_id], **options)
                 for x in inputs.split(1000)
             ]
         )

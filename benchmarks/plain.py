@@ -1,7 +1,9 @@
-"""The loop that everything is compared with: hypnettorch's own API, as its example script uses it.
+"""The loops that everything is compared with.
 
-One forward pass of the hypernetwork and one call of its regularizer (a pass for each earlier task)
-a step, numpy batches converted to tensors each step, Adam with torch's defaults.
+The plain loop is hypnettorch's own API, as its example script uses it: one forward pass of the
+hypernetwork and one call of its regularizer (a pass for each earlier task) a step, numpy batches
+converted to tensors each step, Adam with torch's defaults. The reference is the method in plain
+torch, hypercl/methods/hnet/reference.py.
 """
 
 import numpy as np
@@ -10,6 +12,9 @@ import torch.nn.functional as F
 from hypnettorch.utils.hnet_regularizer import calc_fix_target_reg, get_current_targets
 from torch import nn
 
+from hypercl.engine.members import select_members
+from hypercl.experiment import Experiment
+from hypercl.methods.hnet import reference
 from hypercl.tasks.task import CROP_PADDING, Task
 
 
@@ -84,3 +89,24 @@ class PlainLoop:
             logits = self.mnet.forward(task.inputs(images), weights=weights)
             correct += (logits.argmax(1) == labels).sum().item()
         return 100 * correct / len(task.test.labels)
+
+
+class ReferenceLoop:
+    """Trains one task by the reference, on the same batch over and over."""
+
+    def __init__(self, experiment: Experiment, task_id: int, *, lr=1e-4, beta=0.01) -> None:
+        task = experiment.tasks[task_id]
+        self.batch = task.inputs(task.train.images[:32]), task.train.labels[:32]
+        self.theta_star = select_members(experiment.method.init([0]), 0)
+        self.theta = {n: v.clone().requires_grad_() for n, v in self.theta_star.items()}
+        self.networks, self.task_id, self.beta = experiment, task_id, beta
+        self.optimizer = torch.optim.Adam(self.theta.values(), lr=lr)
+
+    def step(self) -> None:
+        """One step."""
+        h, net = self.networks.method.hnet, self.networks.net
+        self.optimizer.zero_grad()
+        reference.loss(
+            h, net, self.theta, self.theta_star, self.task_id, self.batch, self.beta
+        ).backward()
+        self.optimizer.step()

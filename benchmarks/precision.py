@@ -1,21 +1,26 @@
-"""How exact is the drift's gradient in float32? Measured along real training.
+"""How exact is the penalty's gradient in float32? Measured along real training.
 
     python -m benchmarks.precision
 
-Trains the default job up to its fifth task, then that task, and at several steps takes the drift
+Trains the default job up to its fifth task, then that task, and at several steps takes the penalty
 and its gradient in float32, in the factored and in the dense form, against the dense form in
 float64; and the factored form in float64 against the dense one. Relative errors are of the gradient
 as a whole.
 """
 
-import experiment
-import torch
-from hypercl.methods.hnet.regularizer import drift_and_gradient, take_checkpoint
+from dataclasses import replace
 
-import run
+import torch
+
 from benchmarks.common import print_table, save
 from hypercl.engine.members import Params
-from train import make_step, new_history
+from hypercl.experiment import Experiment
+from hypercl.methods.hnet.choice import take_anchor
+from hypercl.methods.hnet.output_regularizer import penalty_and_gradient
+from hypercl.networks.hypernet import Hypernet
+from hypercl.rundir.checkpoint import Position
+from train import TaskTraining
+from train_args import parse_args
 
 STEPS = (0, 1, 100, 2000)
 TASK_ID = 4  # the fifth task: four earlier ones
@@ -33,43 +38,36 @@ def main() -> None:
 
 def measure(options: list[str]) -> list[dict]:
     """One row for each of STEPS."""
-    args = run.parse_args(options)
-    device = torch.device("cpu")
-    tasks = experiment.build_tasks(args, device)
-    mnet = experiment.build_main_net(args, tasks[0])
-    hnet, params = experiment.as_function(args, experiment.build_hypernet(args, mnet, 42), device)
-    params = {name: value[None] for name, value in params.items()}
-    rows = []
-    for task_id in range(TASK_ID + 1):
-        task, last = tasks[task_id], task_id == TASK_ID
-        args.n_iter = max(STEPS) if last else 1001
-        how = experiment.training(args, [42], len(task.train.labels))
-        checkpoint = take_checkpoint(hnet, params, task_id)
-        flat, trained = hnet.to_train(params, task_id + 1)
-        history = new_history(how, torch.device("cpu"))
-        step = make_step(hnet, mnet, flat, trained, task, task_id, checkpoint, how, history)
-        for done in range(how.num_steps + 1):
-            if last and done in STEPS:
-                rows.append(compare(hnet, params, trained, done))
-            if done < how.num_steps:
-                step()
-        params = hnet.merged(params, trained)
+    chosen = parse_args(options)
+    experiment = Experiment.build(chosen)
+    longer = replace(experiment, options=chosen.having(n_iter=max(STEPS)))
+    position = Position.start([[42]]).on_device(experiment.device, experiment.method.init)
+    for _ in range(TASK_ID):
+        training = TaskTraining.at(experiment, position)
+        for _ in range(training.num_steps):
+            training.step()
+        position = training.result(position)
+    training, rows = TaskTraining.at(longer, position), []
+    for done in range(max(STEPS) + 1):
+        if done in STEPS:
+            rows.append(compare(experiment.method.hnet, position.params, training.trained, done))
+        training.step()
     return rows
 
 
-def compare(hnet, star: Params, trained: Params, step: int) -> dict:
+def compare(hnet: Hypernet, star: Params, trained: Params, step: int) -> dict:
     """The errors of the three other ways against the dense form in float64."""
 
     def gradient(dtype: torch.dtype, factored: bool) -> tuple[float, torch.Tensor]:
         params = {name: value.to(dtype, copy=True) for name, value in trained.items()}
-        converted = {name: value.to(dtype) for name, value in star.items()}
-        checkpoint = take_checkpoint(hnet, converted, TASK_ID, factored=factored)
+        before = {name: value.to(dtype) for name, value in star.items()}
+        anchor = take_anchor(hnet, before, TASK_ID, factored=factored)
         earlier = torch.arange(TASK_ID)[None]
-        drift, found = drift_and_gradient(checkpoint, params, earlier, 1.0)
-        return drift.item(), torch.cat([found[name].flatten().double() for name in params])
+        penalty, found = penalty_and_gradient(anchor, params, earlier, 1.0)
+        return penalty.item(), torch.cat([found[name].flatten().double() for name in params])
 
     value, exact = gradient(torch.float64, False)
-    row = {"step": step, "drift": value, "gradient": exact.norm().item()}
+    row = {"step": step, "penalty": value, "gradient": exact.norm().item()}
     for name, dtype, factored in (
         ("factored float64", torch.float64, True),
         ("factored float32", torch.float32, True),

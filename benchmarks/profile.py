@@ -13,26 +13,25 @@ from collections import defaultdict
 from contextlib import ExitStack, nullcontext
 from unittest import mock
 
-import experiment
 import torch
-from hypercl.methods.hnet.regularizer import Checkpoint, take_checkpoint
 from hypnettorch.mnets import MLP
 
-import run
-import train
 from benchmarks import plain
-from benchmarks.common import counted, print_table, product_rate, save
-from benchmarks.step import fake_task
+from benchmarks.common import begin_training, counted, print_table, product_rate, save
 from hypercl.engine.optimizers import Adam
+from hypercl.methods.hnet.dense import DenseAnchor
+from hypercl.methods.hnet.factored import FactoredAnchor
 from hypercl.networks.hypernet import Hypernet
+from hypercl.networks.main_net import TaskLoss
 
 EARLIER = (0, 4, 9, 99)
 SECONDS = 3.0
 OURS = {
     "hypernetwork, hidden layers": (Hypernet, "forward"),
     "hypernetwork, last layer": (Hypernet, "generate"),
-    "main network, loss and gradient": (train, "task_loss_and_gradient"),
-    "drift, all but the hidden layers": (Checkpoint, "drift_and_gradient"),
+    "main network, loss and gradient": (TaskLoss, "__call__"),
+    "penalty, dense": (DenseAnchor, "penalty"),
+    "penalty, factored, all but the hidden layers": (FactoredAnchor, "penalty"),
     "gradient of the last layer": (Hypernet, "generate_backward"),
     "gradient of the hidden layers": (Hypernet, "backward"),
     "Adam": (Adam, "step"),
@@ -109,36 +108,22 @@ def main() -> None:
     save("profile", {"threads": 1, "product rate": rate, "results": results})
 
 
-def build():
-    args = run.parse_args(["--no_cuda"])
-    args.num_tasks = max(EARLIER) + 1
-    task = fake_task(args.cl_exp)
-    mnet = experiment.build_main_net(args, task)
-    return args, task, mnet, experiment.build_hypernet(args, mnet, 0)
-
-
 def measure_ours(earlier: int, rate: float) -> list[dict]:
-    args, task, mnet, module = build()
-    hnet, params = experiment.as_function(args, module, torch.device("cpu"))
-    params = {name: value[None] for name, value in params.items()}
-    args.n_iter = 10_000
-    how = experiment.training(args, [0], len(task.train.labels))
-    checkpoint = take_checkpoint(hnet, params, earlier)
-    flat, trained = hnet.to_train(params, earlier + 1)
-    history = train.new_history(how, torch.device("cpu"))
-    step = train.make_step(hnet, mnet, flat, trained, task, earlier, checkpoint, how, history)
-    return measure(step, OURS, rate)
+    return measure(begin_training([], earlier).step, OURS, rate)
 
 
 def measure_plain(earlier: int, rate: float) -> list[dict]:
-    _, task, mnet, module = build()
-    loop, plain_task = plain.PlainLoop(mnet, module), plain.PlainTask(task)
+    training = begin_training([], earlier)
+    experiment = training.experiment
+    module = experiment.method.fresh_module(seed=0)
+    loop = plain.PlainLoop(experiment.net.module, module)
+    plain_task = plain.PlainTask(training.task)
     loop.start_task(earlier)
     places = {
         "batch from numpy": (plain.PlainTask, "batch"),
         "hypernetwork": (type(module), "forward"),
         "main network": (MLP, "forward"),
-        "drift": (plain, "calc_fix_target_reg"),
+        "penalty": (plain, "calc_fix_target_reg"),
         "gradient": (torch.Tensor, "backward"),
         "Adam": (torch.optim.Adam, "step"),
     }

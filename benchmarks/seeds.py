@@ -4,18 +4,16 @@
 
 Four networks at the third task (two earlier ones), one and two threads; a step of all seeds and a
 step of one are timed in turn in one process, medians are reported. What they say of a CPU is in
-``networks.most_together``, which this benchmark goes past.
+``MainNetwork.most_together``, which this benchmark goes past.
 """
 
-import experiment
+from collections.abc import Callable
+
 import torch
-from hypercl.methods.hnet.regularizer import take_checkpoint
 from matplotlib.figure import Figure
 
-import run
-from benchmarks.common import RESULTS, print_table, product_rate, save
-from benchmarks.step import fake_task, in_turn
-from train import Step, make_step, new_history
+from benchmarks.common import RESULTS, begin_training, print_table, product_rate, save
+from benchmarks.step import in_turn
 
 SEEDS = (2, 4, 8, 16)
 TASK_ID = 2
@@ -52,19 +50,11 @@ def main() -> None:
     draw(rows)
 
 
-def ready_step(options: list[str], num_seeds: int) -> tuple[Step, int]:
+def ready_step(options: list[str], num_seeds: int) -> tuple[Callable[[], None], int]:
     """A step of so many seeds, taken once; the number of weights that it generates for each."""
-    args = run.parse_args([*options, "--n_iter=10000", "--no_cuda"])
-    task, seeds = fake_task("splitmnist"), range(num_seeds)
-    mnet = experiment.build_main_net(args, task)
-    hnet, params = experiment.init_members(args, mnet, seeds, task.train.labels.device)
-    how = experiment.training(args, seeds, len(task.train.labels))
-    checkpoint = take_checkpoint(hnet, params, TASK_ID)
-    flat, trained = hnet.to_train(params, TASK_ID + 1)
-    history = new_history(how, torch.device("cpu"))
-    step = make_step(hnet, mnet, flat, trained, task, TASK_ID, checkpoint, how, history)
-    step()
-    return step, hnet.num_weights
+    training = begin_training(options, TASK_ID, num_seeds)
+    training.step()
+    return training.step, training.experiment.net.num_weights
 
 
 def draw(rows: list[dict]) -> None:

@@ -42,13 +42,13 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 import run
 import train
 from benchmarks.common import print_table, save
-from hypercl.engine import memory
+from hypercl import evaluation
+from hypercl.engine import groups
 from hypercl.report import results as report
+from hypercl.rundir import checkpoint, saving
 from hypercl.rundir import directory as rundir
-from hypercl.rundir import saving
 from hypercl.shell import command_line
 from hypercl.tasks import images as datasets
-from hypercl.tasks import task as tasks
 
 ROOT = Path(__file__).parent.parent
 SHORT = ["--no_cuda", "--n_iter=60", "--val_iter=30", "--ckpt_iter=20", "--num_tasks=3"]
@@ -99,12 +99,12 @@ class Life(NamedTuple):
 # Where a blow may fall: the object and the name of what is called there; for "half a file", half of
 # it is written first.
 PLACES = {
-    "step": (train.Step, "__call__", 150),
+    "step": (train.TaskTraining, "step", 150),
     "half a file": (Path, "write_bytes", 15),
     "flushing a file": (rundir.os, "fsync", 40),
     "renaming a file": (Path, "replace", 25),
     "report of a step": (report.Report, "step", 12),
-    "test": (train, "evaluate", 12),
+    "test": (evaluation, "evaluate", 6),
     "between tasks": (report.Report, "end_task", 3),
     "end": (report.Report, "__exit__", 1),
 }
@@ -295,7 +295,7 @@ def _in_child(folder, name, options, blow, side, errors) -> None:
         os.dup2(os.open(errors.name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
         _watch(files)
         if name == "groups":
-            memory.available_bytes = lambda device: 1
+            groups.available_bytes = lambda device: 1
         if blow is not None:
             _arm(blow, files)
         sys.argv = ["run.py", *options]
@@ -316,7 +316,7 @@ def _watch(side) -> None:
         step = 0 if position.training is None else position.training["step"]
         return [position.group, position.task_id, step]
 
-    load, write = run.load_checkpoint, run.save_checkpoint
+    load, write = checkpoint.load_checkpoint, checkpoint.Checkpoints.write
 
     def load_checkpoint(*args):
         loaded = load(*args)
@@ -324,11 +324,11 @@ def _watch(side) -> None:
             side.write(json.dumps({"began": where(loaded[0])}) + "\n")
         return loaded
 
-    def save_checkpoint(run_dir, position, *args):
-        write(run_dir, position, *args)
+    def write_checkpoint(checkpoints, position):
+        write(checkpoints, position)
         side.write(json.dumps({"saved": where(position)}) + "\n")
 
-    run.load_checkpoint, run.save_checkpoint = load_checkpoint, save_checkpoint
+    checkpoint.load_checkpoint, checkpoint.Checkpoints.write = load_checkpoint, write_checkpoint
 
 
 def _arm(blow: Blow, side) -> None:
@@ -373,7 +373,7 @@ def prepare_data() -> None:
     images = noise.integers(0, 256, (len(labels), 32, 32, 3), dtype=np.uint8)
     cifar = datasets.Images(images, labels, images[:200], labels[:200])
     loaded = {"mnist": datasets.load_images("mnist", "."), "cifar10": cifar}
-    tasks.load_images = lambda name, data_dir: loaded[name]
+    datasets.load_images = lambda name, data_dir: loaded[name]
 
 
 if __name__ == "__main__":

@@ -47,7 +47,8 @@ class Run(NamedTuple):
 
     def weights(self, task: int, seed: int) -> list[Tensor]:
         """The main network's tensors for a task."""
-        return self.experiment.net.split(self.of([seed]).weights(torch.tensor([task]))[0, 0])
+        task_ids = torch.tensor([task], device=self.experiment.device)
+        return self.experiment.net.split(self.of([seed]).weights(task_ids)[0, 0])
 
     def of(self, seeds: list[int]) -> Learned:
         """The networks of some seeds, together."""

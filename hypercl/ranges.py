@@ -1,4 +1,4 @@
-"""What an option is: a field with a range, which says how its values are read and how JSON has them."""
+"""What an option is: a field with a range, which says how values are read and how JSON has them."""
 
 import argparse
 import math

@@ -1,20 +1,30 @@
-"""Task inference against a slow loop over samples and networks."""
+"""Accuracies with the task known and inferred, against slow loops over samples and networks."""
 
 import math
 
 import pytest
 import torch
-from test_train import make_networks, make_task
+from helpers import CIFAR_SHAPE, make_experiment, make_task
 
-from hypercl import evaluation as scenarios
-from hypercl.engine.members import select_members, stack_members
-from hypercl.networks.hypernet import from_module
-from hypercl.networks.nets import build_hypernet, build_main_net
+from hypercl import evaluation
+from hypercl.evaluation import Learned, evaluate, evaluate_tasks, infer_tasks
 from hypercl.tasks.task import Split, Task
-from train import evaluate
 
 
-def by_hand(hnet, mnet, params, tasks):
+def learned(experiment, seeds=(0,), scale=1.0):
+    """Networks as they are initialized, their parameters scaled."""
+    params = {n: scale * v for n, v in experiment.method.init(seeds).items()}
+    stats = experiment.net.fresh_stats(len(seeds), torch.device("cpu"))
+    return Learned(experiment.net, experiment.method, params, [stats] * len(experiment.tasks))
+
+
+def logits_of(networks, member, task_id, inputs):
+    """Of one member's main network for a task."""
+    weights = networks.weights(torch.tensor([task_id]))[member, 0]
+    return networks.net.module.forward(inputs, weights=networks.net.split(weights))
+
+
+def by_hand(networks, member, tasks):
     """CL1, CL2 and CL3 by entropy, the task inferred, by task."""
     rules = ("entropy", "confidence")
     found = {"cl1": []} | {
@@ -25,8 +35,8 @@ def by_hand(hnet, mnet, params, tasks):
         for image, label in zip(*task.test, strict=True):
             entropies, confidences, classes = [], [], []
             for other, that in enumerate(tasks):
-                weights = hnet.split(hnet.weights(params, torch.tensor([[other]]))[0, 0])
-                logits = mnet.forward(task.inputs(image[None]), weights=weights)[0, that.outputs]
+                inputs = task.inputs(image[None])
+                logits = logits_of(networks, member, other, inputs)[0, that.outputs]
                 chances = logits.double().softmax(0).tolist()
                 entropies.append(-sum(p * math.log(p) for p in chances if p > 0))
                 confidences.append(max(chances))
@@ -45,7 +55,7 @@ def by_hand(hnet, mnet, params, tasks):
 @pytest.mark.parametrize("at_once", [1, 10**9], ids=["task by task", "all at once"])
 @pytest.mark.parametrize("multi_head", [True, False])
 def test_accuracies_of_the_scenarios(multi_head, at_once, monkeypatch):
-    monkeypatch.setattr(scenarios, "_NUMBERS", at_once)
+    monkeypatch.setattr(evaluation, "_NUMBERS", at_once)
     made = [make_task((6, 6, 1), seed=seed) for seed in range(3)]
     # Of three classes, where the lowest entropy is not always the highest confidence.
     tests = [Split(t.test.images, (t.test.labels + torch.arange(30)) % 3) for t in made]
@@ -57,16 +67,11 @@ def test_accuracies_of_the_scenarios(multi_head, at_once, monkeypatch):
         )
         for i, (t, test) in enumerate(zip(made, tests, strict=True))
     ]  # fmt: skip
-    mnet = build_main_net("mlp", (6, 6, 1), 9 if multi_head else 3, mlp_arch=(10,))
-    torch.manual_seed(0)
-    module = build_hypernet("chunked_hmlp", mnet.param_shapes, 3, hmlp_arch=(20, 20))
-    hnet, params = from_module(module, activation="relu", dropout_rate=-1)
-    params = stack_members([params])
-    other = {name: value + 0.1 * torch.randn_like(value) for name, value in params.items()}
-    both = stack_members([select_members(params, 0), select_members(other, 0)])
-    found = scenarios.infer_tasks(hnet, mnet, both, tasks, [t.test for t in tasks], 7)
-    for inference, single in zip(found, (params, other), strict=True):
-        expected = by_hand(hnet, mnet, single, tasks)
+    experiment = make_experiment(tasks, multi_head=multi_head)
+    networks = learned(experiment, seeds=[0, 1])
+    found = infer_tasks(networks, tasks, [t.test for t in tasks], 7)
+    for member, inference in enumerate(found):
+        expected = by_hand(networks, member, tasks)
         assert inference.cl1 == pytest.approx(expected["cl1"])
         for rule in ("entropy", "confidence"):
             content = inference._asdict()
@@ -83,20 +88,19 @@ def test_accuracies_of_the_scenarios(multi_head, at_once, monkeypatch):
 @pytest.mark.parametrize("net", ["mlp", "resnet"])
 def test_the_known_task_is_tested_on_the_same_batches(net):
     """With a batch's own statistics it matters; 30 = 29 + 1 would leave a batch without any."""
-    tasks = [make_task((32, 32, 3)), make_task((32, 32, 3), seed=1)]
-    mnet, _, hnet, params = make_networks(tasks[0], net, batchnorm=True, running_stats=False)
-    tests = [task.test for task in tasks]
-    (found,) = scenarios.infer_tasks(hnet, mnet, params, tasks, tests, 29)
-    accuracy = [evaluate(hnet, mnet, params, t, i, t.test, 29)[0] for i, t in enumerate(tasks)]
-    assert found.cl1 == pytest.approx([100 * value for value in accuracy])
+    tasks = [make_task(CIFAR_SHAPE), make_task(CIFAR_SHAPE, seed=1)]
+    experiment = make_experiment(tasks, net_type=net, batchnorm=True, bn_no_running_stats=True)
+    networks, tests = learned(experiment), [task.test for task in tasks]
+    (inference,) = infer_tasks(networks, tasks, tests, 29)
+    (row,) = evaluate_tasks(networks, tasks, tests, 29)
+    assert inference.cl1 == pytest.approx(row)
 
 
 def test_saturated_networks_have_an_entropy():
     """With weights so large that a softmax gives exact zeros."""
     tasks = [make_task((6, 6, 1)), make_task((6, 6, 1), seed=1)]
-    mnet, _, hnet, params = make_networks(tasks[0])
-    params = {name: 50 * value for name, value in params.items()}
-    (found,) = scenarios.infer_tasks(hnet, mnet, params, tasks, [t.test for t in tasks], 100)
+    networks = learned(make_experiment(tasks), scale=50)
+    (found,) = infer_tasks(networks, tasks, [t.test for t in tasks], 100)
     assert not any(math.isnan(value) for values in found[:-1] for value in values)
     assert [sum(row) for row in found.task_confusion] == pytest.approx([100] * 2)
 
@@ -104,12 +108,41 @@ def test_saturated_networks_have_an_entropy():
 def test_of_two_classes_the_lower_entropy_is_the_higher_confidence():
     """Also where most confidences are 1 in float32, and entropies still differ."""
     tasks = [make_task((6, 6, 1), seed=seed) for seed in range(3)]
-    mnet, _, hnet, params = make_networks(tasks[0])
-    params = {name: 2.2 * value for name, value in params.items()}
-    weights = hnet.weights(params, torch.tensor([[0, 1, 2]]))[0]
+    networks = learned(make_experiment(tasks), scale=1.8)
     inputs = tasks[0].inputs(tasks[0].test.images)
-    logits = [mnet.forward(inputs, weights=hnet.split(w)) for w in weights]
+    logits = [logits_of(networks, 0, task_id, inputs) for task_id in range(3)]
     assert (torch.stack(logits).softmax(-1).amax(-1) == 1).float().mean() > 0.3
-    (found,) = scenarios.infer_tasks(hnet, mnet, params, tasks, [t.test for t in tasks], 100)
+    (found,) = infer_tasks(networks, tasks, [t.test for t in tasks], 100)
     assert found.task_inference_confidence == found.task_inference_entropy
     assert found.cl3_confidence == found.cl3_entropy
+
+
+@pytest.mark.parametrize("was_training", [True, False])
+def test_evaluation_leaves_no_trace(was_training):
+    task = make_task()
+    networks = learned(make_experiment([task]))
+    for value in networks.params.values():
+        value.requires_grad_()
+    mnet = networks.net.module
+    mnet.train(was_training)
+    state = torch.get_rng_state()
+    generated = []
+    forward = mnet.forward
+    mnet.forward = lambda *args, **options: (
+        generated.append(forward(*args, **options)) or generated[-1]
+    )
+    (accuracy,) = evaluate(networks, task, 0, task.test, 7)
+    assert mnet.training is was_training
+    assert generated
+    assert not any(value.requires_grad for value in generated)  # no graph is kept
+    assert torch.equal(torch.get_rng_state(), state)
+    assert isinstance(accuracy, float)
+
+
+def test_evaluation_counts_every_sample_whatever_the_batches():
+    task = make_task()
+    networks = learned(make_experiment([task] * 2))
+    logits = logits_of(networks, 0, 1, task.inputs(task.test.images))
+    expected = (logits.argmax(1) == task.test.labels).double().mean().item()
+    for batch_size in (1, 7, 29, 30, 1000):
+        assert evaluate(networks, task, 1, task.test, batch_size) == [expected]

@@ -5,23 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from hypercl import presets as published
-from run import altered_options
-from train_args import parse_args
+from hypercl import presets
+from train_args import altered_options, parse_args
 
-README = Path(__file__).parent.parent.joinpath("README.rst").read_text()
-MEASURED = [name for name in published.names() if published.measured(name) is not None]
+TABLE = Path(__file__).parent.parent.joinpath("docs", "published.rst").read_text()
+MEASURED = [name for name in presets.names() if presets.measured(name) is not None]
 
 
-@pytest.mark.parametrize("name", published.names())
+@pytest.mark.parametrize("name", presets.names())
 def test_every_preset_is_a_command_line_that_is_accepted(name):
-    preset = published.load(name)
-    args = vars(parse_args([f"--preset={name}"]))
-    assert args["preset"] == name
+    preset = presets.load(name)
+    values = parse_args([f"--preset={name}"]).values
+    assert values["preset"] == name
     for option, value in preset.options.items():
-        if isinstance(value, str) and isinstance(args[option], tuple):
-            value = tuple(int(item) for item in value.split(",") if item)
-        assert args[option] == value, option
+        if isinstance(value, str) and isinstance(values[option], list):
+            value = [int(item) for item in value.split(",") if item]
+        assert values[option] == value, option
     assert all((preset.experiment, preset.networks, preset.source))
     for value in preset.published:
         assert value.metric in ("cl1", "cl3_entropy")
@@ -31,33 +30,33 @@ def test_every_preset_is_a_command_line_that_is_accepted(name):
 
 def test_options_beside_a_preset_win():
     line = ["--preset=splitmnist-small"]
-    assert parse_args(line).lr == 5e-4
-    assert parse_args(["--lr=0.1", *line]).lr == 0.1
-    assert parse_args([*line, "--lr=0.1", "--mlp_arch=7"]).mlp_arch == (7,)
-    args = parse_args(["--preset=splitcifar10-resnet", "--n_iter=3"])
-    assert (args.n_iter, args.epochs) == (3, -1)
-    assert parse_args(["--preset=splitcifar10-resnet", "--epochs=2"]).epochs == 2
+    assert parse_args(line).train.lr == 5e-4
+    assert parse_args(["--lr=0.1", *line]).train.lr == 0.1
+    assert parse_args([*line, "--lr=0.1", "--mlp_arch=7"]).main_net.kind.mlp_arch == (7,)
+    train = parse_args(["--preset=splitcifar10-resnet", "--n_iter=3"]).train
+    assert (train.n_iter, train.epochs) == (3, None)
+    assert parse_args(["--preset=splitcifar10-resnet", "--epochs=2"]).train.epochs == 2
 
 
 def test_a_run_is_compared_with_what_was_published():
-    preset = published.load("paper-splitmnist")
+    preset = presets.load("paper-splitmnist")
     summary = {
         "cl1": {"mean": 99.2, "std": 0.1, "n": 5},
         "cl3_entropy": {"mean": 68.75, "std": 1.5, "n": 5},
     }
-    first, second = published.compare(preset, summary)
+    first, second = presets.compare(preset, summary)
     assert first["published"] == 99.79
     assert first["difference"] == pytest.approx(-0.59)
     assert not first["within"]  # half a point is wider than the published spread
     assert second["within"]  # the published spread, 0.8, is wider than half a point
     assert (second["std"], second["n"]) == (1.5, 5)
-    assert published.compare(preset, {}) == []
-    assert published.compare(published.load("paper-permmnist-100"), summary) == []
+    assert presets.compare(preset, {}) == []
+    assert presets.compare(presets.load("paper-permmnist-100"), summary) == []
 
 
 def test_no_preset_of_that_name():
     with pytest.raises(KeyError):
-        published.load("../splitmnist-small")
+        presets.load("../splitmnist-small")
 
 
 def test_the_list_shows_every_preset(capsys):
@@ -65,31 +64,31 @@ def test_the_list_shows_every_preset(capsys):
         parse_args(["--list_presets"])
     assert exit_info.value.code == 0
     shown = capsys.readouterr().out
-    for name in published.names():
+    for name in presets.names():
         assert name in shown
         (line,) = [line for line in shown.splitlines() if line.split()[:1] == [name]]
-        networks = published.load(name).networks
+        networks = presets.load(name).networks
         assert networks in line
     assert "99.79 ± 0.01" in shown
 
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_what_was_measured_is_of_the_preset_as_it_is_now(name):
-    results = published.measured(name)
+    results = presets.measured(name)
     assert results["status"] == "finished"
-    args = parse_args([], results["config"])
-    assert args.preset == name
-    assert altered_options(args) == []
+    options = parse_args([], results["config"])
+    assert options.run.preset == name
+    assert altered_options(options) == []
 
 
 @pytest.mark.parametrize("name", MEASURED)
-def test_the_readme_says_what_was_measured(name):
-    results = published.measured(name)
-    lines = README.split(f"* - {name}\n", 1)[1].splitlines()
+def test_the_table_says_what_was_measured(name):
+    results = presets.measured(name)
+    lines = TABLE.split(f"* - {name}\n", 1)[1].splitlines()
     row = takewhile(lambda line: line.startswith("- "), map(str.strip, lines))
     cells = [line.removeprefix("- ") for line in row]
     expected = []
-    for found in published.compare(published.load(name), results["summary"]):
+    for found in presets.compare(presets.load(name), results["summary"]):
         spread = f" ± {found['spread']:.2f}" if found["spread"] else ""
         std = f" ± {found['std']:.2f}" if found["n"] > 1 else ""
         expected += [f"{found['published']:.2f}{spread}", f"{found['measured']:.2f}{std}"]

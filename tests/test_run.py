@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import read_json
+from helpers import read_json
 
-import experiment
-import learned
 import run
+from hypercl import load_run
+from hypercl.commands import eval as eval_command
 from hypercl.errors import InputError, RunFailed
-from hypercl.evaluation import SCENARIOS
+from hypercl.evaluation import SCENARIOS, evaluate_tasks
+from hypercl.experiment import Experiment
 from hypercl.report import metrics
 from hypercl.rundir.saving import encode
-from learned import load_run
-from train import evaluate_tasks
+from train_args import parse_args
 
 ROOT = Path(__file__).parent.parent
 SHORT = ["--n_iter=60", "--num_tasks=3", "--val_iter=30", "--no_cuda"]
@@ -143,13 +143,13 @@ def test_metrics_hold_a_line_a_logged_step(finished):
             "task",
             "step",
             "task_loss",
-            "drift",
+            "penalty",
             "loss",
             "train_accuracy",
             "validation_accuracy",
         ]
-        assert row["loss"] == pytest.approx(row["task_loss"] + 0.01 * row["drift"])
-        assert (row["drift"] > 1e-6) == (row["task"] > 0 and row["step"] > 1)
+        assert row["loss"] == pytest.approx(row["task_loss"] + 0.01 * row["penalty"])
+        assert (row["penalty"] > 1e-6) == (row["task"] > 0 and row["step"] > 1)
         assert (row["validation_accuracy"] is None) == (row["step"] in (1, 50))
         assert 0 <= row["train_accuracy"] <= 1
 
@@ -170,14 +170,12 @@ def test_logfile_holds_what_the_screen_said(finished):
 def test_saved_weights_rebuild_the_hypernetwork(finished, tmp_path):
     path, results = finished
     saved = torch.load(path / "weights.pt", weights_only=True)
-    args = run.parse_args(SHORT)
-    tasks = experiment.build_tasks(args, torch.device("cpu"))
-    mnet = experiment.build_main_net(args, tasks[0])
-    module = experiment.build_hypernet(args, mnet, seed=0)
+    experiment = Experiment.build(parse_args(SHORT))
+    module = experiment.method.fresh_module(seed=0)
     assert saved["options"]["hmlp_arch"] == [100, 100]
     module.load_state_dict(saved["hnet"][42])
-    for task_id, task in enumerate(tasks):
-        logits = mnet.forward(
+    for task_id, task in enumerate(experiment.tasks):
+        logits = experiment.net.module.forward(
             task.inputs(task.test.images), weights=module.forward(cond_id=task_id)
         )  # fmt: skip
         accuracy = 100 * (logits.argmax(1) == task.test.labels).double().mean().item()
@@ -359,14 +357,14 @@ def test_eval_says_where_weights_give_something_else(finished, tmp_path):
 def test_eval_on_another_device_allows_for_rounding_and_no_more(finished, monkeypatch):
     def found_off_by(samples):
         def evaluate(*args):
-            return [[a - samples / 2115 for a in row] for row in evaluate_tasks(*args)]
+            return [[a - 100 * samples / 2115 for a in row] for row in evaluate_tasks(*args)]
 
-        monkeypatch.setattr(learned, "evaluate_tasks", evaluate)
+        monkeypatch.setattr(eval_command, "evaluate_tasks", evaluate)
 
     found_off_by(1)  # of some 2,000 that a task has
     with pytest.raises(RunFailed, match="other accuracies"):
         run.main([f"--eval={finished[0]}"])
-    monkeypatch.setattr(learned, "device_name", lambda device: "another")
+    monkeypatch.setattr(eval_command, "device_name", lambda device: "another")
     with pytest.warns(UserWarning, match=r"differ by rounding: .* this is another"):
         run.main([f"--eval={finished[0]}"])
     found_off_by(3)
@@ -529,9 +527,9 @@ def test_many_seeds_in_one_process(finished, tmp_path):
 
 def test_seeds_that_do_not_fit_run_in_groups(tmp_path, monkeypatch):
     together = main(tmp_path, "--num_seeds=3", "--n_iter=10", name="together")
-    from hypercl.engine import memory
+    from hypercl.engine import groups
 
-    monkeypatch.setattr(memory, "available_bytes", lambda device: 1)
+    monkeypatch.setattr(groups, "available_bytes", lambda device: 1)
     results = main(tmp_path, "--num_seeds=3", "--n_iter=10", name="groups")
     assert "3 seeds, trained one by one" in (tmp_path / "groups" / "logfile.txt").read_text()
     assert len(results["seconds"]["train"]) == 3
@@ -580,7 +578,7 @@ def test_the_task_loss_of_all_training_samples(tmp_path):
     assert {row["task"] for row in rows} == {0, 1, 2}
     for row in rows:
         beta = 0 if row["step"] == 1 else 7
-        assert row["loss"] == pytest.approx(50 * row["task_loss"] + beta * row["drift"], rel=1e-5)
+        assert row["loss"] == pytest.approx(50 * row["task_loss"] + beta * row["penalty"], rel=1e-5)
 
 
 def test_scenarios_after_every_task(tmp_path, capsys):
@@ -600,7 +598,7 @@ def test_running_statistics_of_each_task_or_one_set_for_all(cifar_dir, one_for_a
     options = ["--bn_no_stats_checkpointing"] if one_for_all else []
     run.main([*STATS, *options, "--no_cuda", f"--data_dir={cifar_dir}",
               f"--out_dir={cifar_dir / 'run'}", "--num_seeds=2"])  # fmt: skip
-    found = load_run(cifar_dir / "run", ["--no_cuda", f"--data_dir={cifar_dir}"])
+    found = load_run(cifar_dir / "run", no_cuda=True, data_dir=str(cifar_dir))
     for by_task in found.stats.values():
         first, second = by_task
         assert first.keys() == second.keys() >= {"mean0", "variance0"}
@@ -627,10 +625,10 @@ def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, capsys, options):
     found = run.main([*SHORT, "--dry_run", *options])
     assert list(tmp_path.iterdir()) == []
     shown = capsys.readouterr().out
-    assert f"{found['num_weights']['hypernet']:,} weights" in shown
+    assert f"with {found['num_weights']['hypernet']:,}" in shown
     if "--compression=0.5" in options:
         assert found["compression_ratio"] == pytest.approx(0.5, rel=0.01)
-        assert f"chunks of {found['chunk_size']:,}" in shown
+        assert " in chunks of " in shown
     assert 0 < found["seconds"] < 60
     # Which step is the longer one is for a quiet machine to tell.
     assert found["seconds"] > 3 * 60 * min(found["step_seconds"]) > 0

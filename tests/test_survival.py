@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import fake_images, read_json
+from helpers import fake_images, read_json
 
-import learned
 import run
 import train
-from hypercl import evaluation as scenarios
-from hypercl.engine import schedules
+from hypercl import evaluation, learned
+from hypercl.engine import groups, schedules
 from hypercl.errors import InputError, RunFailed
+from hypercl.experiment import Experiment
 from hypercl.interruption import Interrupted
 from hypercl.report.results import Report
 from hypercl.rundir import directory as rundir
@@ -81,15 +81,12 @@ def small_mnist():
 @pytest.fixture(autouse=True)
 def data(tmp_path, monkeypatch, small_mnist):
     """A working directory of its own, with data to hand; two seeds fit into memory together."""
-    from hypercl.engine import memory
-    from hypercl.tasks import task as tasks
-
     cifar = fake_images(10, 60, (32, 32, 3))
     images = {"mnist": small_mnist, "cifar10": cifar}
     monkeypatch.setattr(schedules, "_DROPS", {5: 0.1, 10: 0.01})  # of 12 epochs in a job
-    monkeypatch.setattr(tasks, "load_images", lambda name, data_dir: images[name])
-    monkeypatch.setattr(memory, "available_bytes", lambda device: 4 * _member_bytes)
-    monkeypatch.setattr(memory, "estimate_member", lambda *args, **options: _member_bytes)
+    monkeypatch.setattr(datasets, "load_images", lambda name, data_dir: images[name])
+    monkeypatch.setattr(groups, "available_bytes", lambda device: 4 * _member_bytes)
+    monkeypatch.setattr(Experiment, "bytes_per_member", lambda self: _member_bytes)
     monkeypatch.setattr(Report, "_write_plots", lambda self: None)  # most of such a run's time
     monkeypatch.chdir(tmp_path)
     return images
@@ -172,7 +169,7 @@ def test_killed_twice_and_continued(job, steps, monkeypatch):
     expected(job)
     for count in steps:
         with monkeypatch.context() as patch:
-            stopping(patch, train.Step, "__call__", count, kill)
+            stopping(patch, train.TaskTraining, "step", count, kill)
             with pytest.raises(Killed):
                 main(*JOBS[job])
     main(*JOBS[job])
@@ -184,8 +181,8 @@ PLACES = {
     "a flush to the disk": (rundir.os, "fsync", 30),
     "a rename": (Path, "replace", 9),
     "the report of a step": (Report, "step", 4),
-    "a test": (train, "evaluate", 9),
-    "task inference": (scenarios, "_predict", 2),
+    "a test": (evaluation, "evaluate", 4),
+    "task inference": (evaluation, "_predict", 2),
     "the end of a task": (Report, "end_task", 2),
     "the final weights": (learned, "save_weights", 1),
     "the end": (Report, "__exit__", 1),
@@ -218,10 +215,10 @@ def test_stopped_between_groups_of_seeds(stop, monkeypatch):
 
 def test_a_signal_in_task_inference_is_followed_before_the_next_task(monkeypatch):
     predicted = []
-    predict = scenarios._predict
-    monkeypatch.setattr(scenarios, "_predict", lambda *args: predicted.append(1) or predict(*args))
+    predict = evaluation._predict
+    monkeypatch.setattr(evaluation, "_predict", lambda *args: predicted.append(1) or predict(*args))
     with monkeypatch.context() as patch:
-        stopping(patch, scenarios, "_predict", 1, send(signal.SIGTERM))
+        stopping(patch, evaluation, "_predict", 1, send(signal.SIGTERM))
         with pytest.raises(Interrupted):
             main()
     assert len(predicted) == 1
@@ -245,7 +242,7 @@ def test_a_run_without_its_options_is_left_alone(finished, monkeypatch):
 
 def test_the_grace_step_is_saved_and_the_status_says_interrupted(monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        stopping(patch, train.Step, "__call__", 12 + 7, send(signal.SIGINT))
+        stopping(patch, train.TaskTraining, "step", 12 + 7, send(signal.SIGINT))
         with pytest.raises(Interrupted) as error:
             main()
     assert error.value.exit_code == 130
@@ -255,7 +252,7 @@ def test_the_grace_step_is_saved_and_the_status_says_interrupted(monkeypatch, ca
     saved = saving.decode(Path("run", "checkpoint.pt").read_bytes())
     assert (saved["task_id"], saved["training"]["step"]) == (1, 7)
     with monkeypatch.context() as patch:
-        stopping(patch, train.Step, "__call__", 3 * 12 - (12 + 7) + 1, kill)  # one too many
+        stopping(patch, train.TaskTraining, "step", 3 * 12 - (12 + 7) + 1, kill)  # one too many
         main()
     assert "continues run at task 2/3, step 7" in capsys.readouterr().out
     assert outcome("run") == expected("plain")
@@ -266,7 +263,7 @@ def test_a_second_signal_ends_at_once_and_leaves_the_last_checkpoint(monkeypatch
         send(signal.SIGTERM)()
         send(signal.SIGTERM)()
 
-    stopping(monkeypatch, train.Step, "__call__", 8, twice)
+    stopping(monkeypatch, train.TaskTraining, "step", 8, twice)
     with pytest.raises(Interrupted):
         main()
     saved = saving.decode(Path("run", "checkpoint.pt").read_bytes())
@@ -276,14 +273,15 @@ def test_a_second_signal_ends_at_once_and_leaves_the_last_checkpoint(monkeypatch
 def test_without_what_is_restored_there_would_be_a_difference(monkeypatch):
     """The comparison would notice a state that is not put back."""
 
-    def restore(start, flat, step, plateau):  # all but the optimizer
-        flat.copy_(start.flat)
-        step.changed["step"].fill_(start.step)
+    def restore(self, state):  # all but the optimizer
+        self.steps_done = self._logged = state.step
+        self._flat.copy_(state.flat)
+        self._counter.fill_(state.step)
 
     expected("plain")
-    monkeypatch.setattr(train, "_restore", restore)
+    monkeypatch.setattr(train.TaskTraining, "restore", restore)
     with monkeypatch.context() as patch:
-        stopping(patch, train.Step, "__call__", 7, kill)
+        stopping(patch, train.TaskTraining, "step", 7, kill)
         with pytest.raises(Killed):
             main()
     main()
@@ -292,7 +290,7 @@ def test_without_what_is_restored_there_would_be_a_difference(monkeypatch):
 
 def stopped(monkeypatch, *options, count=20, out_dir="run"):
     with monkeypatch.context() as patch:
-        stopping(patch, train.Step, "__call__", count, kill)
+        stopping(patch, train.TaskTraining, "step", count, kill)
         with pytest.raises(Killed):
             main(*options, out_dir=out_dir)
 
@@ -366,7 +364,7 @@ def test_other_data_are_noticed(monkeypatch, data):
 def test_damaged_results_of_a_finished_run_are_written_anew(monkeypatch):
     main()
     Path("run", "results.json").write_text("{")
-    monkeypatch.setattr(train.Step, "__call__", kill)  # nothing is trained
+    monkeypatch.setattr(train.TaskTraining, "step", kill)  # nothing is trained
     with pytest.warns(UserWarning, match=r"results\.json is damaged"):
         main()
     assert outcome("run") == expected("plain")
@@ -402,7 +400,7 @@ def test_a_run_in_the_hands_of_another_process_is_left_alone(monkeypatch):
             main()
         found.append(str(error.value))
 
-    stopping(monkeypatch, train.Step, "__call__", 5, second)
+    stopping(monkeypatch, train.TaskTraining, "step", 5, second)
     main()
     assert f"--out_dir=run is in use by process {os.getpid()} on " in found[0]
     assert outcome("run") == expected("plain")
@@ -415,13 +413,14 @@ def test_no_space_fails_the_run_and_leaves_a_checkpoint_from_which_it_goes_on(mo
     def fill_the_disk():
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
 
-    stopping(monkeypatch, train.Step, "__call__", 20, fill_the_disk)
+    take_step = train.TaskTraining.step
+    stopping(monkeypatch, train.TaskTraining, "step", 20, fill_the_disk)
     try:
         with pytest.raises(RunFailed, match=r"run/checkpoint\.pt cannot be written \(File too l"):
             main()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    monkeypatch.setattr(train.Step, "__call__", lambda self: self.take())
+    monkeypatch.setattr(train.TaskTraining, "step", take_step)
     results = read_json(Path("run", "results.json"))
     assert results["status"] == "failed"
     assert "checkpoint.pt cannot be written" in results["error"]
@@ -431,7 +430,7 @@ def test_no_space_fails_the_run_and_leaves_a_checkpoint_from_which_it_goes_on(mo
 
 
 def test_a_directory_that_is_removed_ends_the_run(monkeypatch):
-    stopping(monkeypatch, train.Step, "__call__", 20, lambda: shutil.rmtree("run"))
+    stopping(monkeypatch, train.TaskTraining, "step", 20, lambda: shutil.rmtree("run"))
     with pytest.raises(RunFailed, match="run was removed while the run was writing to it"):
         main()
     assert not Path("run").exists()
@@ -441,7 +440,7 @@ def test_memory_that_runs_out_is_a_failure_that_names_options(monkeypatch, capsy
     def no_memory():
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    stopping(monkeypatch, train.Step, "__call__", 20, no_memory)
+    stopping(monkeypatch, train.TaskTraining, "step", 20, no_memory)
     monkeypatch.setattr(sys, "argv", ["run.py", *TINY, "--out_dir=run"])
     with warnings.catch_warnings():
         assert command_line(run.main) == 1

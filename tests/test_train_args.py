@@ -4,9 +4,11 @@ import time
 
 import pytest
 
-from train_args import as_arguments, differing_options, parse_args, plain_options
+from hypercl.options import GROUPS, Options, all_options, as_arguments, defaults, differing
+from train_args import parse_args
 
-DEFAULTS = {
+DEFAULTS = {  # as JSON has them
+    "method": "hnet",
     "cl_exp": "splitmnist",
     "num_tasks": 5,
     "num_classes_per_task": 2,
@@ -21,10 +23,10 @@ DEFAULTS = {
     "weight_decay": 0,
     "adam_beta1": 0.9,
     "net_type": "mlp",
-    "mlp_arch": (100, 100),
+    "mlp_arch": [100, 100],
     "lenet_type": "mnist_small",
     "resnet_block_depth": 5,
-    "resnet_channel_sizes": (16, 16, 32, 64),
+    "resnet_channel_sizes": [16, 16, 32, 64],
     "wrn_block_depth": 4,
     "wrn_widening_factor": 10,
     "wrn_use_fc_bias": False,
@@ -36,7 +38,7 @@ DEFAULTS = {
     "bn_no_running_stats": False,
     "bn_no_stats_checkpointing": False,
     "hnet_type": "chunked_hmlp",
-    "hmlp_arch": (100, 100),
+    "hmlp_arch": [100, 100],
     "cond_emb_size": 8,
     "chmlp_chunk_size": 750,
     "chunk_emb_size": 8,
@@ -88,13 +90,13 @@ DEFAULTS = {
 
 
 def test_defaults_are_those_of_the_script_it_replaces():
-    assert vars(parse_args([])) == DEFAULTS
+    assert dict(parse_args([]).values) == DEFAULTS
 
 
 def test_lists():
-    assert parse_args(["--mlp_arch=7"]).mlp_arch == (7,)
-    assert parse_args(["--hmlp_arch="]).hmlp_arch == ()
-    assert parse_args(["--mlp_arch", "3, 4"]).mlp_arch == (3, 4)
+    assert parse_args(["--mlp_arch=7"]).main_net.kind.mlp_arch == (7,)
+    assert parse_args(["--hmlp_arch="]).hypernet.hmlp_arch == ()
+    assert parse_args(["--mlp_arch", "3, 4"]).main_net.kind.mlp_arch == (3, 4)
 
 
 PERM = "--cl_exp=permmnist --num_classes_per_task=10"
@@ -240,6 +242,7 @@ def test_help_groups_every_option_and_shows_its_default(capsys):
         "continual learning:",
         "training:",
         "main network:",
+        "method:",
         "hypernetwork:",
         "evaluation:",
         "miscellaneous:",
@@ -279,14 +282,14 @@ def test_help_imports_no_torch_and_is_quick():
     ],
 )
 def test_stored_options_give_a_command_line_that_gives_them(line):
-    options = plain_options(parse_args(line.split()))
-    assert plain_options(parse_args(as_arguments(options))) == options
+    options = dict(parse_args(line.split()).values)
+    assert dict(parse_args(as_arguments(options)).values) == options
 
 
 def test_a_switch_can_be_turned_off_against_a_preset(capsys):
-    assert parse_args(["--preset=paper-splitmnist"]).lookahead
-    assert not parse_args(["--preset=paper-splitmnist", "--lookahead=off"]).lookahead
-    assert parse_args(["--lookahead=off", "--lookahead=on"]).lookahead
+    assert parse_args(["--preset=paper-splitmnist"]).values["lookahead"]
+    assert not parse_args(["--preset=paper-splitmnist", "--lookahead=off"]).values["lookahead"]
+    assert parse_args(["--lookahead=off", "--lookahead=on"]).values["lookahead"]
     with pytest.raises(SystemExit) as exit_:
         parse_args(["--lookahead", "maybe"])
     assert exit_.value.code == 2
@@ -294,19 +297,19 @@ def test_a_switch_can_be_turned_off_against_a_preset(capsys):
 
 
 def test_a_stored_run_is_not_changed_by_a_preset_that_has_changed_since():
-    stored = plain_options(parse_args(["--preset=paper-splitmnist"]))
+    stored = dict(parse_args(["--preset=paper-splitmnist"]).values)
     del stored["hnet_reg_all_heads"]  # as if that run had been before the option and the preset's
     args = parse_args([], stored)
-    assert args.preset == "paper-splitmnist"
-    assert not args.hnet_reg_all_heads
-    assert args.lookahead
+    assert args.run.preset == "paper-splitmnist"
+    assert not args.values["hnet_reg_all_heads"]
+    assert args.values["lookahead"]
 
 
 def test_options_beside_a_stored_run_are_checked_together_with_its_own(capsys):
-    stored = plain_options(parse_args(["--use_sgd", "--momentum=0.9"]))
+    stored = dict(parse_args(["--use_sgd", "--momentum=0.9"]).values)
     for process in ("--resume", "--eval=there"):
         parse_args([process, "--momentum=0.9"])
-        assert parse_args([process, "--momentum=0.5"], stored).momentum == 0.5
+        assert parse_args([process, "--momentum=0.5"], stored).train.momentum == 0.5
         with pytest.raises(SystemExit):
             parse_args([process, "--use_rmsprop"], stored)
     assert "--use_sgd and --use_rmsprop exclude each other" in capsys.readouterr().err
@@ -319,25 +322,25 @@ def test_a_conflict_with_a_preset_names_it(capsys):
     with pytest.raises(SystemExit):
         parse_args(["--preset=splitmnist-small", "--use_sgd", "--use_rmsprop"])
     assert "preset" not in capsys.readouterr().err
-    assert parse_args(["--preset=paper-splitmnist", "--use_sgd", "--lookahead=off"]).use_sgd
+    assert parse_args(["--preset=paper-splitmnist", "--use_sgd", "--lookahead=off"]).train.use_sgd
 
 
 def test_what_belongs_to_the_process_is_not_taken_from_a_stored_run():
     args = parse_args(["--out_dir=x", "--overwrite", "--loglevel_info", "--lr=0.5"])
-    again = parse_args(as_arguments(plain_options(args)))
-    assert (again.out_dir, again.overwrite, again.loglevel_info) == (None, False, False)
-    assert again.lr == 0.5
+    again = parse_args(as_arguments(args.values))
+    assert (again.run.out_dir, again.run.overwrite, again.run.loglevel_info) == (None, False, False)
+    assert again.train.lr == 0.5
 
 
 def test_options_that_bear_on_the_results_are_told_from_those_that_do_not():
     def options(line):
-        return plain_options(parse_args(line.split()))
+        return dict(parse_args(line.split()).values)
 
     stored = options("--lr=0.1 --mlp_arch=3,4 --out_dir=x")
     free = options("--lr=0.1 --mlp_arch=3,4 --data_dir=y --ckpt_iter=9 --loglevel_info --resume")
-    assert differing_options(stored, free) == []
+    assert differing(stored, free) == []
     other = options("--lr=0.2 --mlp_arch=3 --no_cuda")
-    assert differing_options(stored, other) == [
+    assert differing(stored, other) == [
         "--lr (0.1 there, 0.2 here)",
         "--mlp_arch (3,4 there, 3 here)",
         "--no_cuda (off there, on here)",
@@ -345,10 +348,43 @@ def test_options_that_bear_on_the_results_are_told_from_those_that_do_not():
 
 
 def test_an_option_that_a_stored_run_does_not_know_counts_with_its_default():
-    stored = plain_options(parse_args([]))
+    stored = dict(parse_args([]).values)
     del stored["tf32"]
-    assert differing_options(stored, plain_options(parse_args([]))) == []
-    assert differing_options(stored, plain_options(parse_args(["--tf32"]))) == [
+    assert differing(stored, dict(parse_args([]).values)) == []
+    assert differing(stored, dict(parse_args(["--tf32"]).values)) == [
         "--tf32 (off there, on here)"
     ]
-    assert differing_options({**stored, "later": 3}, stored) == ["--later (3 there, None here)"]
+    assert differing({**stored, "later": 3}, stored) == ["--later (3 there, None here)"]
+
+
+def test_not_set_is_none_inside():
+    options = parse_args(["--epochs=-1", "--dropout_rate=-1.0", "--hnet_reg_batch_size=0"])
+    assert options.train.epochs is None
+    assert options.main_net.dropout_rate is None
+    assert options.method.kind.hnet_reg_batch_size is None
+    assert options.values["epochs"] == options.values["hnet_reg_batch_size"] == -1
+    assert options.run.out_dir is None
+    assert options.values["out_dir"] is None
+
+
+def test_every_option_is_in_one_group_or_entry():
+    names = [field for group in GROUPS for field in vars(getattr(Options.of({}), group))]
+    assert len(names) == len(set(names)) + 2  # three groups have a kind
+    assert defaults() == DEFAULTS
+    for field in all_options().values():
+        assert {"range", "help"} <= field.metadata.keys()
+
+
+def test_options_with_other_values():
+    options = parse_args(["--lr=0.5"])
+    other = options.having(n_iter=7, mlp_arch=[3])
+    assert (other.train.lr, other.train.n_iter, other.main_net.kind.mlp_arch) == (0.5, 7, (3,))
+    assert options.train.n_iter == 1001
+    assert other == Options.of(other.values)
+
+
+def test_only_the_chosen_entrys_checks_are_made():
+    parse_args(["--resnet_channel_sizes=16,8,8,8"])  # of a network that is not built
+    options = parse_args(["--cl_exp=splitcifar", "--net_type=resnet"])
+    assert options.main_net.kind.name == "resnet"
+    assert not hasattr(options.main_net.kind, "mlp_arch")

@@ -157,6 +157,105 @@ class Method(Protocol):
         ...
 
 
+class OwnWeights:
+    """A main network with weights of its own, learned task after task: a start for a method.
+
+    As it stands it is fine-tuning; a subclass says what it remembers, and what a penalty is.
+
+    Args:
+        strength: Of the penalty.
+    """
+
+    def __init__(self, setting: Setting, strength: float = 0.0) -> None:
+        self.setting, self.strength = setting, strength
+        self.num_trained = setting.net.num_weights
+
+    def init(self, seeds: "Sequence[int]") -> "Params":
+        """``weights`` [members, num_weights], as torch.nn initializes layers."""
+        import torch
+
+        from hypercl.engine.seeding import generator
+
+        net, device = self.setting.net, self.setting.device
+        fresh = [net.fresh_weights(generator(seed, "initialization")) for seed in seeds]
+        return {"weights": torch.stack(fresh).to(device)}
+
+    def trainable(self, params: "Params", task_id: int) -> "Params":
+        """All."""
+        return params
+
+    def merged(self, params: "Params", trained: "Params", task_id: int) -> "Params":
+        """A copy of what was trained."""
+        return {name: value.clone() for name, value in trained.items()}
+
+    def weights(self, params: "Params", task_ids: "Tensor") -> "Tensor":
+        """The same for all tasks."""
+        return params["weights"][:, None].expand(-1, task_ids.shape[1], -1)
+
+    def remember(self, params: "Params", memory: "Params", task_id: int) -> Any:
+        """Nothing."""
+        return None
+
+    def describe(self, anchor: Any) -> str:
+        """Whether there is a penalty."""
+        return "no penalty" if anchor is None else "with a penalty"
+
+    def draw(
+        self, anchor: Any, task_id: int, num_steps: int, generator: "torch.Generator"
+    ) -> "Tensor":
+        """Nothing."""
+        import torch
+
+        return torch.zeros(1, 0)
+
+    def loss_and_gradient(
+        self,
+        params: "Params",
+        batch: Batch,
+        anchor: Any,
+        task_loss: "TaskLoss",
+        lookahead: Lookahead,
+    ) -> "tuple[Params, StepLosses]":
+        """The task loss and, where something is remembered, ``strength`` times the penalty."""
+        loss, accuracy, gradient = task_loss(params["weights"], batch)
+        penalty, total = 0 * loss, task_loss.weight * loss
+        if anchor is not None:
+            penalty, of_penalty = self.penalty_and_gradient(params["weights"], anchor)
+            gradient = gradient + self.strength * of_penalty
+            total = total + self.strength * penalty
+        return {"weights": gradient}, StepLosses(loss, penalty, total, accuracy)
+
+    def penalty_and_gradient(self, weights: "Tensor", anchor: Any) -> "tuple[Tensor, Tensor]":
+        """The penalty [members] and its gradient for the weights [members, num_weights]."""
+        raise NotImplementedError
+
+    def after_task(
+        self, params: "Params", memory: "Params", task: "Task", task_loss: "TaskLoss"
+    ) -> "Params":
+        """What was kept."""
+        return memory
+
+    def state_dict(self, params: "Params") -> "Params":
+        """The main network's tensors, in their order."""
+        tensors = self.setting.net.split(params["weights"])
+        return {str(i): tensor for i, tensor in enumerate(tensors)}
+
+    def load_state_dict(self, state: "Params") -> "Params":
+        """The reverse of :meth:`state_dict`."""
+        import torch
+
+        flat = torch.cat([tensor.flatten() for tensor in state.values()])
+        return {"weights": flat.to(self.setting.device)}
+
+    def describe_size(self) -> str:
+        """The number of weights."""
+        return f"{self.num_trained:,} weights of its own"
+
+    def numbers_per_member(self) -> int:
+        """Weights, gradient, Adam's two means, and as much again for what is remembered."""
+        return 8 * self.num_trained
+
+
 @dataclass(frozen=True)
 class MethodEntry(Entry):
     """A choice of --method; its fields are the options that concern it alone."""

@@ -1,0 +1,5 @@
+"""Networks: the main network as a function of its weights, the hypernetwork that generates them.
+
+main_net.py and hypernet.py are what the rest of the code knows; hypnettorch's classes stand behind
+them. A new main network is a file in main_nets/: docs/extending.rst.
+"""

@@ -59,6 +59,22 @@ class MainNetwork:
             inputs, weights=self.split(weights), distilled_params=list(stats.values())
         )
 
+    def fresh_weights(self, generator: torch.Generator) -> Tensor:
+        """Weights as torch.nn's layers initialize theirs, [num_weights], on the CPU.
+
+        Uniform between ± 1 / sqrt(inputs of an output), weights and biases alike; scales of batch
+        normalization 1, its shifts 0.
+        """
+        tensors, bound = [], 1.0
+        for shape, meta in zip(self.shapes, self.module.param_shapes_meta, strict=True):
+            if meta["name"] in ("bn_scale", "bn_shift"):
+                tensors.append(torch.full(shape, float(meta["name"] == "bn_scale")))
+                continue
+            if len(shape) > 1:  # a bias follows its weight
+                bound = math.prod(shape[1:]) ** -0.5
+            tensors.append(bound * (2 * torch.rand(shape, generator=generator) - 1))
+        return torch.cat([tensor.flatten() for tensor in tensors])
+
     def fresh_stats(self, num_members: int, device: torch.device) -> Params:
         """Running statistics of batch normalization as they are before training.
 

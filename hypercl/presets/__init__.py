@@ -1,6 +1,6 @@
 """Presets: the settings of published runs, what was published, and how a run compares with it.
 
-Each is a file of ``hypercl/presets``: ``experiment``, ``networks``, ``source``, perhaps
+To add one is to add a file to this folder: ``experiment``, ``networks``, ``source``, perhaps
 ``remarks``; a table ``options`` of the command line's options; and any number of ``published``
 values with ``metric`` (a mean over tasks in results.json's "scenarios"), ``value``, perhaps
 ``spread``, both in percent, and where they were ``printed``.

@@ -120,6 +120,11 @@ class Checkpoints:
 
     def save(self, position: Position) -> None:
         """Write checkpoint.pt, and leave where a signal asks for that."""
+        self.write(position)
+        self._interruption.leave_if_pending()
+
+    def write(self, position: Position) -> None:
+        """Write checkpoint.pt."""
         content = {
             "format": FORMAT,
             "made_by": self._made_by,
@@ -129,7 +134,6 @@ class Checkpoints:
             "lengths": self._run_dir.lengths(),
         }
         self._run_dir.write_checkpoint(saving.encode(content))
-        self._interruption.leave_if_pending()
 
     def leave_at(self, position: Position) -> None:
         """Save and leave where a signal asks for that."""

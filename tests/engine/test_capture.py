@@ -1,21 +1,21 @@
 """The GPU's way of taking steps, with CUDA's part played by stand-ins."""
 
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
 import torch
-from test_train import HOW, make_task, run_task
+from helpers import make_experiment, make_task
 
-import experiment
-import run
-import train
 from hypercl.engine.capture import StepRunner
 from hypercl.engine.precision import forbid_tf32, tf32
-from hypercl.methods.hnet.regularizer import Checkpoint
+from hypercl.methods.hnet.dense import DenseAnchor
+from hypercl.methods.hnet.factored import FactoredAnchor
+from hypercl.networks import plain_mlp
 from hypercl.networks.hypernet import Hypernet
-from hypercl.networks.nets import fresh_stats
+from hypercl.networks.main_net import MainNetwork
 from hypercl.tasks.task import Split, Task
+from train import TaskTraining
+from train_args import parse_args
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -156,59 +156,59 @@ SETTINGS = {
 @pytest.mark.parametrize("members", [1, 2])
 def test_a_step_stays_on_its_device_and_never_waits_for_it(network, settings, members):
     """On a device whose tensors have no values: reading one, or mixing devices, is an error."""
-    device, task_id = torch.device("meta"), 2
+    device = torch.device("meta")
     options = [*NETWORKS[network], *SETTINGS[settings], "--n_iter=3", "--num_tasks=3"]
-    args = run.parse_args([*options, "--batch_size=4"])
-    shape = (32, 32, 3) if args.cl_exp == "splitcifar" else (28, 28, 1)
+    values = parse_args([*options, "--batch_size=4"]).values
+    shape = (32, 32, 3) if values["cl_exp"] == "splitcifar" else (28, 28, 1)
     images = torch.zeros(20, *shape, dtype=torch.uint8, device=device)
     split = Split(images, torch.zeros(20, dtype=torch.int64, device=device))
-    outputs = [0, 2, 4] if args.multi_head else [None] * 3
+    outputs = [0, 2, 4] if values["multi_head"] else [None] * 3
     tasks = [
         Task("", 2, split, split, split, augmented=len(shape) == 3, first_output=first)
         for first in outputs
     ]
-    mnet = experiment.build_main_net(args, tasks[0])
-    hnet, params = experiment.init_members(args, mnet, range(members), device)
-    how = experiment.training(args, list(range(members)), 20)
-    checkpoint = experiment.checkpoint_before(args, task_id, hnet, params, mnet, tasks)
-    flat, trained = hnet.to_train(params, task_id + 1)
-    mnet.train()
-    step = train.make_step(
-        hnet, mnet, flat, trained, tasks[task_id], task_id, checkpoint, how,
-        train.new_history(how, device), fresh_stats(mnet, members, device),
-    )  # fmt: skip
-    step()
-    step()
-    assert flat.device == device
+    experiment = make_experiment(tasks, device=device, **values)
+    params = experiment.method.init(range(members))
+    stats = experiment.net.fresh_stats(members, device)
+    training = TaskTraining(experiment, 2, range(members), params, stats, memory={})
+    training.step()
+    training.step()
+    assert all(value.device == device for value in training.trained.values())
 
 
 def test_tf32_reaches_the_main_network_and_nothing_else(monkeypatch):
     seen = []
 
-    def watch(module, name):
-        original = getattr(module, name)
+    def watch(holder, name):
+        original = getattr(holder, name)
 
         def watched(*args, **options):
             seen.append((name, torch.backends.cuda.matmul.allow_tf32))
             return original(*args, **options)
 
-        monkeypatch.setattr(module, name, watched)
+        monkeypatch.setattr(holder, name, watched)
 
-    watch(train.mlp, "loss_and_gradient")
-    watch(train, "logits_of")
+    watch(plain_mlp, "loss_and_gradient")
+    watch(MainNetwork, "logits")
     watch(Hypernet, "forward")
     watch(Hypernet, "backward")
-    watch(Checkpoint, "drift_and_gradient")
-    task = make_task()
+    watch(DenseAnchor, "penalty")
+    watch(FactoredAnchor, "penalty")
     for net in ("mlp", "lenet"):
-        run_task(task, 1, replace(HOW, num_steps=2, tf32=True), net=net)
-    of_main = {"loss_and_gradient", "logits_of"}
-    assert {name for name, _ in seen} == of_main | {"forward", "backward", "drift_and_gradient"}
+        experiment = make_experiment(
+            [make_task()] * 3, net_type=net, tf32=True, n_iter=2, batch_size=8
+        )
+        params = experiment.method.init([1])
+        training = TaskTraining(experiment, 1, [1], params, {}, memory={})
+        training.step()
+        training.step()
+    of_main = {"loss_and_gradient", "logits"}
+    assert {name for name, _ in seen} == of_main | {"forward", "backward", "penalty"}
     for name, on in seen:
         if name not in of_main:
             assert not on
     assert ("loss_and_gradient", True) in seen
-    assert ("logits_of", True) in seen
+    assert ("logits", True) in seen
 
 
 def test_tf32_is_off_but_inside_its_context():

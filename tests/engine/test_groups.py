@@ -1,5 +1,3 @@
-import pytest
-import torch
 from helpers import CIFAR_SHAPE, CPU, MNIST_SHAPE, make_experiment, make_task
 
 from hypercl.engine.groups import available_bytes, split_into_groups
@@ -21,13 +19,9 @@ def test_groups_fit_and_are_of_nearly_equal_size():
     assert [len(group) for group in split_into_groups(seeds, 1, 10**9, most=4)] == [3, 4, 3]
 
 
-def estimate(net_type="mlp", num_tasks=5, batch_size=32, **values):
-    task = make_task(MNIST_SHAPE if net_type == "mlp" else CIFAR_SHAPE)
-    sizes = {"batch_size": batch_size, "val_batch_size": 32, "n_iter": 1000}
-    experiment = make_experiment(
-        [task] * num_tasks, net_type=net_type, **PUBLISHED, **sizes, **values
-    )
-    return experiment.bytes_per_member()
+def estimate(shape=MNIST_SHAPE, num_tasks=5, **values):
+    values = {**PUBLISHED, "batch_size": 32, "val_batch_size": 32, "n_iter": 1000, **values}
+    return make_experiment([make_task(shape)] * num_tasks, **values).bytes_per_member()
 
 
 def test_estimate_grows_with_what_takes_memory():
@@ -39,7 +33,7 @@ def test_estimate_grows_with_what_takes_memory():
     assert base < estimate(val_batch_size=512)
     assert base < estimate(lookahead=True)
     # a ResNet-32 keeps 31 maps of 32x32x16, 16x16x32 or 8x8x64 numbers and their activations
-    assert estimate("resnet") > 2 * 4 * 32 * 11 * 32 * 32 * 16
+    assert estimate(CIFAR_SHAPE, net_type="resnet") > 2 * 4 * 32 * 11 * 32 * 32 * 16
 
 
 def test_free_memory_is_that_of_a_machine():

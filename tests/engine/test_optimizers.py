@@ -25,8 +25,8 @@ CASES = {
 }
 
 
-def build(parameters, gradient, lr, **values):
-    return build_optimizer(Options.of(values).train, parameters, gradient, lr)
+def build(parameters, gradient, rate, **values):
+    return build_optimizer(Options.of(values).train, parameters, gradient, rate)
 
 
 def draw(*shape):

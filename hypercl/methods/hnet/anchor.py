@@ -4,8 +4,8 @@ The penalty is how far the weights generated for the earlier tasks have moved si
 
     penalty = 1 / |tasks| Σ_t || h(e_t, θ) - h(e*_t, θ*) ||²
 
-The sum of squares runs over all generated weights that matter to the task, the mean over the earlier
-tasks taken in a step. Equation 2 of von Oswald et al. (arXiv 1906.00695) is beta times this, at
+The sum of squares runs over the generated weights that matter to a task, the mean over the earlier
+tasks taken in a step. Equation 2 of von Oswald et al. (arXiv 1906.00695) has beta times this, at
 θ + Δθ where the lookahead is on.
 """
 

@@ -35,10 +35,9 @@ def take_anchor(
         return None
     heads = heads or one_head(hnet.num_weights)
     if factored is None:
-        dense_cost, factored_cost = count_multiplications(
+        factored = factored_is_cheaper(
             hnet, params, task_id, subset_size, heads, store_targets=store_targets
         )
-        factored = factored_cost < dense_cost
     subset = subset_size is not None and subset_size < task_id
     params = {name: value.detach() for name, value in params.items()}
     if factored:
@@ -46,6 +45,22 @@ def take_anchor(
     return DenseAnchor.take(
         hnet, params, task_id, subset=subset, store_targets=store_targets, heads=heads
     )
+
+
+def factored_is_cheaper(
+    hnet: Hypernet,
+    params: Params,
+    num_tasks: int,
+    subset_size: int | None = None,
+    heads: Heads | None = None,
+    *,
+    store_targets: bool = True,
+) -> bool:
+    """Whether the factored form takes fewer multiplications a step than the dense one."""
+    dense, factored = count_multiplications(
+        hnet, params, num_tasks, subset_size, heads, store_targets=store_targets
+    )
+    return factored < dense
 
 
 def count_multiplications(

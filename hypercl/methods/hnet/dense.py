@@ -42,7 +42,7 @@ class DenseAnchor:
         store_targets: bool,
         heads: Heads,
     ) -> "DenseAnchor":
-        """Of the parameters as they are now; see :func:`~hypercl.methods.hnet.anchor.take_anchor`."""
+        """Of the parameters as they are now; arguments as in choice.take_anchor."""
         weight = hnet.last_layer(params)[0]
         earlier = torch.arange(num_tasks, device=weight.device).expand(len(weight), -1)
         if store_targets:
@@ -65,7 +65,7 @@ class DenseAnchor:
         return num_taken
 
     def to_generate(self, features: Tensor) -> Tensor:
-        """Of the features of all tasks in a step, those whose weights it needs: all."""
+        """Of the features of a step's tasks, those whose weights it needs: all."""
         return features
 
     @torch.no_grad()
@@ -77,7 +77,7 @@ class DenseAnchor:
         weights: Tensor,
         beta: float | Tensor,
     ) -> Penalty:
-        """See :class:`~hypercl.methods.hnet.anchor.Anchor`."""
+        """As :class:`Anchor` in anchor.py says."""
         moved = weights - self._targets(earlier)
         if self.mask is not None:
             mask = self.mask[earlier] if self.subset else self.mask

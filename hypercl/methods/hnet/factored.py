@@ -60,7 +60,7 @@ class FactoredAnchor:
     def take(
         cls, hnet: Hypernet, params: Params, num_tasks: int, *, subset: bool, heads: Heads
     ) -> "FactoredAnchor":
-        """Of the parameters as they are now; see :func:`~hypercl.methods.hnet.anchor.take_anchor`."""
+        """Of the parameters as they are now; arguments as in choice.take_anchor."""
         weight, bias = hnet.last_layer(params)
         full = heads.shared // weight.shape[1]
         earlier = torch.arange(num_tasks, device=weight.device).expand(len(weight), -1)
@@ -95,7 +95,7 @@ class FactoredAnchor:
         return min(num_taken, max(1, rows // chunks))
 
     def to_generate(self, features: Tensor) -> Tensor:
-        """Of the features of all tasks in a step, those whose weights it needs: the current one's."""
+        """Of the features of a step's tasks, those whose weights it needs: the current one's."""
         return features[:, -1:]
 
     @torch.no_grad()
@@ -107,7 +107,7 @@ class FactoredAnchor:
         weights: Tensor,
         beta: float | Tensor,
     ) -> Penalty:
-        """See :class:`~hypercl.methods.hnet.anchor.Anchor`."""
+        """As :class:`Anchor` in anchor.py says."""
         kept, block, num_taken = self.kept, features.shape[1], earlier.shape[1]
         layer = _Layer.moved(self.hnet, params, kept, 2 * beta / num_taken)
         for_params: Params = {}  # through the features of the blocks after the first
@@ -153,7 +153,7 @@ class FactoredAnchor:
 
 
 class _Layer(NamedTuple):
-    """The last layer and how it has moved from the checkpoint."""
+    """The last layer and how it has moved from the anchor."""
 
     weight: Tensor  # W [members, C, d]
     e: Tensor  # E [members, C, d + 1]

@@ -1,4 +1,4 @@
-"""The method as it is run: the step of reference.py over members, its passes shared and written out.
+"""The method as it is run: the step of reference.py, over members and written out.
 
 One pass of the hypernetwork serves the current task and the earlier ones; the gradient goes back
 through the main network first, then once through the hypernetwork.
@@ -14,7 +14,7 @@ from torch import Tensor
 from hypercl.engine.members import Params, add_into, stack_members, to_device
 from hypercl.methods.base import Batch, Lookahead, Setting, StepLosses
 from hypercl.methods.hnet.anchor import Anchor
-from hypercl.methods.hnet.choice import count_multiplications, take_anchor
+from hypercl.methods.hnet.choice import factored_is_cheaper, take_anchor
 from hypercl.methods.hnet.heads import head_of_each_task, one_head
 from hypercl.networks import hnet_modules
 from hypercl.networks.main_net import TaskLoss
@@ -255,13 +255,9 @@ class OutputRegularizer:
         widths = [params[f"weight{i}"].shape[1] for i in range(hnet.num_layers)]
         passes = taken * rows * (3 * sum(widths) + 3 * d)
         stored = not options.calc_hnet_reg_targets_online
-        factored = False
-        if earlier:
-            dense_cost, factored_cost = count_multiplications(
-                hnet, params, earlier, subset, self.heads, store_targets=stored
-            )
-            factored = factored_cost < dense_cost
-        if factored:
+        if earlier and factored_is_cheaper(
+            hnet, params, earlier, subset, self.heads, store_targets=stored
+        ):
             kept = earlier * rows * d + (1 if subset is None else earlier) * (d + 1) ** 2
             generated = 3 * hnet.num_weights
         else:

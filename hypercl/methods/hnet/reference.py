@@ -40,19 +40,39 @@ def task_loss(net: MainNetwork, weights: Tensor, inputs: Tensor, labels: Tensor)
 
 
 def penalty(
-    h: Hypernet, theta: Params, theta_star: Params, earlier: Sequence[int], delta: Params | None
+    h: Hypernet,
+    theta: Params,
+    theta_star: Params,
+    earlier: Sequence[int],
+    delta: Params | None = None,
 ) -> Tensor:
     """1 / |earlier| Σ_t || h(e_t, θ + Δθ) - h(e*_t, θ*) ||², the sum of the paper's equation 2.
 
     Args:
         earlier: The tasks t that are regularized: all before the current one, or some.
         delta: Δθ, the step that the optimizer would take on the task loss alone; a constant, and
-            nothing for embeddings. None: 0.
+            nothing for embeddings. By default 0.
     """
     ahead = {name: value + (delta or {}).get(name, 0) for name, value in theta.items()}
     targets = [generate(h, theta_star, t).detach() for t in earlier]
     moved = [generate(h, ahead, t) - target for t, target in zip(earlier, targets, strict=True)]
     return torch.stack([m.square().sum() for m in moved]).mean()
+
+
+def loss(
+    h: Hypernet,
+    net: MainNetwork,
+    theta: Params,
+    theta_star: Params,
+    t: int,
+    batch: tuple[Tensor, Tensor],
+    beta: float,
+) -> Tensor:
+    """What is minimized while task t is learned: task loss + beta * penalty, equation 2."""
+    total = task_loss(net, generate(h, theta, t), *batch)
+    if t > 0:
+        total = total + beta * penalty(h, theta, theta_star, range(t))
+    return total
 
 
 def learn(
@@ -65,7 +85,7 @@ def learn(
     lr: float,
     beta: float,
 ) -> Params:
-    """Learn task t, without forgetting 0 … t - 1: the whole method.
+    """Learn task t without forgetting 0 … t - 1: the whole method.
 
     Args:
         batches: Inputs and labels of each step.
@@ -76,11 +96,8 @@ def learn(
     theta_star = theta
     theta = {name: value.clone().requires_grad_() for name, value in theta.items()}
     optimizer = torch.optim.Adam(theta.values(), lr=lr)
-    for inputs, labels in batches:
-        loss = task_loss(net, generate(h, theta, t), inputs, labels)
-        if t > 0:
-            loss = loss + beta * penalty(h, theta, theta_star, range(t), None)
+    for batch in batches:
         optimizer.zero_grad()
-        loss.backward()
+        loss(h, net, theta, theta_star, t, batch, beta).backward()
         optimizer.step()
     return {name: value.detach() for name, value in theta.items()}

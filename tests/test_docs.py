@@ -1,0 +1,103 @@
+"""The promises of README.rst and docs/ that can be checked without long experiments."""
+
+import re
+import shlex
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import run
+from hypercl.methods.hnet import reference
+from hypercl.options import defaults
+from train_args import EXAMPLES, parse_args
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.rst", *sorted(ROOT.glob("docs/*.rst"))]
+TEXTS = {page.name: page.read_text() for page in PAGES} | {"--help": EXAMPLES}
+
+
+def commands(text):
+    """Every ``python run.py ...``, with the lines that a backslash continues."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    found = re.findall(r"python run\.py([^\n;`|]*)", joined)
+    made = re.findall(r'make run ARGS="([^"]*)"', joined)
+    return [re.sub(r"\$\w+|<\w+>", "1", options) for options in found + made]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_command_parses(name):
+    for options in commands(TEXTS[name]):
+        leaves = "--help" in options or "--list_presets" in options
+        if not leaves and "..." not in options:
+            parse_args(shlex.split(options, comments=True))
+
+
+def test_commands_are_found():
+    assert len(commands(TEXTS["README.rst"])) >= 6
+    assert len(commands(TEXTS["--help"])) >= 6
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_option_exists(name):
+    recipes = {"cnn_width", "l2_strength"}
+    of_others = {"help", "list_presets", "logdir", "kills", "cases", "no_save", "rounds", "seeds"}
+    for option in re.findall(r"--(\w+)", TEXTS[name]):
+        assert option in {*defaults(), *of_others, *recipes}, option
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pictures_pages_and_files_are_there(page):
+    text = page.read_text()
+    for picture in re.findall(r"^\.\. (?:image|figure):: (\S+)", text, flags=re.MULTILINE):
+        assert (page.parent / picture).read_bytes().startswith(b"\x89PNG")
+    for link in re.findall(r"<((?!https?:)\S+\.rst)>`_", text):
+        assert (page.parent / link).exists(), link
+    recipes = {"hypercl/networks/main_nets/cnn.py", "hypercl/tasks/sequences/splitfashion.py"}
+    named = re.findall(r"``((?:hypercl|benchmarks|docs|tests)/[\w/]+\.\w+)``", text)
+    for file in {*named} - {*recipes, "hypercl/methods/l2.py"}:
+        assert (ROOT / file).exists(), file
+    for module in re.findall(r"python -m (benchmarks\.\w+)", text):
+        assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+
+
+def test_readme_is_short_and_draws_the_house_as_it_is():
+    text = TEXTS["README.rst"]
+    assert text.count("\n") <= 160
+    house = text[text.index("The house\n---") :]
+    drawn = set(re.findall(r"^ +(\w+\.py|\w+/) ", house, flags=re.MULTILINE))
+    scripts = {path.name for path in ROOT.glob("*.py")}
+    inside = {p.name for p in (ROOT / "hypercl").glob("*.py")} - {"__init__.py"}
+    folders = {f"{p.parent.name}/" for p in ROOT.glob("hypercl/*/__init__.py")}
+    assert drawn - {"hypercl/", "benchmarks/", "tests/"} == scripts | inside | folders
+
+
+def test_every_folder_says_what_belongs_there():
+    for init in ROOT.glob("hypercl/**/__init__.py"):
+        assert len(init.read_text().splitlines()) >= 3, init
+
+
+def test_the_method_is_shown_as_it_is():
+    """docs/method.rst quotes reference.py line by line."""
+    source = Path(reference.__file__).read_text()
+    code = [line.strip() for line in source.splitlines()]
+    blocks = re.findall(r"::\n\n((?:    .*\n|\n)+)", TEXTS["method.rst"])
+    quoted = [block for block in map(textwrap.dedent, blocks) if block.startswith("def ")]
+    assert {re.match(r"def (\w+)", block).group(1) for block in quoted} == {
+        "generate", "task_loss", "penalty", "loss", "learn",
+    }  # fmt: skip
+    for block in quoted:
+        for line in filter(None, map(str.strip, block.splitlines())):
+            assert line in code, line
+
+
+def test_what_was_learned_is_loaded_in_five_lines(monkeypatch, tmp_path, capsys):
+    (code,) = re.findall(r"^    from hypercl import load_run\n(?:    .*\n)+", TEXTS["runs.rst"], re.M)
+    assert len(code.splitlines()) == 5
+    monkeypatch.chdir(tmp_path)
+    short = ["--num_tasks=2", "--n_iter=20", "--no_cuda", "--dropout_rate=0.1"]
+    results = run.main([*short, "--random_seed=1", "--out_dir=out/s1"])
+    capsys.readouterr()
+    exec(textwrap.dedent(code), {})
+    accuracy = float(re.search(r"tensor\((.*)\)", capsys.readouterr().out).group(1))
+    assert accuracy == pytest.approx(results["seeds"][0]["accuracy"][-1][0] / 100, abs=2e-4)
