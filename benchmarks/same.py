@@ -40,7 +40,7 @@ FREEZE = ["--freeze_prev_embs", "--weight_decay=0.01"]
 PERM = ["--cl_exp=permmnist", "--num_classes_per_task=10", "--num_tasks=2"]
 CIFAR = [
     "--cl_exp=splitcifar", "--num_classes_per_task=10", "--skip_tasks=1", "--num_tasks=2",
-    "--n_iter=20", "--batch_size=16", "--val_set_size=40",
+    "--n_iter=20", "--batch_size=16", "--val_set_size=40", "--lr=0.001",
 ]  # fmt: skip
 RESNET = [
     *CIFAR, "--net_type=resnet", "--resnet_block_depth=1", "--resnet_channel_sizes=4,4,6,8",
@@ -85,6 +85,7 @@ COMMANDS = {
     "seeds-subset": ["--num_seeds=3", "--hnet_reg_batch_size=1", "--hmlp_arch=20,20"],
     "seeds-hmlp-subset": [*HMLP, "--num_seeds=3", "--hnet_reg_batch_size=1"],
     "seeds-dropout": ["--num_seeds=2", "--dropout_rate=0.2", "--hnet_dropout_rate=0.2"],
+    "seeds-that-fail": [*HMLP, "--num_seeds=6", "--use_sgd", "--momentum=0.9", "--lr=0.07"],
     # Heads, lookahead, frozen embeddings.
     "heads": ["--multi_head", "--beta=1"],
     "heads-hmlp": [*HMLP, "--multi_head", "--calc_hnet_reg_targets_online"],
@@ -115,7 +116,10 @@ COMMANDS = {
     "batchnorm-batch": ["--batchnorm", "--bn_no_running_stats"],
     "batchnorm-one": ["--batchnorm", "--bn_no_stats_checkpointing"],
     "lenet": ["--net_type=lenet", "--num_seeds=2", "--num_tasks=2", "--n_iter=20"],
-    "lenet-cifar": [*CIFAR, "--net_type=lenet", "--lenet_type=cifar", "--chmlp_chunk_size=20000"],
+    "lenet-cifar": [
+        *CIFAR, "--net_type=lenet", "--lenet_type=cifar", "--n_iter=8", "--dropout_rate=0.2",
+        "--hmlp_arch=20,10", "--chmlp_chunk_size=6000",
+    ],
     "resnet": [*RESNET, "--num_seeds=2"],
     "resnet-one": [*RESNET, "--bn_no_stats_checkpointing", "--no_augmentation", "--multi_head"],
     "wrn": [*WRN, "--no_bias", "--wrn_use_fc_bias", "--dropout_rate=0.1"],
@@ -129,7 +133,7 @@ COMMANDS = {
     # Published runs, with all their tasks.
     "splitmnist-small": ["--preset=splitmnist-small", "--num_tasks=5", "--n_iter=20"],
     "paper-splitmnist": [
-        "--preset=paper-splitmnist", "--num_tasks=5", "--n_iter=20", "--num_seeds=3",
+        "--preset=paper-splitmnist", "--num_tasks=5", "--n_iter=10", "--num_seeds=3",
     ],
     "splitmnist-lenet": ["--preset=splitmnist-lenet", "--num_tasks=5", "--n_iter=10"],
 }  # fmt: skip
@@ -326,13 +330,14 @@ def tensor_differences(old: Tensor, new: Tensor, where: str) -> Iterator[str]:
 
 
 def make_cifar(folder: Path) -> None:
-    """A stand-in for CIFAR-100: noise, as bright as the number of its class."""
+    """A stand-in for CIFAR-100: noise, whose brightness tells the class."""
     folder.mkdir()
     noise, arrays = np.random.default_rng(0), {}
     for split, number in (("train", 40), ("test", 20)):
         labels = np.tile(np.arange(100, dtype=np.uint8), number)
         images = noise.integers(0, 56, (len(labels), 32, 32, 3), dtype=np.uint8)
-        arrays[f"{split}_images"] = images + 2 * labels[:, None, None, None]
+        brightness = 2 * (37 * np.arange(100) % 100)  # far apart for the classes of a task
+        arrays[f"{split}_images"] = images + brightness.astype(np.uint8)[labels, None, None, None]
         arrays[f"{split}_labels"] = labels
     np.savez(folder / "cifar100.npz", **arrays)
 

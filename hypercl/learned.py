@@ -70,6 +70,8 @@ def load_run(path: str | Path, **options: Any) -> Run:
     Raises:
         InputError: weights.pt is missing or damaged, or an option does not fit.
     """
+    if unknown := options.keys() - defaults().keys():
+        raise InputError(f"there is no option {', '.join(sorted(unknown))}: see --help")
     return load(path, lambda stored: Options.of({**stored, **options}))
 
 

@@ -184,10 +184,18 @@ class Options:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Options":
-        """From values as JSON has them; what is missing takes its default, others are left out."""
-        known = {name: field.metadata["range"] for name, field in all_options().items()}
-        values = {name: values.get(name, default) for name, default in defaults().items()}
-        inside = {name: known[name].from_plain(value) for name, value in values.items()}
+        """From values as JSON has them; what is missing takes its default, others are left out.
+
+        Raises:
+            InputError: A value is not among an option's choices.
+        """
+        values = {name: _normal(name, values.get(name, v)) for name, v in defaults().items()}
+        inside = {}
+        for name, value in values.items():
+            allowed = all_options()[name].metadata["range"]
+            if allowed.choices is not None and value not in allowed.choices:
+                raise InputError(f"--{name}={value} is none of {', '.join(allowed.choices)}")
+            inside[name] = allowed.from_plain(value)
 
         def make(options: type, **more: Any) -> Any:
             own = {field.name: inside[field.name] for field in options_of(options)}
@@ -278,9 +286,15 @@ def differing(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
         f"--{name} ({as_argument(there)} there, {as_argument(here)} here)"
         for name in dict.fromkeys([*defaults(), *stored, *given])
         if name not in _WITHOUT_EFFECT
-        and (there := stored.get(name, defaults().get(name)))
-        != (here := given.get(name, defaults().get(name)))
+        and (there := _normal(name, stored.get(name, defaults().get(name))))
+        != (here := _normal(name, given.get(name, defaults().get(name))))
     ]
+
+
+def _normal(name: str, value: Any) -> Any:
+    """A value as JSON has it, in the one spelling of an option that is known."""
+    field = all_options().get(name)
+    return value if field is None else field.metadata["range"].normal(value)
 
 
 def require_same(path: object, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:

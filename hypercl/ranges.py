@@ -21,20 +21,24 @@ class Range:
     read: Callable[[str], Any]  # raises argparse.ArgumentTypeError
     metavar: str | None = None
     choices: Sequence[str] | None = None
-    can_be_unset: bool = False
+    unset_up_to: int | None = None  # numbers that stand for None; None: none does
     is_switch: bool = False
 
     def to_plain(self, value: Any) -> Any:
         """A value as JSON has it."""
-        if value is None and self.can_be_unset:
+        if value is None and self.unset_up_to is not None:
             return _UNSET
         return list(value) if isinstance(value, tuple) else value
 
     def from_plain(self, value: Any) -> Any:
         """The reverse of :meth:`to_plain`."""
-        if self.can_be_unset and value is not None and value <= _UNSET:
+        if self.unset_up_to is not None and value is not None and value <= self.unset_up_to:
             return None
         return tuple(value) if isinstance(value, list) else value
+
+    def normal(self, value: Any) -> Any:
+        """A value as JSON has it, in the one spelling that it has there."""
+        return self.to_plain(self.from_plain(value))
 
 
 def option(default: Any, allowed: Range, help_text: str) -> Any:
@@ -98,7 +102,7 @@ def or_unset(numbers: Range) -> Range:
                 return None
             raise argparse.ArgumentTypeError(f"{error}, nor -1 (not set)") from None
 
-    return Range(read, numbers.metavar, can_be_unset=True)
+    return Range(read, numbers.metavar, unset_up_to=_UNSET)
 
 
 def int_list(length: int | None = None) -> Range:
@@ -136,7 +140,7 @@ def text(metavar: str) -> Range:
 
 
 count, natural = int_at_least(1), int_at_least(0)
-limit = Range(_read_limit, "N", can_be_unset=True)  # whole numbers; 0 or less: no limit, None
+limit = Range(_read_limit, "N", unset_up_to=0)  # whole numbers; 0 or less: no limit, None
 non_negative, positive = float_in("[0, inf)"), float_in("(0, inf)")
 share = float_in("[0, 1)")
 switch = Range(_on_or_off, is_switch=True)

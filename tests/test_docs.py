@@ -92,7 +92,8 @@ def test_the_method_is_shown_as_it_is():
 
 
 def test_what_was_learned_is_loaded_in_five_lines(monkeypatch, tmp_path, capsys):
-    (code,) = re.findall(r"^    from hypercl import load_run\n(?:    .*\n)+", TEXTS["runs.rst"], re.M)
+    pattern = r"^    from hypercl import load_run\n(?:    .*\n)+"
+    (code,) = re.findall(pattern, TEXTS["runs.rst"], flags=re.MULTILINE)
     assert len(code.splitlines()) == 5
     monkeypatch.chdir(tmp_path)
     short = ["--num_tasks=2", "--n_iter=20", "--no_cuda", "--dropout_rate=0.1"]

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from hypercl.errors import InputError
 from hypercl.options import GROUPS, Options, all_options, as_arguments, defaults, differing
 from train_args import parse_args
 
@@ -388,3 +389,14 @@ def test_only_the_chosen_entrys_checks_are_made():
     options = parse_args(["--cl_exp=splitcifar", "--net_type=resnet"])
     assert options.main_net.kind.name == "resnet"
     assert not hasattr(options.main_net.kind, "mlp_arch")
+
+
+def test_values_have_one_spelling():
+    options = Options.of({"hnet_reg_batch_size": 0, "mlp_arch": (5,), "epochs": -1})
+    assert options.method.kind.hnet_reg_batch_size is None
+    assert options.values["hnet_reg_batch_size"] == -1
+    assert options.values["mlp_arch"] == [5]
+    stored = {"hnet_reg_batch_size": -3, "mlp_arch": [5]}  # as an earlier version kept it
+    assert differing(stored, options.values) == []
+    with pytest.raises(InputError, match="--hnet_type=gru is none of chunked_hmlp, hmlp"):
+        Options.of({"hnet_type": "gru"})

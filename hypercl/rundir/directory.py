@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hypercl.errors import InputError, RunFailed
-from hypercl.rundir.lock import Held, Lock, is_held
+from hypercl.lock import Held, Lock, is_held
 
 # Everything a run may write; --overwrite removes these and nothing else.
 _CONFIG, _RESULTS, _LOCK = "config.json", "results.json", "run.lock"

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from hypercl.errors import InputError
-from hypercl.rundir.lock import Lock
+from hypercl.lock import Lock
 
 
 class Images(NamedTuple):

@@ -7,6 +7,7 @@ import torch
 from helpers import CIFAR_SHAPE, CPU, HYPERNETS, MNIST_SHAPE, build_main_net, make_hypernet
 
 from hypercl.engine.members import alone, stack_members
+from hypercl.errors import InputError
 from hypercl.networks.activations import MODULES
 
 SMALL_RESNET = {"resnet_block_depth": 1}
@@ -108,7 +109,7 @@ def test_every_activation(name):
 
 
 def test_unknown_types():
-    with pytest.raises(KeyError, match="vgg"):
+    with pytest.raises(InputError, match="--net_type=vgg is none of lenet, mlp"):
         build_main_net("vgg", MNIST_SHAPE, 2)
 
 

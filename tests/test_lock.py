@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from hypercl.rundir import lock
-from hypercl.rundir.lock import Held, Lock, is_held
+from hypercl import lock
+from hypercl.lock import Held, Lock, is_held
 
 
 def test_a_lock_is_had_once_and_names_its_owner(tmp_path):
@@ -27,7 +27,7 @@ def test_a_lock_is_had_once_and_names_its_owner(tmp_path):
 def test_a_lock_dies_with_its_owner(tmp_path):
     path = tmp_path / "run.lock"
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom hypercl.rundir.lock import Lock\n"
+        "import sys, time\nfrom pathlib import Path\nfrom hypercl.lock import Lock\n"
         "Lock(Path(sys.argv[1]))\nprint('locked', flush=True)\ntime.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE) as owner:

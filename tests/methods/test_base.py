@@ -1,0 +1,106 @@
+"""A main network with weights of its own, from which methods start."""
+
+import pytest
+import torch
+from helpers import CPU, build_main_net, make_experiment, make_task
+
+from hypercl.engine.members import select_members
+from hypercl.methods.base import OwnWeights, Setting
+from hypercl.options import Options
+from train import TaskTraining
+
+
+class Pulled(OwnWeights):
+    """Held near the weights before the task, and near the sum of all before."""
+
+    def remember(self, params, memory, task_id):
+        return params["weights"].clone() if task_id > 0 else None
+
+    def penalty_and_gradient(self, weights, anchor):
+        moved = weights - anchor
+        return moved.square().sum(1) / 2, moved
+
+    def after_task(self, params, memory, task, task_loss):
+        return {"sum": memory.get("sum", 0) + params["weights"]}
+
+
+def make(strength=0.0, net="mlp", **values):
+    """An experiment with the method put in place of the hypernetwork."""
+    experiment = make_experiment([make_task()] * 3, net_type=net, n_iter=30, lr=0.01, **values)
+    setting = Setting(experiment.net, [range(2)] * 3, Options.of({}).hypernet, CPU)
+    object.__setattr__(experiment, "method", Pulled(setting, strength))
+    return experiment
+
+
+def train(experiment, task_id, params, seeds=(1, 2), memory=None):
+    stats = experiment.net.fresh_stats(len(seeds), CPU)
+    training = TaskTraining(experiment, task_id, list(seeds), params, stats, memory or {})
+    for _ in range(training.num_steps):
+        training.step()
+    return training
+
+
+def test_it_learns_and_all_tasks_have_the_same_weights():
+    experiment = make()
+    training = train(experiment, 0, experiment.method.init([1, 2]))
+    losses = training.history[:, 2]
+    assert (losses[-5:].mean(0) < losses[0]).all()
+    weights = experiment.method.weights(training.trained, torch.tensor([[0, 1], [2, 0]]))
+    assert weights.shape == (2, 2, experiment.net.num_weights)
+    assert torch.equal(weights[:, 0], weights[:, 1])
+
+
+def test_a_penalty_holds_the_weights():
+    before = make().method.init([1, 2])
+    distances = []
+    for strength in (0.0, 10.0):
+        experiment = make(strength)
+        training = train(experiment, 1, before)
+        moved = (training.trained["weights"] - before["weights"]).norm(dim=1)
+        distances.append(moved)
+        rows = training.history
+        torch.testing.assert_close(rows[:, 2], rows[:, 0] + strength * rows[:, 1])
+    assert (distances[1] < 0.5 * distances[0]).all()
+
+
+def test_memory_goes_with_the_position(monkeypatch):
+    from hypercl.rundir.checkpoint import Position
+
+    experiment = make()
+    position = Position.start([[1, 2]]).on_device(CPU, experiment.method.init)
+    for expected in (1, 2):
+        training = TaskTraining.at(experiment, position)
+        training.failed = {1: "for a test"} if expected == 2 else {}
+        position = training.result(position)
+        assert position.memory["sum"].shape == (3 - expected, experiment.net.num_weights)
+    assert position.seeds == [2]
+
+
+@pytest.mark.parametrize("net", ["mlp", "lenet"])
+def test_weights_start_as_torchs_layers_do(net):
+    network = build_main_net(net, (28, 28, 1), 2, mlp_arch=[10])
+    tensors = network.split(network.fresh_weights(torch.Generator().manual_seed(0)))
+    for tensor in tensors:
+        if tensor.ndim > 1:
+            bound = tensor[0].numel() ** -0.5
+            assert 0.8 * bound < tensor.abs().max() <= bound
+        else:
+            assert tensor.abs().max() <= bound  # as its weight's
+
+
+def test_scales_of_batch_normalization_start_with_one():
+    network = build_main_net("mlp", (4, 4, 1), 2, mlp_arch=[10], batchnorm=True)
+    tensors = network.split(network.fresh_weights(torch.Generator().manual_seed(0)))
+    names = [meta["name"] for meta in network.module.param_shapes_meta]
+    assert {"bn_scale", "bn_shift"} <= set(names)
+    for name, tensor in zip(names, tensors, strict=True):
+        if name.startswith("bn"):
+            assert (tensor == (name == "bn_scale")).all()
+
+
+def test_parameters_survive_the_way_into_a_file_and_back():
+    method = make().method
+    params = select_members(method.init([5]), 0)
+    state = method.state_dict(params)
+    assert [list(value.shape) for value in state.values()] == [[10, 784], [10], [2, 10], [2]]
+    assert torch.equal(method.load_state_dict(state)["weights"], params["weights"])
