@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     with Interruption() as interruption:
         if options.run.eval is not None:
             import_torch(interruption)
-            return retest_run(options, argv)
+            return retest_run(Path(options.run.eval), argv)
         if options.run.resume:
             from hypercl.commands.resume import resumed
 
@@ -132,11 +132,11 @@ def import_torch(interruption: Interruption) -> None:
         import train  # noqa: F401
 
 
-def retest_run(options: Options, argv: list[str]) -> dict[str, Any]:
+def retest_run(path: Path, argv: list[str]) -> dict[str, Any]:
     """``--eval``: test a finished run again."""
     from hypercl.commands.eval import retest
 
-    return retest(Path(options.run.eval), lambda stored: parse_args(argv, stored))
+    return retest(path, lambda stored: parse_args(argv, stored))
 
 
 def try_out_run(options: Options) -> dict[str, Any]:

@@ -7,6 +7,7 @@ leading dimension of members, and the images are common to all.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from hypercl.engine.capture import StepRunner
 from hypercl.engine.members import Params, flatten, select_members, views_of
-from hypercl.engine.optimizers import build_optimizer, clip_norm, clip_value
+from hypercl.engine.optimizers import Adam, build_optimizer, clip_norm, clip_value
 from hypercl.engine.schedules import LearningRates
 from hypercl.engine.seeding import derive_seed, generator, global_state, set_global_state
 from hypercl.evaluation import Learned, evaluate, evaluate_tasks, infer_tasks
@@ -54,7 +55,7 @@ def learn_tasks(
             return after.of_next_group()
         # Until the tests are done, a run goes on from the end of the training.
         position = replace(position, training=training.state(training.num_steps))
-        test_tasks(experiment, after, report, lambda at=position: checkpoints.leave_at(at))
+        test_tasks(experiment, after, report, partial(checkpoints.leave_at, position))
         position = after
         if position.task_id < num_tasks:
             checkpoints.save(position)
@@ -85,7 +86,7 @@ def test_tasks(
         between: Called before each task; may raise to break off.
     """
     num_learned, options = position.task_id, experiment.options.evaluation
-    learned = Learned(experiment.net, experiment.method, position.params, position.stats)
+    learned = Learned(experiment.net, experiment.method, position.ready_params, position.stats)
     tested = experiment.tasks[:num_learned], experiment.splits_to_test(num_learned)
     rows = evaluate_tasks(learned, *tested, options.val_batch_size, between=between)
     inferred = None
@@ -125,7 +126,8 @@ class TaskTraining:
             experiment.device,
         )
         self.experiment, self.task, self.task_id, self.seeds = experiment, task, task_id, seeds
-        self.device, self.steps_done, self.failed = device, 0, {}
+        self.device, self.steps_done = device, 0
+        self.failed: dict[int, str] = {}
         self.num_steps, epoch = experiment.length(task)
         self.anchor = experiment.method.remember(params, memory, task_id)
         self.task_loss = experiment.task_loss(task)
@@ -153,9 +155,8 @@ class TaskTraining:
         stats = experiment.net.fresh_stats(len(position.seeds), experiment.device)
         if experiment.options.main_net.bn_no_stats_checkpointing and position.stats:
             stats = position.stats[-1]
-        training = cls(
-            experiment, position.task_id, position.seeds, position.params, stats, position.memory
-        )
+        params, memory = position.ready_params, position.memory
+        training = cls(experiment, position.task_id, position.seeds, params, stats, memory)
         if position.training is not None:
             training.restore(TaskState(**position.training))
         return training
@@ -204,6 +205,7 @@ class TaskTraining:
 
     def _lookahead(self, gradients: Params) -> Params:
         """The parameters after a step of the optimizer with these gradients, which is not taken."""
+        assert isinstance(self._optimizer, Adam), "only a step of Adam can be looked at"
         self._take(gradients)
         return views_of(self._flat + self._optimizer.lookahead(), self.trained)
 
@@ -244,7 +246,7 @@ class TaskTraining:
             self.rates.look(accuracies)
         losses = zip(*rows[-1], strict=True)  # of the members
         return {
-            seed: MemberProgress(*of_member, validation_accuracy=accuracy)
+            seed: MemberProgress._make((*of_member, accuracy))
             for seed, of_member, accuracy in zip(self.seeds, losses, accuracies, strict=True)
             if seed not in self.failed
         }

@@ -5,7 +5,7 @@ import difflib
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from hypercl import presets
 from hypercl.options import (
@@ -265,7 +265,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=36, width=110)
 
-    def _get_help_string(self, action: argparse.Action) -> str:
+    def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.nargs == 0 or action.default is None or isinstance(action, _Switch):
             return action.help
         return f"{action.help} (default: %(default)s)"
@@ -277,7 +277,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 class _Parser(argparse.ArgumentParser):
     """Errors in one line on stderr, with the name that an unknown option may have meant."""
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: "):
             given = message.split(": ", 1)[1].split("=")[0].partition(" ")[0]
             close = difflib.get_close_matches(given, self._option_string_actions, n=1)

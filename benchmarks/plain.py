@@ -70,8 +70,8 @@ class PlainLoop:
         logits = self.mnet.forward(inputs, weights=self.module.forward(cond_id=self.task_id))
         loss = F.cross_entropy(logits, labels)
         if self.task_id > 0:
-            drift = calc_fix_target_reg(self.module, self.task_id, targets=self.targets)
-            loss = loss + self.beta * drift
+            penalty = calc_fix_target_reg(self.module, self.task_id, targets=self.targets)
+            loss = loss + self.beta * penalty
         loss.backward()
         self.optimizer.step()
         return loss.item()
@@ -103,10 +103,12 @@ class ReferenceLoop:
         self.optimizer = torch.optim.Adam(self.theta.values(), lr=lr)
 
     def step(self) -> None:
-        """One step."""
+        """One step; ``loss`` is what it was before it."""
         h, net = self.networks.method.hnet, self.networks.net
         self.optimizer.zero_grad()
-        reference.loss(
+        loss = reference.loss(
             h, net, self.theta, self.theta_star, self.task_id, self.batch, self.beta
-        ).backward()
+        )
+        loss.backward()
         self.optimizer.step()
+        self.loss = loss.item()  # as a script that logs it does

@@ -139,15 +139,15 @@ COMMANDS = {
 }  # fmt: skip
 STOPPED = {
     "stopped-dropout-subset": [
-        "--n_iter=60", "--ckpt_iter=3", "--hnet_dropout_rate=0.2", "--hnet_reg_batch_size=1",
+        "--ckpt_iter=5", "--hnet_dropout_rate=0.2", "--hnet_reg_batch_size=1",
     ],
-    "stopped-seeds": ["--ckpt_iter=3", "--num_seeds=3", "--weight_decay=0.01"],
+    "stopped-seeds": ["--ckpt_iter=5", "--num_seeds=3", "--weight_decay=0.01"],
     "stopped-batchnorm-plateau": [
-        *EPOCHS, "--epochs=50", "--ckpt_iter=5", "--num_seeds=2", "--batchnorm", "--lookahead",
+        *EPOCHS, "--epochs=30", "--ckpt_iter=5", "--num_seeds=2", "--batchnorm", "--lookahead",
         "--plateau_lr_scheduler",
     ],
 }  # fmt: skip
-STOPS = (5, 15)  # checkpoints that a process writes before it is stopped; the third one goes on
+STOPS = (3, 12)  # checkpoints that a process writes before it is stopped; the third one goes on
 SHOWN = 3  # differences, of each command
 SECONDS = 300  # for one process, at most
 NOT_COMPARED = ("seconds", "sha256", "versions")  # of results.json

@@ -174,7 +174,8 @@ def infer_tasks(
     shares = (100 * counts.double() / sizes).transpose(0, 1).tolist()
     confused = (100 * confusion.double() / sizes[:, None]).tolist()
     return [
-        Inference(*of_member, matrix) for of_member, matrix in zip(shares, confused, strict=True)
+        Inference._make((*of_member, matrix))
+        for of_member, matrix in zip(shares, confused, strict=True)
     ]
 
 

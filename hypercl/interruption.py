@@ -2,8 +2,12 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+_Handler = Callable[[int, FrameType | None], Any] | int | None  # of a signal, as Python has them
 
 
 class Interrupted(KeyboardInterrupt):
@@ -25,7 +29,7 @@ class Interruption:
     def __init__(self) -> None:
         self.pending: int | None = None
         self._in_grace = False
-        self._handlers = {}
+        self._handlers: dict[int, _Handler] = {}
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():  # Python allows no other
@@ -51,17 +55,18 @@ class Interruption:
         if self.pending is not None:
             self.leave()
 
-    def leave(self) -> None:
+    def leave(self) -> NoReturn:
         """End the run because of the pending signal.
 
         Raises:
             Interrupted: Always.
         """
         number = self.pending
+        assert number is not None
         self._restore()
         raise Interrupted(number)
 
-    def _handle(self, number: int, frame) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._in_grace and self.pending is None:
             self.pending = number
             return

@@ -4,7 +4,7 @@ The entries of the registries (sequences of tasks, main networks, methods) have 
 which stand in their files. train_args.py makes the command line from all of them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
 from functools import cache
 from types import MappingProxyType
@@ -204,7 +204,7 @@ class Options:
         groups = {}
         for attribute, group in GROUPS.items():
             more = {}
-            if group.registry is not None:
+            if group.registry is not None and group.chosen_by is not None:
                 more["kind"] = make(entries(group.registry)[inside[group.chosen_by]])
             groups[attribute] = make(group.options, **more)
         return cls(MappingProxyType(values), **groups)
@@ -227,7 +227,7 @@ class Options:
         return f"--{name}={as_argument(value)}"
 
     @property
-    def kinds(self) -> Iterator[Entry]:
+    def kinds(self) -> tuple[Entry, Entry, Entry]:
         """The entries that were chosen."""
         return (self.task.kind, self.method.kind, self.main_net.kind)
 
@@ -240,7 +240,7 @@ def options_of(group: type) -> list[Field]:
 @cache
 def all_options() -> Mapping[str, Field]:
     """The field of every option, by name: of each group, and of the entries behind it."""
-    found = {}
+    found: dict[str, Field] = {}
     for group in GROUPS.values():
         owners = [group.options]
         owners += entries(group.registry).values() if group.registry is not None else []

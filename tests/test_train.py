@@ -227,7 +227,7 @@ def test_same_seed_same_losses_other_seed_others():
 @pytest.mark.parametrize("subset", [-1, 1], ids=["all earlier", "one earlier"])
 @pytest.mark.parametrize("net", ["mlp", "resnet", "resnet running"])
 def test_members_learn_what_their_seeds_learn_alone(net, subset, factored):
-    """The same data, augmentation and subset exactly; losses to 1e-5; the same test results."""
+    """The same data, augmentation and subset exactly; losses to 2e-5; the same test results."""
     task = make_task(CIFAR_SHAPE, augmented=True)
     values = {"net_type": net.split()[0], "n_iter": 50, "lr": 1e-4, "val_iter": 1}
     if net == "resnet running":
@@ -245,7 +245,7 @@ def test_members_learn_what_their_seeds_learn_alone(net, subset, factored):
         assert torch.equal(plan.crops.offsets[:, member], plan_alone.crops.offsets[:, 0])
         assert torch.equal(plan.crops.flips[:, member], plan_alone.crops.flips[:, 0])
         assert torch.equal(plan.drawn[:, member % len(plan.drawn[0])], plan_alone.drawn[:, 0])
-        rel = 1e-4 if together.stats else 1e-5
+        rel = 1e-4 if together.stats else 2e-5
         for step, report in finish(alone).items():
             assert reports[step][seed][:3] == pytest.approx(report[seed][:3], rel=rel, abs=1e-6)
         tested = evaluate(learned(experiment, alone, 2), task, 2, task.test, 100)

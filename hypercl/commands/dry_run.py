@@ -48,18 +48,20 @@ def try_out(
     inferred = ends if options.evaluation.scenarios_every_task else ends[-1:]
     num_tests = sum(ends) + sum(n * n for n in inferred)
     main, trained = experiment.net.num_weights, experiment.method.num_trained
+    num_bytes = len(position.seeds) * experiment.bytes_per_member()
+    seconds = len(seeds) * (float(np.dot(steps, by_task)) + num_tests * evaluation)
     found = {
         "num_weights": {"main": main, "hypernet": trained},
         "compression_ratio": trained / main,
-        "bytes": len(position.seeds) * experiment.bytes_per_member(),
+        "bytes": num_bytes,
         "step_seconds": step_seconds,
-        "seconds": len(seeds) * (float(np.dot(steps, by_task)) + num_tests * evaluation),
+        "seconds": seconds,
     }
     free = groups.available_bytes(experiment.device)
     screen = Screen(lambda line: None)
     screen.say(f"{options.main_net.net_type} with {experiment.method.describe_size()}")
     screen.say(
-        f"memory: about {found['bytes'] / 2**20:,.0f} MiB in the last task beside the images, of "
+        f"memory: about {num_bytes / 2**20:,.0f} MiB in the last task beside the images, of "
         f"{free / 2**20:,.0f} MiB free; {len(position.seeds)} of {len(experiment.seeds)} seed(s) "
         "at a time"
     )
@@ -67,7 +69,7 @@ def try_out(
         f"a step: {1e3 * step_seconds[0]:.1f} ms in the first task, "
         f"{1e3 * step_seconds[-1]:.1f} ms in the last; {sum(steps):,} steps"
     )
-    screen.say(f"the whole run: about {found['seconds'] / 60:.1f} minutes")
+    screen.say(f"the whole run: about {seconds / 60:.1f} minutes")
     return found
 
 
@@ -100,7 +102,7 @@ def time_steps(
 def time_evaluation(experiment: Experiment, position: Position) -> float:
     """Seconds that a test of one task takes."""
     stats = experiment.net.fresh_stats(len(position.seeds), experiment.device)
-    learned = Learned(experiment.net, experiment.method, position.params, [stats])
+    learned = Learned(experiment.net, experiment.method, position.ready_params, [stats])
     task, batch_size = experiment.tasks[0], experiment.options.evaluation.val_batch_size
     return _seconds(lambda: evaluate(learned, task, 0, task.test, batch_size), 1, experiment.device)
 

@@ -32,7 +32,7 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
     experiment = run.experiment
     splits = experiment.splits_to_test(len(experiment.tasks))
     batch_size = experiment.options.evaluation.val_batch_size
-    found = {}
+    found: dict[int, list[float]] = {}
     for group in run.groups:
         rows = evaluate_tasks(run.of(group), experiment.tasks, splits, batch_size)
         found |= dict(zip(group, rows, strict=True))

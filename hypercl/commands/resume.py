@@ -17,7 +17,7 @@ def resumed(options: Options, argv: list[str], parse_args: Callable[..., Options
     Raises:
         InputError: There is no run to go on with.
     """
-    path = options.run.out_dir
+    path: str | Path | None = options.run.out_dir
     if path is None and (path := directory.newest_unfinished(Path("out"))) is None:
         raise InputError("--resume finds no unfinished run in ./out: give its --out_dir")
     stored = directory.read_config(Path(path))["options"]

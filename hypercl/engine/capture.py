@@ -22,7 +22,7 @@ class StepRunner:
         self._step = step
         self._eager = device.type != "cuda"
         self._steps_done = 0
-        self._graph = None
+        self._graph: torch.cuda.CUDAGraph | None = None
         if not self._eager:
             self._stream = _side_stream(torch.cuda.current_device())
 

@@ -43,14 +43,7 @@ class Adam:
         weight_decay: float = 0.0,
     ) -> None:
         self._parameters, self._gradient, self._lr = parameters, gradient, lr
-        self._options = {
-            "beta1": betas[0],
-            "beta2": betas[1],
-            "weight_decay": weight_decay,
-            "eps": 1e-8,
-            "amsgrad": False,
-            "maximize": False,
-        }
+        self._betas, self._weight_decay = betas, weight_decay
         self.state = {
             "mean": torch.zeros_like(parameters),
             "mean_square": torch.zeros_like(parameters),
@@ -73,14 +66,36 @@ class Adam:
         return parameters - self._parameters
 
     def _update(self, parameters: Tensor, mean: Tensor, mean_square: Tensor) -> None:
-        tensors = (parameters, self._gradient, mean, mean_square)
+        gradient = self._gradient
         if isinstance(self._lr, Tensor):  # the kernel takes one rate for all that it is given
-            for member, lr in enumerate(self._lr):
-                of_member = ([value[member]] for value in tensors)
-                torch._fused_adam_(*of_member, [], [self.state["step"]], lr=lr, **self._options)
+            for i, lr in enumerate(self._lr):
+                self._kernel(parameters[i], gradient[i], mean[i], mean_square[i], lr)
         else:
-            lists = ([value] for value in tensors)
-            torch._fused_adam_(*lists, [], [self.state["step"]], lr=self._lr, **self._options)
+            self._kernel(parameters, gradient, mean, mean_square, self._lr)
+
+    def _kernel(
+        self,
+        parameters: Tensor,
+        gradient: Tensor,
+        mean: Tensor,
+        mean_square: Tensor,
+        lr: float | Tensor,
+    ) -> None:
+        torch._fused_adam_(
+            [parameters],
+            [gradient],
+            [mean],
+            [mean_square],
+            [],
+            [self.state["step"]],
+            lr=lr,
+            beta1=self._betas[0],
+            beta2=self._betas[1],
+            weight_decay=self._weight_decay,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+        )
 
 
 class _WithMomentum:
@@ -140,11 +155,12 @@ def build_optimizer(
     options: TrainOptions, parameters: Tensor, gradient: Tensor, lr: float | Tensor
 ) -> Optimizer:
     """The optimizer that the options describe; arguments as in :class:`Adam`."""
-    common = {"lr": lr, "weight_decay": options.weight_decay}
+    decay = options.weight_decay
     if options.use_sgd or options.use_rmsprop:
         kind = SGD if options.use_sgd else RMSprop
-        return kind(parameters, gradient, momentum=options.momentum, **common)
-    return Adam(parameters, gradient, betas=(options.adam_beta1, 0.999), **common)
+        return kind(parameters, gradient, lr=lr, momentum=options.momentum, weight_decay=decay)
+    betas = (options.adam_beta1, 0.999)
+    return Adam(parameters, gradient, lr=lr, betas=betas, weight_decay=decay)
 
 
 @torch.no_grad()

@@ -42,19 +42,20 @@ class LearningRates:
         device: torch.device,
     ) -> None:
         self.now: float | Tensor = options.lr
-        self._base = self._factors = self._plateau = None
+        self._factors: Tensor | None = None
+        self._plateau: Plateau | None = None
+        self._base = torch.full((num_members,), options.lr, device=device)  # before the factors
         if options.plateau_lr_scheduler:
             self._plateau = Plateau(options.lr, num_members)
         if options.lambda_lr_scheduler:
             self._factors = epoch_factors(num_steps, steps_per_epoch).to(device)
         if self._plateau is not None or self._factors is not None:
-            self._base = torch.full((num_members,), options.lr, device=device)
             self.now = self._base.clone()
         self._steps_per_epoch = steps_per_epoch
 
     def set(self, step: Tensor) -> None:
         """Take the rate of a step, whose number is in [1] int64 on the device."""
-        if self._base is not None:
+        if isinstance(self.now, Tensor):
             factor = 1 if self._factors is None else self._factors.index_select(0, step)
             self.now.copy_(self._base * factor)
 
@@ -63,7 +64,8 @@ class LearningRates:
         return self._plateau is not None and step % self._steps_per_epoch == 0
 
     def look(self, accuracies: Sequence[float]) -> None:
-        """Look at the members' validation accuracies after an epoch."""
+        """Look at the members' validation accuracies after an epoch; see :meth:`looks_at`."""
+        assert self._plateau is not None
         self._plateau.step(accuracies)
         self._base.copy_(torch.tensor(self._plateau.rates))
 

@@ -70,8 +70,9 @@ def initialize(module: HyperNetInterface, options: HypernetOptions, net: MainNet
     embeddings = embeddings_of(module)
     deviations = {"task_embs": options.std_normal_temb, "chunk_embs": options.std_normal_emb}
     for name, std in deviations.items():
-        for embedding in embeddings.get(name, ()) if std is not None else ():
-            nn.init.normal_(embedding, std=std)
+        if std is not None:
+            for embedding in embeddings.get(name, ()):
+                nn.init.normal_(embedding, std=std)
     if options.hyper_fan_init:
         variance = 1.0 if options.std_normal_temb is None else options.std_normal_temb**2
         with redirect_stdout(None):  # hypnettorch prints that it does so
@@ -92,17 +93,19 @@ def chunk_size(options: HypernetOptions, num_weights: int, num_tasks: int) -> in
     """
     if options.compression is None:
         return options.chmlp_chunk_size
-    return _chunk_size_for(options, num_weights, num_tasks)
+    return _chunk_size_for(options.compression, options, num_weights, num_tasks)
 
 
 @cache
-def _chunk_size_for(options: HypernetOptions, num_weights: int, num_tasks: int) -> int:
+def _chunk_size_for(
+    ratio: float, options: HypernetOptions, num_weights: int, num_tasks: int
+) -> int:
     """The chunk size with which the number of parameters is nearest to the one asked for.
 
     Large chunks have a large last layer, small ones many embeddings; of two equally good sizes the
     larger is taken, as it makes fewer chunks.
     """
-    ratio, bias = options.compression, not options.hnet_no_bias
+    bias = not options.hnet_no_bias
     widths = [options.cond_emb_size + options.chunk_emb_size, *options.hmlp_arch]
     hidden = sum((a + bias) * b for a, b in pairwise(widths))
     sizes = np.arange(1, num_weights + 1, dtype=np.int64)

@@ -104,8 +104,9 @@ class Hypernet:
         gradient = gradient.reshape(members, tasks * chunks, width)
         for layer in reversed(range(self.num_layers - 1)):
             gradient = ACTIVATIONS[self.activation].backward(gradient, passed.outputs[layer])
-            if passed.masks[layer] is not None:
-                gradient *= passed.masks[layer]
+            mask = passed.masks[layer]
+            if mask is not None:
+                gradient *= mask
             if layer > 0:
                 weight, bias = f"weight{layer}", f"bias{layer}"
                 found[weight] = sum_over_rows(gradient, passed.outputs[layer - 1])

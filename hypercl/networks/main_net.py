@@ -142,10 +142,25 @@ class _CountOutputs(TorchDispatchMode):
 class LabelledInputs(Protocol):
     """What a task loss reads of a batch."""
 
-    inputs: Tensor  # [members, B, H * W * C] float32
-    labels: Tensor  # [members, B] int64, counted from the first of ``outputs``
-    outputs: slice  # of the network, which take part
-    stats: Params  # running statistics, [members, …] each, which the network updates
+    @property
+    def inputs(self) -> Tensor:
+        """[members, B, H * W * C] float32."""
+        ...
+
+    @property
+    def labels(self) -> Tensor:
+        """[members, B] int64, counted from the first of ``outputs``."""
+        ...
+
+    @property
+    def outputs(self) -> slice:
+        """Of the network, which take part."""
+        ...
+
+    @property
+    def stats(self) -> Params:
+        """Running statistics, [members, …] each, which the network updates."""
+        ...
 
 
 class TaskLossValue(NamedTuple):

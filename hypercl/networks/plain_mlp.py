@@ -5,6 +5,8 @@ several times as long as the products of a small network. This is the same funct
 without batch normalization, dropout and reduced precision; the others go the general way.
 """
 
+from collections.abc import Sequence
+
 import torch
 from hypnettorch.mnets import MLP, MainNetInterface
 from torch import Tensor
@@ -63,7 +65,7 @@ def loss_and_gradient(
     return loss, accuracy
 
 
-def _layers(tensors: list[Tensor], outputs: slice) -> tuple[list[Tensor], list[Tensor | None]]:
+def _layers(tensors: list[Tensor], outputs: slice) -> tuple[list[Tensor], Sequence[Tensor | None]]:
     """Weights and biases, of the last layer those of some outputs alone."""
     weights = [tensor for tensor in tensors if tensor.ndim == 3]
     biases = [tensor for tensor in tensors if tensor.ndim == 2]

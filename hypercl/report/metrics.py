@@ -7,6 +7,7 @@ a later row are None while there is one row.
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 Matrix = Sequence[Sequence[float]]
 
@@ -51,7 +52,16 @@ def mean_matrix(matrices: Sequence[Matrix]) -> list[list[float]]:
     ]
 
 
-def summarize(values: Sequence[float | None]) -> dict[str, float | int | None]:
+class Summary(TypedDict):
+    """Of a number over seeds, as results.json has it."""
+
+    mean: float | None  # None where no seed has one
+    std: float | None  # of the sample; None for fewer than two seeds
+    sem: float | None  # standard error of the mean; the same
+    n: int  # seeds that have one
+
+
+def summarize(values: Sequence[float | None]) -> Summary:
     """Mean, sample standard deviation and standard error over seeds; None where undefined."""
     known = [value for value in values if value is not None]
     n = len(known)

@@ -1,5 +1,6 @@
 """What a run tells of itself while it goes: the screen, the run directory, results.json."""
 
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -85,10 +86,11 @@ class Report:
             "seconds": {"total": 0.0, "train": [], "test": []},
         }
         # Of the group and the task in which the run goes on; 0 in one that starts.
-        self._restored = {"steps_before": 0, "task_seconds": 0.0}
+        self._restored_steps, self._restored_seconds = 0, 0.0
         if state is not None:
             self.results |= {k: state["results"][k] for k in ("seeds", "summary", "seconds")}
-            self._restored = {name: state[name] for name in self._restored}
+            self._restored_steps = state["steps_before"]
+            self._restored_seconds = state["task_seconds"]
         self._seeds = {seed["seed"]: seed for seed in self.results["seeds"]}
         self._started = started - self.results["seconds"]["total"]
 
@@ -148,7 +150,7 @@ class Report:
 
     def start_group(self, seeds: Sequence[int]) -> None:
         """From now on, these seeds are trained together."""
-        self._steps_before = self._restored.pop("steps_before", 0)
+        self._steps_before, self._restored_steps = self._restored_steps, 0
         self._tag = "" if len(seeds) == len(self._seeds) else f"seeds {ranges(seeds)}/"
         if len(seeds) < len(self._seeds):
             self._screen.say(f"seed{'s' if len(seeds) > 1 else ''} {ranges(seeds)}")
@@ -165,7 +167,8 @@ class Report:
         self._screen.start_progress(number, num_steps, steps_done)
         self._validation = ""
         self._num_steps = num_steps
-        self._task_started = time.monotonic() - self._restored.pop("task_seconds", 0.0)
+        self._task_started = time.monotonic() - self._restored_seconds
+        self._restored_seconds = 0.0
 
     def step(self, task_id: int, step: int, members: Mapping[int, MemberProgress]) -> None:
         """A logged step: metrics.jsonl, TensorBoard, the progress on the screen.
@@ -184,7 +187,7 @@ class Report:
         scalars = {
             f"{self._tag}train/{name}": entry["mean"]
             for name, entry in summary.items()
-            if entry["n"] > 0
+            if entry["mean"] is not None
         }
         self._run_dir.write_scalars(self._steps_before + step, scalars)
 
@@ -237,9 +240,9 @@ class Report:
         if at_end or time.monotonic() - self._plotted > _PLOT_SECONDS:
             self._write_plots()
         rows = list(accuracy.values())
-        means = [metrics.summarize(column)["mean"] for column in zip(*rows, strict=True)]
+        means = map(statistics.fmean, zip(*rows, strict=True))
         scalars = {f"task_{k + 1}": mean for k, mean in enumerate(means)}
-        scalars["mean"] = metrics.summarize([metrics.final_accuracy([r]) for r in rows])["mean"]
+        scalars["mean"] = statistics.fmean(metrics.final_accuracy([row]) for row in rows)
         tag = f"{self._tag}{self._tested_on}/"
         self._run_dir.write_scalars(task_id + 1, {tag + k: v for k, v in scalars.items()})
         show_row(self._screen, self._tested_on, rows, len(self._task_names))
@@ -287,7 +290,7 @@ class Report:
             self._run_dir.write_figure("task_confusion", figure)
 
 
-def _summary_of(scenarios: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def _summary_of(scenarios: Sequence[Mapping[str, Any]]) -> dict[str, metrics.Summary]:
     """Of each number its mean over tasks, summarized over the seeds whose scenarios are given."""
     return {
         name: metrics.summarize([of_seed[name]["mean"] for of_seed in scenarios])

@@ -103,7 +103,9 @@ class Screen:
 
     def show_progress(self, step: int, text: str, *, milestone: bool) -> None:
         """Move the bar; a milestone is also a debug line, on the console where there is no bar."""
+        assert self._bar is not None  # start_progress() has made it
         row = self._bar.tasks[0]
+        assert row.total is not None
         self._bar.update(row.id, completed=step, text=text)
         if milestone:
             per_step = (time.monotonic() - self._bar_started) / max(1, step - self._bar_start)

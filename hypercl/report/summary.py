@@ -1,5 +1,6 @@
 """What the screen says of results: a row after each task, and the whole at the end."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,20 +17,21 @@ def show_row(screen: Screen, tested_on: str, rows: Sequence[Sequence[float]], nu
     Args:
         rows: Of each seed, in percent, on the tasks so far.
     """
-    columns = [metrics.summarize(column) for column in zip(*rows, strict=True)]
-    mean = metrics.summarize([metrics.final_accuracy([row]) for row in rows])
+    columns = list(zip(*rows, strict=True))
+    shown = [mean_and_sem(metrics.summarize(column)) for column in columns]
+    mean = mean_and_sem(metrics.summarize([metrics.final_accuracy([row]) for row in rows]))
     title = f"{tested_on} accuracy (%) after task {len(columns)}/{num_tasks}"
     if num_tasks > _MAX_COLUMNS:
-        worst = min(range(len(columns)), key=lambda k: columns[k]["mean"])
+        worst = min(range(len(columns)), key=lambda k: statistics.fmean(columns[k]))
         screen.say(
-            f"{title}: {mean_and_sem(columns[-1])}, mean of all so far {mean_and_sem(mean)}, "
-            f"worst {mean_and_sem(columns[worst])} (task {worst + 1})"
+            f"{title}: {shown[-1]}, mean of all so far {mean}, worst {shown[worst]} "
+            f"(task {worst + 1})"
         )
         return
     screen.table(
         title,
         ["task", *(str(k + 1) for k in range(len(columns))), "mean"],
-        [["", *(mean_and_sem(column) for column in columns), mean_and_sem(mean)]],
+        [["", *shown, mean]],
     )
 
 
@@ -75,7 +77,7 @@ def show_summary(screen: Screen, results: Mapping[str, Any], path: object) -> No
     screen.say(f"everything is in {path}")
 
 
-def show_scenarios(screen: Screen, summary: Mapping[str, Mapping[str, Any]]) -> None:
+def show_scenarios(screen: Screen, summary: Mapping[str, metrics.Summary]) -> None:
     """What is right when the task is known, and when it is inferred."""
     rules = {"lowest entropy": "entropy", "highest confidence": "confidence"}
     columns = ("task_inference", "cl2", "cl3")
@@ -118,10 +120,12 @@ def furthest(seeds: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [seed for seed in alive if len(seed["accuracy"]) == most]
 
 
-def mean_and_sem(summary: Mapping[str, float | None], scale: float = 1, digits: int = 2) -> str:
+def mean_and_sem(summary: metrics.Summary, scale: float = 1, digits: int = 2) -> str:
     """``98.12``, and of several seeds ``98.12 ± 0.34``, the standard error."""
-    text = f"{scale * summary['mean']:.{digits}f}"
-    return text if summary["n"] == 1 else f"{text} ± {scale * summary['sem']:.{digits}f}"
+    mean, sem = summary["mean"], summary["sem"]
+    assert mean is not None
+    text = f"{scale * mean:.{digits}f}"
+    return text if sem is None else f"{text} ± {scale * sem:.{digits}f}"
 
 
 def ranges(seeds: Sequence[int]) -> str:
@@ -133,7 +137,10 @@ def ranges(seeds: Sequence[int]) -> str:
 
 def show_again(run_dir: RunDir) -> dict[str, Any]:
     """Say what a finished run has found; trains nothing."""
+    config, results = run_dir.config, run_dir.results
+    assert config is not None
+    assert results is not None
     screen = Screen(lambda line: None)
-    screen.say(f"finished before, {run_dir.config['started']}: {run_dir.config['command']}")
-    show_summary(screen, run_dir.results, run_dir.path)
-    return run_dir.results
+    screen.say(f"finished before, {config['started']}: {config['command']}")
+    show_summary(screen, results, run_dir.path)
+    return results

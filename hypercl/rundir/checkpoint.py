@@ -46,6 +46,12 @@ class Position:
         seeds = groups[group] if group < len(groups) else []
         return cls(groups, group, seeds, 0, **learned)
 
+    @property
+    def ready_params(self) -> Params:
+        """``params``, which are there from :meth:`on_device` on."""
+        assert self.params is not None
+        return self.params
+
     def on_device(
         self, device: torch.device, init: Callable[[Sequence[int]], Params]
     ) -> "Position":

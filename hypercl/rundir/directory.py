@@ -14,10 +14,13 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hypercl.errors import InputError, RunFailed
 from hypercl.lock import Held, Lock, is_held
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 # Everything a run may write; --overwrite removes these and nothing else.
 _CONFIG, _RESULTS, _LOCK = "config.json", "results.json", "run.lock"
@@ -49,11 +52,13 @@ class RunDir:
     """
 
     def __init__(self, path: Path | None, *, overwrite: bool = False) -> None:
-        self.path = path
+        self._path = path
         self.config: dict[str, Any] | None = None
         self.results: dict[str, Any] | None = None
         self._lock: Lock | None = None
-        self._metrics = self._log = self._summary = None
+        self._metrics: TextIO | None = None
+        self._log: TextIO | None = None
+        self._summary: SummaryWriter | None = None
         try:
             self._look(overwrite)
         except OSError as error:  # a name that is too long, a folder that may not be read
@@ -69,6 +74,12 @@ class RunDir:
         self.close()
 
     @property
+    def path(self) -> Path:
+        """Where it is; where none was given, there is none before :meth:`begin`."""
+        assert self._path is not None
+        return self._path
+
+    @property
     def finished(self) -> bool:
         """Whether a run has been here to its end."""
         return self.results is not None and self.results["status"] == "finished"
@@ -79,10 +90,10 @@ class RunDir:
         return [self.path / _CHECKPOINT, self.path / _CHECKPOINT_BEFORE]
 
     def _look(self, overwrite: bool) -> None:
-        path = self.path or Path("out", "run")
+        path = self._path or Path("out", "run")
         if not path.exists() and not path.is_symlink():
             return _check_can_be_made(path)
-        if self.path is None:
+        if self._path is None:
             return None
         if not path.is_dir():
             raise InputError(f"--out_dir={path} is a file: choose another directory")
@@ -130,7 +141,7 @@ class RunDir:
         Raises:
             InputError: That is so.
         """
-        if self.path is None or self.config is not None:
+        if self._path is None or self.config is not None:
             return
         if self.results is not None or any(path.exists() for path in self.checkpoints):
             raise InputError(
@@ -144,8 +155,8 @@ class RunDir:
             InputError: The directory cannot be made, or was made by another process meanwhile.
         """
         try:
-            if self.path is None:
-                self.path = _make_default_dir()
+            if self._path is None:
+                self._path = _make_default_dir()
             self.path.mkdir(parents=True, exist_ok=True)
             if self._lock is None:
                 self._take()
@@ -161,8 +172,8 @@ class RunDir:
                     shutil.rmtree(self.path / name)
         except OSError as error:
             raise InputError(
-                f"--out_dir={self.path} cannot be made ({error.strerror or error}): choose another "
-                "directory"
+                f"--out_dir={self._path} cannot be made ({error.strerror or error}): choose "
+                "another directory"
             ) from error
         # Last and replaced, not removed: whenever this ends, the directory remains a run's.
         self.write_json(_CONFIG, config)

@@ -45,10 +45,11 @@ def class_task(
 
     def select(pixels: np.ndarray, labels: np.ndarray) -> Split:
         chosen = (labels >= classes.start) & (labels < classes.stop)
-        pixels = torch.from_numpy(pixels[chosen])
-        pixels = pixels if pixels.ndim == 4 else pixels[..., None]  # grey images have one channel
-        labels = torch.from_numpy(labels[chosen].astype(np.int64) - classes.start)
-        return Split(pixels.to(device), labels.to(device))
+        samples = torch.from_numpy(pixels[chosen])
+        if samples.ndim != 4:  # grey images have one channel
+            samples = samples[..., None]
+        targets = torch.from_numpy(labels[chosen].astype(np.int64) - classes.start)
+        return Split(samples.to(device), targets.to(device))
 
     name = f"{prefix} {classes.start}" + (f"-{classes.stop - 1}" if len(classes) > 1 else "")
     train = select(images.train_images, images.train_labels)

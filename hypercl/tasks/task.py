@@ -59,7 +59,8 @@ class Task:
     @property
     def in_shape(self) -> tuple[int, int, int]:
         """(H, W, C) of the images, as hypnettorch's networks expect it."""
-        return tuple(self.train.images.shape[1:])
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
 
     @property
     def outputs(self) -> slice:
@@ -72,6 +73,7 @@ class Task:
         """Turn images [B, H, W, C] uint8 into network inputs [B, H * W * C] float32."""
         x = images.float() / 255
         if self.mean is not None:
+            assert self.std is not None  # they go together
             x = (x - self.mean) / self.std
         x = x.flatten(1)
         return x if self.permutation is None else x[:, self.permutation]
@@ -91,7 +93,7 @@ def fingerprint(tasks: Sequence[Task]) -> str:
             if (key := (values.data_ptr(), values.shape)) not in taken:
                 taken.add(key)
                 digest.update(str(tuple(values.shape)).encode())
-                digest.update(np.ascontiguousarray(values.cpu().numpy()))
+                digest.update(np.ascontiguousarray(values.cpu().numpy()).data)
     return digest.hexdigest()
 
 

@@ -29,10 +29,25 @@ class Penalty(NamedTuple):
 class Anchor(Protocol):
     """What is kept, before a task is learned, of the tasks learned earlier."""
 
-    form: str
-    hnet: Hypernet
-    num_tasks: int  # earlier tasks: 0 … num_tasks - 1
-    kept: Params  # [members, …] each
+    @property
+    def form(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def hnet(self) -> Hypernet:
+        """Whose weights are held."""
+        ...
+
+    @property
+    def num_tasks(self) -> int:
+        """Earlier tasks: 0 … num_tasks - 1."""
+        ...
+
+    @property
+    def kept(self) -> Params:
+        """[members, …] each."""
+        ...
 
     @property
     def num_bytes(self) -> int:

@@ -184,7 +184,8 @@ class _Products(NamedTuple):
     def plus(self, other: "_Products") -> "_Products":
         partial = None
         if self.partial is not None:
-            partial = tuple(x + y for x, y in zip(self.partial, other.partial, strict=True))
+            assert other.partial is not None  # it is of the same chunks
+            partial = self.partial[0] + other.partial[0], self.partial[1] + other.partial[1]
         return _Products(self.a + other.a, self.b + other.b, partial)
 
 

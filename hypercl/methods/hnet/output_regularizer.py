@@ -283,9 +283,11 @@ def penalty_and_gradient(
     if anchor.form == "dense":
         weights = hnet.generate(params, features)
         found = anchor.penalty(params, earlier, features, weights, beta)
+        assert found.for_weights is not None
         to_features, gradients = hnet.generate_backward(params, features, found.for_weights)
     else:
         found = anchor.penalty(params, earlier, features, features[:, :0], beta)
+        assert found.for_features is not None
         to_features, gradients = found.for_features, found.for_params
     add_into(gradients, hnet.backward(params, passed, to_features))
     return found.value, gradients

@@ -37,7 +37,9 @@ class PermutedMnist(Sequence):
 
         images = load_images("mnist", options.data_dir)
         base = class_task(images, "digits", range(10), options, device)
-        splits = [padded(part, self.padding) for part in (base.train, base.validation, base.test)]
+        train, validation, test = (
+            padded(part, self.padding) for part in (base.train, base.validation, base.test)
+        )
         num_pixels = math.prod(self.image_shape)
         random_state = np.random.RandomState(PERMUTATION_SEED)
         permutations = [None] + [
@@ -45,7 +47,7 @@ class PermutedMnist(Sequence):
             for _ in range(options.skip_tasks + options.num_tasks - 1)
         ]
         return [
-            Task(f"permutation {i}", 10, *splits, permutation)
+            Task(f"permutation {i}", 10, train, validation, test, permutation)
             for i, permutation in enumerate(permutations)
             if i >= options.skip_tasks
         ]
