@@ -68,13 +68,13 @@ def learn_task(
     """Take the steps of a task that are left, until its end or until every seed has failed."""
     take_step = StepRunner(training.step, training.device)
     for step in range(training.steps_done + 1, training.num_steps + 1):
+        if len(training.failed) == len(training.seeds):
+            break
         take_step()
         if training.is_logged(step):
             report.step(position.task_id, step, training.log(step))
         if step < training.num_steps and checkpoints.due(step):
             checkpoints.save(replace(position, training=training.state(step)))
-        if len(training.failed) == len(training.seeds):
-            break
 
 
 def test_tasks(
@@ -91,8 +91,8 @@ def test_tasks(
     rows = evaluate_tasks(learned, *tested, options.val_batch_size, between=between)
     inferred = None
     if num_learned == len(experiment.tasks) or options.scenarios_every_task:
-        found = infer_tasks(learned, *tested, options.val_batch_size, between=between)
-        inferred = dict(zip(position.seeds, found, strict=True))
+        inferences = infer_tasks(learned, *tested, options.val_batch_size, between=between)
+        inferred = dict(zip(position.seeds, inferences, strict=True))
     report.end_task(num_learned - 1, dict(zip(position.seeds, rows, strict=True)), inferred)
 
 
@@ -120,13 +120,10 @@ class TaskTraining:
         stats: Params,
         memory: Params,
     ) -> None:
-        options, task, device = (
-            experiment.options.train,
-            experiment.tasks[task_id],
-            experiment.device,
-        )
+        options, task = experiment.options.train, experiment.tasks[task_id]
         self.experiment, self.task, self.task_id, self.seeds = experiment, task, task_id, seeds
-        self.device, self.steps_done = device, 0
+        self.device = device = experiment.device
+        self.steps_done = 0
         self.failed: dict[int, str] = {}
         self.num_steps, epoch = experiment.length(task)
         self.anchor = experiment.method.remember(params, memory, task_id)
@@ -171,7 +168,7 @@ class TaskTraining:
         gradients, losses = self.experiment.method.loss_and_gradient(
             self.trained, self._batch(), self.anchor, self.task_loss, self._lookahead
         )
-        self._take(gradients)
+        self._collect(gradients)
         self._optimizer.step()
         row = torch.stack(losses).view(1, -1, len(self.seeds))
         self.history.index_copy_(0, self._counter, row)
@@ -193,7 +190,7 @@ class TaskTraining:
         drawn = of_this_step(self.plan.drawn)
         return Batch(inputs, labels, task.outputs, self.stats, self._counter, drawn)
 
-    def _take(self, gradients: Params) -> None:
+    def _collect(self, gradients: Params) -> None:
         """Put the gradients where the optimizer looks, clipped."""
         options = self.experiment.options.train
         in_order = {name: gradients[name] for name in self.trained}
@@ -206,7 +203,7 @@ class TaskTraining:
     def _lookahead(self, gradients: Params) -> Params:
         """The parameters after a step of the optimizer with these gradients, which is not taken."""
         assert isinstance(self._optimizer, Adam), "only a step of Adam can be looked at"
-        self._take(gradients)
+        self._collect(gradients)
         return views_of(self._flat + self._optimizer.lookahead(), self.trained)
 
     def is_validated(self, step: int) -> bool:
@@ -305,7 +302,7 @@ class TaskTraining:
             seeds=[self.seeds[i] for i in going],
             task_id=task_id + 1,
             params=params,
-            stats=[select_members(of_task, going) for of_task in stats],
+            stats=[select_members(in_task, going) for in_task in stats],
             memory=memory,
             training=None,
         )

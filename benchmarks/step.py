@@ -67,7 +67,7 @@ def measure(options: list[str], rate: float) -> list[dict]:
         ways = training.step, lambda: plain.step(plain_task), reference.step  # noqa: B023
         ours, theirs, slow = in_turn(*ways)
         multiplications = counter.get_total_flops() / 2
-        anchor = training.anchor.anchor
+        anchor = training.anchor.outputs
         rows.append(
             {
                 "earlier": earlier,

@@ -196,7 +196,7 @@ def _predict(
     weights = learned.weights(group).flatten(0, 1)  # [members * group, num_weights]
     chosen = [learned.stats[i] for i in group.tolist()]
     stats = {  # [members * group, …]
-        name: torch.stack([of_task[name] for of_task in chosen], dim=1).flatten(0, 1)
+        name: torch.stack([in_task[name] for in_task in chosen], dim=1).flatten(0, 1)
         for name in chosen[0]
     }
     columns = [tasks[i].outputs for i in group.tolist()]

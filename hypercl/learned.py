@@ -99,7 +99,7 @@ def load(path: str | Path, choose: Callable[[Mapping[str, Any]], Options]) -> Ru
         seed: experiment.method.load_state_dict(state) for seed, state in saved[method].items()
     }
     stats = {
-        seed: [to_device(of_task, experiment.device) for of_task in by_task]
+        seed: [to_device(in_task, experiment.device) for in_task in by_task]
         for seed, by_task in saved["stats"].items()
     }
     return Run(experiment, params, stats, saved["groups"])

@@ -240,12 +240,12 @@ def options_of(group: type) -> list[Field]:
 @cache
 def all_options() -> Mapping[str, Field]:
     """The field of every option, by name: of each group, and of the entries behind it."""
-    found: dict[str, Field] = {}
+    by_name: dict[str, Field] = {}
     for group in GROUPS.values():
         owners = [group.options]
         owners += entries(group.registry).values() if group.registry is not None else []
-        found |= {field.name: field for owner in owners for field in options_of(owner)}
-    return MappingProxyType(found)
+        by_name |= {field.name: field for owner in owners for field in options_of(owner)}
+    return MappingProxyType(by_name)
 
 
 @cache

@@ -45,10 +45,10 @@ def entries(package: str) -> dict[str, type[Entry]]:
     Args:
         package: Its dotted name.
     """
-    found = {}
+    by_name = {}
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         entry = getattr(importlib.import_module(f"{package}.{module.name}"), "ENTRY", None)
         if entry is not None:
             entry.name = module.name
-            found[module.name] = entry
-    return found
+            by_name[module.name] = entry
+    return by_name

@@ -39,7 +39,7 @@ def begin(experiment, task_id=0, seeds=(1,), params=None, factored=None):
             experiment.method.hnet, params, task_id, factored=factored,
             subset_size=options.hnet_reg_batch_size, heads=experiment.method.heads,
         )  # fmt: skip
-        training.anchor = training.anchor._replace(anchor=anchor)
+        training.anchor = training.anchor._replace(outputs=anchor)
     return training
 
 

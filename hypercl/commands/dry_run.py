@@ -50,7 +50,7 @@ def try_out(
     main, trained = experiment.net.num_weights, experiment.method.num_trained
     num_bytes = len(position.seeds) * experiment.bytes_per_member()
     seconds = len(seeds) * (float(np.dot(steps, by_task)) + num_tests * evaluation)
-    found = {
+    content = {
         "num_weights": {"main": main, "hypernet": trained},
         "compression_ratio": trained / main,
         "bytes": num_bytes,
@@ -70,7 +70,7 @@ def try_out(
         f"{1e3 * step_seconds[-1]:.1f} ms in the last; {sum(steps):,} steps"
     )
     screen.say(f"the whole run: about {seconds / 60:.1f} minutes")
-    return found
+    return content
 
 
 def time_steps(

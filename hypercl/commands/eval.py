@@ -32,14 +32,14 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
     experiment = run.experiment
     splits = experiment.splits_to_test(len(experiment.tasks))
     batch_size = experiment.options.evaluation.val_batch_size
-    found: dict[int, list[float]] = {}
+    accuracies: dict[int, list[float]] = {}
     for group in run.groups:
         rows = evaluate_tasks(run.of(group), experiment.tasks, splits, batch_size)
-        found |= dict(zip(group, rows, strict=True))
+        accuracies |= dict(zip(group, rows, strict=True))
     show_row(
         Screen(lambda line: None),
         results["tested_on"],
-        list(found.values()),
+        list(accuracies.values()),
         len(experiment.tasks),
     )
     stored = {s["seed"]: s["accuracy"][-1] for s in results["seeds"] if "failed" not in s}
@@ -50,10 +50,10 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
     wrong = [
         seed
         for seed, row in stored.items()
-        if seed not in found
-        or any(abs(a - b) > allowed for a, b in zip(found[seed], row, strict=True))
+        if seed not in accuracies
+        or any(abs(a - b) > allowed for a, b in zip(accuracies[seed], row, strict=True))
     ]
-    if not wrong and found != stored:
+    if not wrong and accuracies != stored:
         warnings.warn(
             f"some accuracies differ by rounding: the run was tested on {there}, this is {here}",
             stacklevel=2,
@@ -62,6 +62,6 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
         seed = wrong[0]
         raise RunFailed(
             f"{path} stores other accuracies than were found now: of seed {seed} "
-            f"{stored[seed]}, now {found.get(seed)}"
+            f"{stored[seed]}, now {accuracies.get(seed)}"
         )
     return results

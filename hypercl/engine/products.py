@@ -67,8 +67,8 @@ def product(x: Tensor, y: Tensor, *, plus: Tensor | None = None) -> Tensor:
         plus: [members, rows, columns] or what expands to it; the result may take its memory.
     """
     if _takes_onednn(x, y, x.shape[1:] + y.shape[2:]):
-        found = linear(x, y.mT)
-        return found if plus is None else found.add_(plus)
+        result = linear(x, y.mT)
+        return result if plus is None else result.add_(plus)
     if plus is None:
         return x @ y
     own = plus.shape[1] == x.shape[1] and plus.is_contiguous()
@@ -86,8 +86,8 @@ def sum_over_rows(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tensor:
     narrowest = _NARROW if torch.get_num_threads() > 1 else 0
     if narrowest <= max(n, m) <= _WIDE and _takes_onednn(x, y, (*x.shape[1:], m)):
         # Of the two transposed matrices the first is copied: let that be the smaller one.
-        found = linear(x.mT, y.mT) if n <= m else linear(y.mT, x.mT).mT
-        return found if out is None else out.copy_(found)
+        result = linear(x.mT, y.mT) if n <= m else linear(y.mT, x.mT).mT
+        return result if out is None else out.copy_(result)
     return torch.bmm(x.mT, y, out=out)
 
 

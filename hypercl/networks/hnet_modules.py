@@ -114,11 +114,11 @@ def _chunk_size_for(
     totals += chunks * options.chunk_emb_size * (num_tasks if options.use_cond_chunk_embs else 1)
     misses = np.abs(totals - ratio * num_weights)
     best = int(sizes[::-1][misses[::-1].argmin()])
-    found = totals[best - 1] / num_weights
-    if abs(found - ratio) > 0.1 * ratio:
+    nearest = totals[best - 1] / num_weights
+    if abs(nearest - ratio) > 0.1 * ratio:
         raise InputError(
-            f"--compression={ratio:g} cannot be had, the nearest is {found:.3g}: take another, or "
-            "change --hmlp_arch, --cond_emb_size or --chunk_emb_size"
+            f"--compression={ratio:g} cannot be had, the nearest is {nearest:.3g}: take another, "
+            "or change --hmlp_arch, --cond_emb_size or --chunk_emb_size"
         )
     return best
 
@@ -161,14 +161,14 @@ def _slots(module: HyperNetInterface) -> dict[str, list[torch.nn.Parameter]]:
 def embeddings_of(module: HyperNetInterface) -> dict[str, list[nn.Parameter]]:
     """The module's ``task_embs`` and ``chunk_embs``, by task where they are conditional."""
     conditional = list(module.conditional_params or [])  # task embeddings, then chunk embeddings
-    found = {}
+    embeddings = {}
     if isinstance(module, ChunkedHMLP):
         if module.cond_chunk_embs:
             num_tasks = module.num_known_conds
-            found["chunk_embs"] = conditional[-num_tasks:]
+            embeddings["chunk_embs"] = conditional[-num_tasks:]
             conditional = conditional[:-num_tasks]
         else:
-            found["chunk_embs"] = [module.unconditional_params[-1]]
+            embeddings["chunk_embs"] = [module.unconditional_params[-1]]
     if conditional:
-        found["task_embs"] = conditional
-    return found
+        embeddings["task_embs"] = conditional
+    return embeddings

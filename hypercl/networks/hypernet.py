@@ -91,7 +91,7 @@ class Hypernet:
             params: As in the forward pass; ``passed``: its result.
             gradient: For the features, of their shape; it is overwritten.
         """
-        found: Params = {}
+        gradients: Params = {}
         members, tasks, chunks, width = gradient.shape
         chunk_embs, task_embs = self._embeddings(params, passed.task_ids)
         if self.num_layers == 1:
@@ -109,9 +109,9 @@ class Hypernet:
                 gradient *= mask
             if layer > 0:
                 weight, bias = f"weight{layer}", f"bias{layer}"
-                found[weight] = sum_over_rows(gradient, passed.outputs[layer - 1])
+                gradients[weight] = sum_over_rows(gradient, passed.outputs[layer - 1])
                 if bias in params:
-                    found[bias] = gradient.sum(1)
+                    gradients[bias] = gradient.sum(1)
                 gradient = product(gradient, params[weight])
 
         # gradient: for the outputs of the first layer, [members, tasks * chunks, width]
@@ -125,12 +125,12 @@ class Hypernet:
             sum_over_rows(of_chunks, chunk_embs.flatten(1, 2)),
             sum_over_rows(of_tasks, task_embs.flatten(1, 2)),
         ]
-        found["weight0"] = torch.cat(shares, dim=-1)
+        gradients["weight0"] = torch.cat(shares, dim=-1)
         if "bias0" in params:
-            found["bias0"] = of_tasks.sum(1)
+            gradients["bias0"] = of_tasks.sum(1)
         of_chunks = product(of_chunks, from_chunk).view(shape)
         of_tasks = product(of_tasks, from_task)
-        return found | self._embedding_gradients(params, passed.task_ids, of_chunks, of_tasks)
+        return gradients | self._embedding_gradients(params, passed.task_ids, of_chunks, of_tasks)
 
     def features(self, params: Params, task_ids: Tensor) -> Tensor:
         """What enters the last layer, [members, tasks, chunks, features]; without dropout."""
@@ -168,10 +168,12 @@ class Hypernet:
         gradient = torch.cat([gradient, gradient.new_zeros(members, tasks, surplus)], dim=-1)
         gradient = gradient.view(members, tasks * chunks, -1)
         name, bias_name = self.last_layer_names
-        found = {name: sum_over_rows(gradient, features.reshape(members, tasks * chunks, width))}
+        gradients = {
+            name: sum_over_rows(gradient, features.reshape(members, tasks * chunks, width))
+        }
         if bias is not None:
-            found[bias_name] = gradient.sum(1)
-        return product(gradient, weight).view(features.shape), found
+            gradients[bias_name] = gradient.sum(1)
+        return product(gradient, weight).view(features.shape), gradients
 
     def last_layer(self, params: Params) -> tuple[Tensor, Tensor | None]:
         """Weight [chunk_size, features] and bias [chunk_size] of the last layer."""
@@ -215,17 +217,17 @@ class Hypernet:
     def _embedding_gradients(
         self, params: Params, task_ids: Tensor, of_chunks: Tensor, of_tasks: Tensor
     ) -> Params:
-        """From the gradients for the embeddings taken those for all, zero for the other tasks."""
-        found = {}
+        """The gradients for all embeddings from those for some tasks'; zero for the others."""
+        gradients = {}
         if "chunk_embs" in params:
-            found["chunk_embs"] = (
+            gradients["chunk_embs"] = (
                 _into_rows(params["chunk_embs"], task_ids, of_chunks)
                 if self.cond_chunk_embs
                 else of_chunks[:, 0]
             )
         if "task_embs" in params:
-            found["task_embs"] = _into_rows(params["task_embs"], task_ids, of_tasks)
-        return found
+            gradients["task_embs"] = _into_rows(params["task_embs"], task_ids, of_tasks)
+        return gradients
 
 
 def rows_of(values: Tensor, task_ids: Tensor) -> Tensor:

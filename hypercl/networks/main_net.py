@@ -175,7 +175,7 @@ class TaskLossValue(NamedTuple):
 class TaskLoss:
     """The mean cross-entropy of a batch, and the gradient for the main network's weights.
 
-    That gradient is taken here, before it goes on into whatever the weights come from, so that
+    The gradient stops here, before it goes on into whatever the weights come from, so that
     reduced precision, where it is asked for, ends at the main network.
     """
 

@@ -83,16 +83,16 @@ def compare(preset: Preset, summary: Mapping[str, Mapping[str, float]]) -> list[
     for metric, value, _, spread in preset.published:
         if metric not in summary:
             continue
-        found = summary[metric]
-        difference = found["mean"] - value
+        measured = summary[metric]
+        difference = measured["mean"] - value
         rows.append(
             {
                 "metric": metric,
                 "published": value,
                 "spread": spread,
-                "measured": found["mean"],
-                "std": found["std"],
-                "n": found["n"],
+                "measured": measured["mean"],
+                "std": measured["std"],
+                "n": measured["n"],
                 "difference": difference,
                 "within": abs(difference) <= max(TOLERANCE, spread or 0),
             }

@@ -159,16 +159,16 @@ def show_presets(console: Console | None = None) -> None:
         values = [
             f"{v.value:.2f}" + (f" ± {v.spread:.2f}" if v.spread else "") for v in preset.published
         ]
-        found, minutes = "", ""
+        measured, minutes = "", ""
         if results is not None:
             rows = presets.compare(preset, results["summary"])
-            found = " / ".join(
+            measured = " / ".join(
                 f"{row['measured']:.2f}" + (f" ± {row['std']:.2f}" if row["n"] > 1 else "")
                 for row in rows
             )
-            found += f" (n = {results['summary']['final_accuracy']['n']})"
+            measured += f" (n = {results['summary']['final_accuracy']['n']})"
             minutes = f"{results['seconds']['total'] / 60:.1f}"
         table.add_row(
-            name, preset.experiment, preset.networks, " / ".join(values), found, minutes
+            name, preset.experiment, preset.networks, " / ".join(values), measured, minutes
         )  # fmt: skip
     console.print(table)

@@ -64,7 +64,7 @@ class Position:
             self,
             params=init(self.seeds) if self.params is None else to_device(self.params, device),
             memory=to_device(self.memory, device),
-            stats=[to_device(of_task, device) for of_task in self.stats],
+            stats=[to_device(in_task, device) for in_task in self.stats],
         )
 
     def of_next_group(self) -> "Position":
@@ -73,10 +73,10 @@ class Position:
         That lies on the CPU, so that the next one has the device to itself.
         """
         params = to_device(self.params or {}, "cpu")
-        stats = [to_device(of_task, "cpu") for of_task in self.stats]
+        stats = [to_device(in_task, "cpu") for in_task in self.stats]
         learned = {seed: select_members(params, i) for i, seed in enumerate(self.seeds)}
         learned_stats = {
-            seed: [select_members(of_task, i) for of_task in stats]
+            seed: [select_members(in_task, i) for in_task in stats]
             for i, seed in enumerate(self.seeds)
         }
         return self.start(

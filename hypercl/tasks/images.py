@@ -219,8 +219,8 @@ def _checked(dataset: Dataset, images: Images, source: Path, mend: str) -> Image
             f"{field} has shape {list(array.shape)}, not {['N', *shape]}",
         )
         if dataset.md5 is not None:
-            found = hashlib.md5(np.ascontiguousarray(array).data, usedforsecurity=False).hexdigest()
-            require(found == getattr(dataset.md5, field), f"{field} has the MD5 {found}")
+            md5 = hashlib.md5(np.ascontiguousarray(array).data, usedforsecurity=False).hexdigest()
+            require(md5 == getattr(dataset.md5, field), f"{field} has the MD5 {md5}")
     for split in ("train", "test"):
         pixels, labels = getattr(images, f"{split}_images"), getattr(images, f"{split}_labels")
         require(len(pixels) == len(labels), f"{len(pixels)} {split} images, {len(labels)} labels")

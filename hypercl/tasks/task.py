@@ -86,12 +86,12 @@ def with_heads(tasks: Sequence[Task]) -> list[Task]:
 
 
 def fingerprint(tasks: Sequence[Task]) -> str:
-    """SHA-256 of all samples in a sequence of tasks, those that tasks have in common taken once."""
-    digest, taken = hashlib.sha256(), set()
+    """SHA-256 of all samples in a sequence of tasks, those that tasks have in common once."""
+    digest, seen = hashlib.sha256(), set()
     for task in tasks:
         for values in (*task.train, *task.validation, *task.test):
-            if (key := (values.data_ptr(), values.shape)) not in taken:
-                taken.add(key)
+            if (key := (values.data_ptr(), values.shape)) not in seen:
+                seen.add(key)
                 digest.update(str(tuple(values.shape)).encode())
                 digest.update(np.ascontiguousarray(values.cpu().numpy()).data)
     return digest.hexdigest()

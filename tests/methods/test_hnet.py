@@ -61,7 +61,7 @@ def test_loss_and_gradient_are_the_references(kind, factored, earlier):
     anchor = take_anchor(
         method.hnet, star, TASK_ID, subset_size=len(earlier), factored=factored, heads=method.heads
     )
-    memory = method.remember(star, {}, TASK_ID)._replace(anchor=anchor)
+    memory = method.remember(star, {}, TASK_ID)._replace(outputs=anchor)
     batch = one_batch(experiment, 2, earlier)
     gradients, losses = method.loss_and_gradient(
         params, batch, memory, experiment.task_loss(experiment.tasks[TASK_ID]), None

@@ -5,8 +5,8 @@ The penalty is how far the weights generated for the earlier tasks have moved si
     penalty = 1 / |tasks| Σ_t || h(e_t, θ) - h(e*_t, θ*) ||²
 
 The sum of squares runs over the generated weights that matter to a task, the mean over the earlier
-tasks taken in a step. Equation 2 of von Oswald et al. (arXiv 1906.00695) has beta times this, at
-θ + Δθ where the lookahead is on.
+tasks regularized in a step. Equation 2 of von Oswald et al. (arXiv 1906.00695) has beta times this,
+at θ + Δθ where the lookahead is on.
 """
 
 from typing import NamedTuple, Protocol
@@ -26,7 +26,7 @@ class Penalty(NamedTuple):
     for_params: Params  # what of it comes through neither
 
 
-class Anchor(Protocol):
+class OutputAnchor(Protocol):
     """What is kept, before a task is learned, of the tasks learned earlier."""
 
     @property
@@ -54,8 +54,8 @@ class Anchor(Protocol):
         """Memory that it takes."""
         ...
 
-    def at_once(self, num_taken: int) -> int:
-        """How many of the tasks taken in a step go through the hypernetwork at once."""
+    def at_once(self, num_earlier: int) -> int:
+        """How many of the tasks regularized in a step go through the hypernetwork at once."""
         ...
 
     def to_generate(self, features: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class Anchor(Protocol):
 
         Args:
             params: θ and e now.
-            earlier: [members, tasks] int64, the tasks taken.
+            earlier: [members, tasks] int64, those regularized.
             features: [members, block, chunks, features] of the first block of them.
             weights: [members, tasks, num_weights] of them, where the anchor needs those.
         """

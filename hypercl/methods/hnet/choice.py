@@ -1,7 +1,7 @@
-"""Which of the two anchors is taken: the one whose penalty takes fewer multiplications."""
+"""Which of the two anchors is used: the one whose penalty takes fewer multiplications."""
 
 from hypercl.engine.members import Params
-from hypercl.methods.hnet.anchor import Anchor
+from hypercl.methods.hnet.anchor import OutputAnchor
 from hypercl.methods.hnet.dense import DenseAnchor
 from hypercl.methods.hnet.factored import FactoredAnchor
 from hypercl.methods.hnet.heads import Heads, one_head, partial_chunks
@@ -17,7 +17,7 @@ def take_anchor(
     store_targets: bool = True,
     factored: bool | None = None,
     heads: Heads | None = None,
-) -> Anchor | None:
+) -> OutputAnchor | None:
     """Remember, before learning task ``task_id``, what is generated for the earlier tasks.
 
     Args:
@@ -83,7 +83,7 @@ def count_multiplications(
     chunks = -(-hnet.num_weights // chunk_size)
     partial = partial_chunks(heads or one_head(hnet.num_weights), num_tasks, chunk_size)
     num_partial = partial.chunks.shape[1] if partial is not None else 0
-    taken = num_tasks if subset_size is None else min(subset_size, num_tasks)
-    dense = (3 if store_targets else 4) * taken * chunks * chunk_size * d
-    factored = 4 * taken * (chunks * d + num_partial * chunk_size) * d + 5 * chunk_size * d * d
+    tasks = num_tasks if subset_size is None else min(subset_size, num_tasks)
+    dense = (3 if store_targets else 4) * tasks * chunks * chunk_size * d
+    factored = 4 * tasks * (chunks * d + num_partial * chunk_size) * d + 5 * chunk_size * d * d
     return dense, factored

@@ -60,9 +60,9 @@ class DenseAnchor:
         """Memory that it takes."""
         return num_bytes(*self.kept.values(), self.mask)
 
-    def at_once(self, num_taken: int) -> int:
-        """How many of the tasks taken in a step go through the hypernetwork at once: all."""
-        return num_taken
+    def at_once(self, num_earlier: int) -> int:
+        """How many of the tasks regularized in a step go through the hypernetwork at once: all."""
+        return num_earlier
 
     def to_generate(self, features: Tensor) -> Tensor:
         """Of the features of a step's tasks, those whose weights it needs: all."""
@@ -77,14 +77,14 @@ class DenseAnchor:
         weights: Tensor,
         beta: float | Tensor,
     ) -> Penalty:
-        """As :class:`Anchor` in anchor.py says."""
+        """See :class:`OutputAnchor`."""
         moved = weights - self._targets(earlier)
         if self.mask is not None:
             mask = self.mask[earlier] if self.subset else self.mask
             moved[..., -mask.shape[-1] :] *= mask
-        num_taken = earlier.shape[1]
-        value = moved.square().sum((1, 2)) / num_taken
-        return Penalty(value, None, 2 * beta / num_taken * moved, {})
+        num_earlier = earlier.shape[1]
+        value = moved.square().sum((1, 2)) / num_earlier
+        return Penalty(value, None, 2 * beta / num_earlier * moved, {})
 
     def _targets(self, earlier: Tensor) -> Tensor:
         if "targets" not in self.kept:

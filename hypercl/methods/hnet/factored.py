@@ -17,8 +17,8 @@ last one, where it is cut; those with the heads of other tasks) have their y com
 and stay out of these products. Every term is of second order in the differences; the middle one may
 be negative, so where Δx and E nearly make up for each other the value loses digits in float32 (6e-6
 of it at worst in benchmarks/precision.py; the gradient loses no more than in the dense form). The
-tasks are taken in blocks, so that memory does not grow with them beyond the features kept. dense.py
-has the same penalty as the sum that it is.
+tasks go through in blocks, so that memory does not grow with them beyond the features kept.
+dense.py has the same penalty as the sum that it is.
 """
 
 from dataclasses import dataclass
@@ -87,12 +87,12 @@ class FactoredAnchor:
         """Memory that it takes."""
         return num_bytes(*self.kept.values(), *(self.partial or ()))
 
-    def at_once(self, num_taken: int) -> int:
-        """How many of the tasks taken in a step go through the hypernetwork at once."""
+    def at_once(self, num_earlier: int) -> int:
+        """How many of the tasks regularized in a step go through the hypernetwork at once."""
         weight = self.kept["weight"]
         rows = _BLOCK_ROWS.get(weight.device.type, _BLOCK_ROWS["cpu"])
         chunks = -(-self.hnet.num_weights // weight.shape[-2])
-        return min(num_taken, max(1, rows // chunks))
+        return min(num_earlier, max(1, rows // chunks))
 
     def to_generate(self, features: Tensor) -> Tensor:
         """Of the features of a step's tasks, those whose weights it needs: the current one's."""
@@ -107,13 +107,13 @@ class FactoredAnchor:
         weights: Tensor,
         beta: float | Tensor,
     ) -> Penalty:
-        """As :class:`Anchor` in anchor.py says."""
-        kept, block, num_taken = self.kept, features.shape[1], earlier.shape[1]
-        layer = _Layer.moved(self.hnet, params, kept, 2 * beta / num_taken)
+        """See :class:`OutputAnchor`."""
+        kept, block, num_earlier = self.kept, features.shape[1], earlier.shape[1]
+        layer = _Layer.moved(self.hnet, params, kept, 2 * beta / num_earlier)
         for_params: Params = {}  # through the features of the blocks after the first
         ids = earlier[:, :block]
         for_features, sums = _block_products(features, layer, self.full, *self._then(ids, 0))
-        for start in range(block, num_taken, block):
+        for start in range(block, num_earlier, block):
             ids = earlier[:, start : start + block]
             passed = self.hnet.forward(params, ids, training=True)
             gradient, products = _block_products(
@@ -128,13 +128,13 @@ class FactoredAnchor:
         for_params[weight_name] = of_layer[..., :d]
         if layer.has_bias:
             for_params[bias_name] = of_layer[..., d]
-        return Penalty(total / num_taken, for_features, None, for_params)
+        return Penalty(total / num_earlier, for_features, None, for_params)
 
     def _then(self, ids: Tensor, start: int) -> tuple[Tensor, Partial | None]:
-        """X* of a block of the tasks taken, and its chunks used in part, [members, tasks, …] each.
+        """X* of a block of tasks, and its chunks used in part, [members, tasks, …] each.
 
         Args:
-            ids: [members, tasks]; ``start``: position of the first among the tasks taken.
+            ids: [members, tasks]; ``start``: position of the first among those regularized.
         """
         features, partial = self.kept["features"], self.partial
         if self.subset:
@@ -159,7 +159,7 @@ class _Layer(NamedTuple):
     e: Tensor  # E [members, C, d + 1]
     g: Tensor  # WᵀW [members, d, d]
     p: Tensor  # WᵀE [members, d, d + 1]
-    scale: float | Tensor  # twice beta over the number of tasks taken
+    scale: float | Tensor  # twice beta over the number of tasks regularized
 
     @classmethod
     def moved(cls, hnet: Hypernet, params: Params, kept: Params, scale: float | Tensor) -> "_Layer":

@@ -25,7 +25,7 @@ class Heads:
     shared: int  # weights 0 … shared - 1 matter to all tasks
     own: tuple[tuple[range, ...], ...] = ()
 
-    def of_task(self, task_id: int) -> list[range]:
+    def ranges(self, task_id: int) -> list[range]:
         """Ranges of the weights that matter to a task, without overlap."""
         own = self.own[task_id] if self.own else ()
         return [range(self.shared), *own]
@@ -33,7 +33,7 @@ class Heads:
     def mask(self, task_id: int) -> Tensor:
         """1 for the weights that matter to a task, 0 for the others: [num_weights] float32."""
         mask = torch.zeros(self.num_weights)
-        for weights in self.of_task(task_id):
+        for weights in self.ranges(task_id):
             mask[weights.start : weights.stop] = 1
         return mask
 
@@ -58,10 +58,10 @@ def head_of_each_task(shapes: Sequence[Sequence[int]], outputs: Sequence[range])
     weight_shape = shapes[-2 if has_bias else -1]
     start, width = end_of_weight - math.prod(weight_shape), math.prod(weight_shape[1:])
     own = []
-    for of_task in outputs:
-        ranges = [range(start + of_task.start * width, start + of_task.stop * width)]
+    for mine in outputs:
+        ranges = [range(start + mine.start * width, start + mine.stop * width)]
         if has_bias:
-            ranges.append(range(end_of_weight + of_task.start, end_of_weight + of_task.stop))
+            ranges.append(range(end_of_weight + mine.start, end_of_weight + mine.stop))
         own.append(tuple(ranges))
     return Heads(num_weights, start, tuple(own))
 
@@ -80,10 +80,10 @@ def partial_chunks(heads: Heads, num_tasks: int, chunk_size: int) -> Partial | N
     """
     full = heads.shared // chunk_size
     num_tasks = num_tasks if heads.own else 1
-    found: list[dict[int, Tensor]] = []  # by task, by chunk: the mask
+    by_task: list[dict[int, Tensor]] = []  # by task, by chunk: the mask
     for task_id in range(num_tasks):
         masks: dict[int, Tensor] = {}
-        for weights in heads.of_task(task_id):
+        for weights in heads.ranges(task_id):
             for chunk in range(max(full, weights.start // chunk_size), heads.num_weights):
                 begin, end = (
                     min(max(edge - chunk * chunk_size, 0), chunk_size)
@@ -92,13 +92,13 @@ def partial_chunks(heads: Heads, num_tasks: int, chunk_size: int) -> Partial | N
                 if begin == end:
                     break
                 masks.setdefault(chunk, torch.zeros(chunk_size))[begin:end] = 1
-        found.append(masks)
-    number = max(map(len, found), default=0)
+        by_task.append(masks)
+    number = max(map(len, by_task), default=0)
     if number == 0:
         return None
     chunks = torch.full((num_tasks, number), full)
     all_masks = torch.zeros(num_tasks, number, chunk_size)
-    for task_id, masks in enumerate(found):
+    for task_id, masks in enumerate(by_task):
         for i, (chunk, mask) in enumerate(masks.items()):
             chunks[task_id, i], all_masks[task_id, i] = chunk, mask
     return Partial(chunks, all_masks)

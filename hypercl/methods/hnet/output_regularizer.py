@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hypercl.engine.members import Params, add_into, stack_members, to_device
 from hypercl.methods.base import Batch, Lookahead, Setting, StepLosses
-from hypercl.methods.hnet.anchor import Anchor
+from hypercl.methods.hnet.anchor import OutputAnchor
 from hypercl.methods.hnet.choice import factored_is_cheaper, take_anchor
 from hypercl.methods.hnet.heads import head_of_each_task, one_head
 from hypercl.networks import hnet_modules
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from hypercl.tasks.task import Task
 
 
-class Memory(NamedTuple):
-    """What is known of the earlier tasks while a task is learned."""
+class HnetAnchor(NamedTuple):
+    """What is kept of the earlier tasks while a task is learned."""
 
-    anchor: Anchor | None  # None: nothing is regularized
+    outputs: OutputAnchor | None  # None: nothing is regularized
     fixed: Params  # embeddings of the earlier tasks, where these do not learn
 
 
@@ -95,11 +95,11 @@ class OutputRegularizer:
         """h(e_t, θ) for tasks [members, tasks], without dropout: [members, tasks, num_weights]."""
         return self.hnet.weights(params, task_ids)
 
-    def remember(self, params: Params, memory: Params, task_id: int) -> Memory:
+    def remember(self, params: Params, memory: Params, task_id: int) -> HnetAnchor:
         """Take the anchor, and the embeddings that stay; both follow from the parameters."""
-        anchor, options = None, self.options
+        outputs, options = None, self.options
         if options.beta > 0:
-            anchor = take_anchor(
+            outputs = take_anchor(
                 self.hnet,
                 params,
                 task_id,
@@ -113,22 +113,22 @@ class OutputRegularizer:
             for name in self.hnet.per_task
             if start > 0 and name in params
         }
-        return Memory(anchor, fixed)
+        return HnetAnchor(outputs, fixed)
 
-    def describe(self, memory: Memory) -> str:
+    def describe(self, anchor: HnetAnchor) -> str:
         """The form of the regularizer and what it keeps."""
-        if memory.anchor is None:
+        if anchor.outputs is None:
             return "no regularizer"
-        mebibytes = memory.anchor.num_bytes / 2**20
-        return f"{memory.anchor.form} regularizer, which keeps {mebibytes:.1f} MiB"
+        mebibytes = anchor.outputs.num_bytes / 2**20
+        return f"{anchor.outputs.form} regularizer, which keeps {mebibytes:.1f} MiB"
 
     def draw(
-        self, memory: Memory, task_id: int, num_steps: int, generator: torch.Generator
+        self, anchor: HnetAnchor, task_id: int, num_steps: int, generator: torch.Generator
     ) -> Tensor:
         """The tasks whose weights a step generates: the earlier ones that it regularizes, then the
         current one, [num_steps or 1, tasks] int64.
         """
-        num_earlier = 0 if memory.anchor is None else memory.anchor.num_tasks
+        num_earlier = 0 if anchor.outputs is None else anchor.outputs.num_tasks
         subsets = draw_subsets(num_earlier, num_steps, self.options.hnet_reg_batch_size, generator)
         return torch.cat([subsets, torch.full((len(subsets), 1), task_id)], dim=1)
 
@@ -136,7 +136,7 @@ class OutputRegularizer:
         self,
         params: Params,
         batch: Batch,
-        memory: Memory,
+        anchor: HnetAnchor,
         task_loss: TaskLoss,
         lookahead: Lookahead,
     ) -> tuple[Params, StepLosses]:
@@ -147,23 +147,23 @@ class OutputRegularizer:
         where Δθ is the optimizer's step on the task loss alone, a constant for the gradient, or 0
         without ``--lookahead`` (equation 2 of the paper).
         """
-        at, earlier = self._complete(params, memory), batch.drawn[:, :-1]
-        if memory.anchor is not None and self.options.lookahead:
+        at, earlier = self._complete(params, anchor), batch.drawn[:, :-1]
+        if anchor.outputs is not None and self.options.lookahead:
             gradients, losses = self._step(at, batch, None, task_loss)
-            ahead = lookahead(self._learning(gradients, memory))
+            ahead = lookahead(self._learning(gradients, anchor))
             ahead = {name: at[name] if name in self.hnet.per_task else ahead[name] for name in at}
             penalty, of_penalty = penalty_and_gradient(
-                memory.anchor, ahead, earlier, self.options.beta
+                anchor.outputs, ahead, earlier, self.options.beta
             )
             add_into(gradients, of_penalty)
             loss = losses.loss + self.options.beta * penalty
             losses = losses._replace(penalty=penalty, loss=loss)
         else:
-            gradients, losses = self._step(at, batch, memory.anchor, task_loss)
-        return self._learning(gradients, memory), losses
+            gradients, losses = self._step(at, batch, anchor.outputs, task_loss)
+        return self._learning(gradients, anchor), losses
 
     def _step(
-        self, params: Params, batch: Batch, anchor: Anchor | None, task_loss: TaskLoss
+        self, params: Params, batch: Batch, anchor: OutputAnchor | None, task_loss: TaskLoss
     ) -> tuple[Params, StepLosses]:
         """The loss and its gradient, both at the same parameters, in one pass."""
         hnet, earlier, current = self.hnet, batch.drawn[:, :-1], batch.drawn[:, -1:]
@@ -177,17 +177,17 @@ class OutputRegularizer:
         gradient = gradient[:, None]
         if anchor is None:
             to_features, gradients = hnet.generate_backward(params, generated, gradient)
-            penalty, total = torch.zeros_like(loss), task_loss.weight * loss
+            value, total = torch.zeros_like(loss), task_loss.weight * loss
         else:
             beta = self._beta_at(batch.step)
-            found = anchor.penalty(params, earlier, features[:, :-1], weights[:, :-1], beta)
-            gradient = _joined(found.for_weights, gradient)
+            penalty = anchor.penalty(params, earlier, features[:, :-1], weights[:, :-1], beta)
+            gradient = _joined(penalty.for_weights, gradient)
             to_features, gradients = hnet.generate_backward(params, generated, gradient)
-            to_features = _joined(found.for_features, to_features)
-            add_into(gradients, found.for_params)
-            penalty, total = found.value, task_loss.weight * loss + beta * found.value
+            to_features = _joined(penalty.for_features, to_features)
+            add_into(gradients, penalty.for_params)
+            value, total = penalty.value, task_loss.weight * loss + beta * penalty.value
         add_into(gradients, hnet.backward(params, passed, to_features))
-        return gradients, StepLosses(loss, penalty, total, accuracy)
+        return gradients, StepLosses(loss, value, total, accuracy)
 
     def _beta_at(self, step: Tensor) -> float | Tensor:
         """At a task's first step the parameters are those of the anchor, and the penalty is a
@@ -202,14 +202,14 @@ class OutputRegularizer:
         """The first task whose embeddings learn while this one is learned."""
         return task_id if self.options.freeze_prev_embs else 0
 
-    def _complete(self, trained: Params, memory: Memory) -> Params:
+    def _complete(self, trained: Params, anchor: HnetAnchor) -> Params:
         """The trained parameters, with the embeddings that stay in front of those that learn."""
-        joined = {name: torch.cat([v, trained[name]], 1) for name, v in memory.fixed.items()}
+        joined = {name: torch.cat([v, trained[name]], 1) for name, v in anchor.fixed.items()}
         return trained | joined
 
-    def _learning(self, gradients: Params, memory: Memory) -> Params:
+    def _learning(self, gradients: Params, anchor: HnetAnchor) -> Params:
         """The gradients without those for embeddings that stay."""
-        own = {name: gradients[name][:, v.shape[1] :] for name, v in memory.fixed.items()}
+        own = {name: gradients[name][:, v.shape[1] :] for name, v in anchor.fixed.items()}
         return gradients | own
 
     def after_task(
@@ -249,11 +249,11 @@ class OutputRegularizer:
         options, hnet, params = self.options, self.hnet, self._shapes
         parameters = sum(value.numel() for value in params.values())
         earlier, subset = self.setting.num_tasks - 1, options.hnet_reg_batch_size
-        taken = 1 + (earlier if subset is None else min(subset, earlier))
+        num_passed = 1 + (earlier if subset is None else min(subset, earlier))
         chunk_size, d = hnet.last_layer(params)[0].shape
         rows = math.ceil(hnet.num_weights / chunk_size)
         widths = [params[f"weight{i}"].shape[1] for i in range(hnet.num_layers)]
-        passes = taken * rows * (3 * sum(widths) + 3 * d)
+        passes = num_passed * rows * (3 * sum(widths) + 3 * d)
         stored = not options.calc_hnet_reg_targets_online
         if earlier and factored_is_cheaper(
             hnet, params, earlier, subset, self.heads, store_targets=stored
@@ -262,19 +262,24 @@ class OutputRegularizer:
             generated = 3 * hnet.num_weights
         else:
             kept = earlier * hnet.num_weights if stored else parameters
-            generated = 3 * taken * hnet.num_weights
+            generated = 3 * num_passed * hnet.num_weights
         # parameters, gradients, Adam's two means, the anchor; the lookahead copies what it changes
         copies = 10 if options.lookahead else 5
         return copies * parameters + passes + kept + generated
 
 
 def penalty_and_gradient(
-    anchor: Anchor, params: Params, earlier: Tensor, beta: float | Tensor, *, training: bool = True
+    anchor: OutputAnchor,
+    params: Params,
+    earlier: Tensor,
+    beta: float | Tensor,
+    *,
+    training: bool = True,
 ) -> tuple[Tensor, Params]:
     """The penalty [members] and the whole gradient of ``beta`` times it, in a pass of their own.
 
     Args:
-        earlier: [members, tasks] int64, the tasks taken.
+        earlier: [members, tasks] int64, those regularized.
         training: Apply the hypernetwork's dropout.
     """
     hnet, block = anchor.hnet, anchor.at_once(earlier.shape[1])
@@ -282,15 +287,15 @@ def penalty_and_gradient(
     features = passed.features
     if anchor.form == "dense":
         weights = hnet.generate(params, features)
-        found = anchor.penalty(params, earlier, features, weights, beta)
-        assert found.for_weights is not None
-        to_features, gradients = hnet.generate_backward(params, features, found.for_weights)
+        penalty = anchor.penalty(params, earlier, features, weights, beta)
+        assert penalty.for_weights is not None
+        to_features, gradients = hnet.generate_backward(params, features, penalty.for_weights)
     else:
-        found = anchor.penalty(params, earlier, features, features[:, :0], beta)
-        assert found.for_features is not None
-        to_features, gradients = found.for_features, found.for_params
+        penalty = anchor.penalty(params, earlier, features, features[:, :0], beta)
+        assert penalty.for_features is not None
+        to_features, gradients = penalty.for_features, penalty.for_params
     add_into(gradients, hnet.backward(params, passed, to_features))
-    return found.value, gradients
+    return penalty.value, gradients
 
 
 def draw_subsets(
