@@ -99,7 +99,7 @@ def learn(
             report.start_group(position.groups[position.group])
             position = learn_tasks(experiment, position, report, checkpoints)
             if position.learned:
-                save_weights(run_dir, experiment, position)
+                save_weights(run_dir, experiment, position, config)
             checkpoints.save(position)
         if not position.learned:
             raise RunFailed(report.results["seeds"][0]["failed"])

@@ -20,7 +20,7 @@ from hypercl.engine.schedules import LearningRates
 from hypercl.engine.seeding import derive_seed, generator, global_state, set_global_state
 from hypercl.evaluation import Learned, evaluate, evaluate_tasks, infer_tasks
 from hypercl.experiment import Experiment
-from hypercl.methods.base import Batch, StepLosses
+from hypercl.methods.base import Batch, StepLosses, TaskEnd
 from hypercl.report.results import MemberProgress, Report
 from hypercl.rundir.checkpoint import Checkpoints, Position
 from hypercl.tasks.task import Crops, augment, draw_batches, draw_flips, draw_offsets
@@ -50,11 +50,11 @@ def learn_tasks(
         learn_task(training, position, report, checkpoints)
         report.end_training(position.task_id, training.failed)
 
+        # Until the tests are done, a run goes on from the end of the training.
+        position = replace(position, training=training.state(training.num_steps))
         after = training.result(position)
         if not after.seeds:
             return after.of_next_group()
-        # Until the tests are done, a run goes on from the end of the training.
-        position = replace(position, training=training.state(training.num_steps))
         test_tasks(experiment, after, report, partial(checkpoints.leave_at, position))
         position = after
         if position.task_id < num_tasks:
@@ -135,6 +135,8 @@ class TaskTraining:
         self._flat = flatten(trainable)  # [members, numbers]
         self.trained = views_of(self._flat, trainable)
         self.stats = {name: value.clone() for name, value in stats.items()}
+        running = experiment.method.running(params, memory, task_id)
+        self.running = {name: value.clone() for name, value in running.items()}
         self._gradient = torch.zeros_like(self._flat)
         self._counter = torch.zeros(1, dtype=torch.int64, device=device)
         self.rates = LearningRates(options, self.num_steps, epoch, len(seeds), device)
@@ -188,7 +190,7 @@ class TaskTraining:
             images = augment(images, *crops)
         inputs = task.inputs(images).view(*chosen.shape, -1)
         drawn = of_this_step(self.plan.drawn)
-        return Batch(inputs, labels, task.outputs, self.stats, self._counter, drawn)
+        return Batch(inputs, labels, task.outputs, self.stats, self._counter, drawn, self.running)
 
     def _collect(self, gradients: Params) -> None:
         """Put the gradients where the optimizer looks, clipped."""
@@ -284,6 +286,7 @@ class TaskTraining:
         """What the steps change beside the parameters."""
         changed = {"step": self._counter}
         changed |= {f"optimizer.{name}": v for name, v in self._optimizer.state.items()}
+        changed |= {f"running.{name}": value for name, value in self.running.items()}
         return changed | {f"stats.{name}": value for name, value in self.stats.items()}
 
     def result(self, position: Position) -> Position:
@@ -294,12 +297,14 @@ class TaskTraining:
         stats = [*position.stats, self.stats]
         if self.experiment.options.main_net.bn_no_stats_checkpointing:
             stats = [self.stats] * (task_id + 1)
-        memory = select_members(position.memory, going)
+        memory, seeds = select_members(position.memory, going), [self.seeds[i] for i in going]
         if going:
-            memory = method.after_task(params, memory, self.task, self.task_loss)
+            of_members = (select_members(values, going) for values in (self.stats, self.running))
+            end = TaskEnd(task_id, self.task, self.task_loss, seeds, *of_members)
+            memory = method.after_task(params, memory, end)
         return replace(
             position,
-            seeds=[self.seeds[i] for i in going],
+            seeds=seeds,
             task_id=task_id + 1,
             params=params,
             stats=[select_members(in_task, going) for in_task in stats],

@@ -12,11 +12,11 @@ from hypercl.options import (
     GROUPS,
     Options,
     all_options,
-    as_argument,
     as_arguments,
     differing,
     options_of,
 )
+from hypercl.ranges import as_argument
 from hypercl.registry import entries
 
 EXAMPLES = """\
@@ -90,9 +90,11 @@ def make_parser() -> argparse.ArgumentParser:
     for group in GROUPS.values():
         titled = parser.add_argument_group(group.title)
         own = [] if group.registry is None else entries(group.registry).values()
-        for field in (field for owner in (group.options, *own) for field in options_of(owner)):
-            if field.name != "preset":
-                _add(titled, field.name)
+        owners = (group.options, *own)  # of which some may have inherited an option of another
+        names = dict.fromkeys(field.name for owner in owners for field in options_of(owner))
+        for name in names:
+            if name != "preset":
+                _add(titled, name)
     return parser
 
 
@@ -205,6 +207,8 @@ def _problems_of_process(options: Options) -> Iterator[str]:
 
 def _problems(options: Options) -> Iterator[str]:
     """What is wrong across options, each in one line that names the options and the mend."""
+    for kind in options.kinds:
+        yield from kind.refusals(options)
     yield from options.task.kind.problems(options)
     if options.evaluation.test_with_val_set and options.task.val_set_size == 0:
         yield "--test_with_val_set needs a validation set: give --val_set_size above 0"

@@ -63,7 +63,7 @@ def begin_training(options: Sequence[str], task_id: int, num_seeds: int = 1) -> 
     """A task of random images, ready to be trained on the CPU after so many earlier ones."""
     chosen = parse_args([*options, "--no_cuda"])
     # More tasks than some sequences have, which is for the command line alone to refuse.
-    chosen = chosen.having(num_tasks=task_id + 1, n_iter=10_000, epochs=-1)
+    chosen = chosen.having(num_tasks=task_id + 1, n_iter=10_000, epochs=None)
     tasks = [fake_task(chosen.task.cl_exp)] * (task_id + 1)
     experiment = Experiment.of(chosen, tasks, torch.device("cpu"))
     position = Position.start([list(range(num_seeds))])

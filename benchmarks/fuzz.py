@@ -112,9 +112,9 @@ def _values(action: argparse.Action) -> st.SearchStrategy[str]:
         return st.sampled_from(_PATHS)
     if action.choices:
         own = st.sampled_from(sorted(action.choices))
-    elif isinstance(action.default, str):
+    elif action.metavar == "LIST":
         own = st.sampled_from(_LISTS)
-    elif isinstance(action.default, float):
+    elif action.metavar == "X":
         own = st.sampled_from(_FLOATS).map(str)
     else:
         own = st.sampled_from([n for n in _SIZES if n < 20 or action.dest not in _SLOW]).map(str)
@@ -162,9 +162,9 @@ def _valid_value(action: argparse.Action) -> st.SearchStrategy[str]:
         return st.sampled_from(["", "", "=on", "=off"])
     if action.choices:
         values = sorted(action.choices)
-    elif isinstance(action.default, str):
+    elif action.metavar == "LIST":
         values = ["", "4", "3,5"]
-    elif isinstance(action.default, float) or action.dest.endswith("dropout_rate"):
+    elif action.metavar == "X" or action.dest.endswith("dropout_rate"):
         values = _VALID_FLOATS
     else:
         values = [n for n in _VALID_SIZES if n < 20 or action.dest not in _SLOW]

@@ -51,8 +51,7 @@ class Experiment:
         if options.task.multi_head:
             num_outputs = sum(task.num_classes for task in tasks)
         net = MainNetwork(kind.build(options.main_net, tasks[0].in_shape, num_outputs))
-        outputs = [range(num_outputs)[task.outputs] for task in tasks]
-        setting = Setting(net, outputs, options.hypernet, device)
+        setting = Setting(net, tasks, options.train, options.hypernet, device)
         return cls(options, device, tasks, net, options.method.kind.build(setting))
 
     @property

@@ -18,16 +18,22 @@ from hypercl.rundir.checkpoint import Position
 from hypercl.rundir.directory import RunDir
 
 
-def save_weights(run_dir: RunDir, experiment: Experiment, position: Position) -> None:
-    """weights.pt: by seed, what the method has learned, under its name; the options."""
-    options, method = experiment.options, experiment.method
+def save_weights(
+    run_dir: RunDir, experiment: Experiment, position: Position, config: Mapping[str, Any]
+) -> None:
+    """weights.pt: by seed, what the method has learned, under its name; the options.
+
+    Args:
+        config: The options with which the run began, by name.
+    """
+    method = experiment.method
     states = {seed: method.state_dict(params) for seed, params in position.learned.items()}
     tested_together = [[seed for seed in group if seed in states] for group in position.groups]
     content = {
-        options.method.method: states,
+        experiment.options.method.method: states,
         "stats": {seed: list(position.learned_stats[seed]) for seed in states},
         "groups": [group for group in tested_together if group],
-        "options": dict(options.values),
+        "options": dict(config),
     }
     run_dir.write_bytes("weights.pt", saving.encode(content))
 
@@ -70,9 +76,7 @@ def load_run(path: str | Path, **options: Any) -> Run:
     Raises:
         InputError: weights.pt is missing or damaged, or an option does not fit.
     """
-    if unknown := options.keys() - defaults().keys():
-        raise InputError(f"there is no option {', '.join(sorted(unknown))}: see --help")
-    return load(path, lambda stored: Options.of({**stored, **options}))
+    return load(path, lambda stored: Options.of(stored).having(**options))
 
 
 def load(path: str | Path, choose: Callable[[Mapping[str, Any]], Options]) -> Run:
@@ -84,7 +88,7 @@ def load(path: str | Path, choose: Callable[[Mapping[str, Any]], Options]) -> Ru
     path = Path(path, "weights.pt")
     saved = saving.load_newest([path])
     if saved is None:
-        raise InputError(f"{path} does not exist: --eval needs a finished run")
+        raise InputError(f"{path} does not exist: it takes a finished run")
     stored = saved.get("options", {})
     method = stored.get("method", defaults()["method"])
     if method not in saved:

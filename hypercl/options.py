@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from hypercl.errors import InputError
 from hypercl.ranges import (
+    as_argument,
     count,
     int_list,
     natural,
@@ -187,14 +188,13 @@ class Options:
         """From values as JSON has them; what is missing takes its default, others are left out.
 
         Raises:
-            InputError: A value is not among an option's choices.
+            InputError: A value is none that the option may have.
         """
         values = {name: _normal(name, values.get(name, v)) for name, v in defaults().items()}
         inside = {}
         for name, value in values.items():
             allowed = all_options()[name].metadata["range"]
-            if allowed.choices is not None and value not in allowed.choices:
-                raise InputError(f"--{name}={value} is none of {', '.join(allowed.choices)}")
+            allowed.check(name, value)
             inside[name] = allowed.from_plain(value)
 
         def make(options: type, **more: Any) -> Any:
@@ -210,7 +210,13 @@ class Options:
         return cls(MappingProxyType(values), **groups)
 
     def having(self, **values: Any) -> "Options":
-        """These options with other values of some, given as JSON has them."""
+        """These options with other values of some, given as JSON has them.
+
+        Raises:
+            InputError: There is no such option, or it may not have that value.
+        """
+        if unknown := values.keys() - defaults().keys():
+            raise InputError(f"there is no option {', '.join(sorted(unknown))}: see --help")
         return self.of({**self.values, **values})
 
     def is_given(self, name: str) -> bool:
@@ -244,7 +250,9 @@ def all_options() -> Mapping[str, Field]:
     for group in GROUPS.values():
         owners = [group.options]
         owners += entries(group.registry).values() if group.registry is not None else []
-        by_name |= {field.name: field for owner in owners for field in options_of(owner)}
+        for field in (field for owner in owners for field in options_of(owner)):
+            if by_name.setdefault(field.name, field) is not field:
+                raise TypeError(f"two entries have an option {field.name!r} each: inherit it")
     return MappingProxyType(by_name)
 
 
@@ -254,13 +262,6 @@ def defaults() -> Mapping[str, Any]:
     return MappingProxyType(
         {name: f.metadata["range"].to_plain(f.default) for name, f in all_options().items()}
     )
-
-
-def as_argument(value: Any) -> str:
-    """An option's value, as JSON has it, in the spelling of the command line."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 # What these say of a run, it may say otherwise when it is continued: the results are the same.

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hypercl.errors import InputError
+
 _MAX_INT = 10**9  # for any number that counts something; the product of two fits 64 bits
 _UNSET = -1  # how command lines, config.json and results.json spell None
 
@@ -32,13 +34,36 @@ class Range:
 
     def from_plain(self, value: Any) -> Any:
         """The reverse of :meth:`to_plain`."""
-        if self.unset_up_to is not None and value is not None and value <= self.unset_up_to:
+        is_number = isinstance(value, int | float)
+        if self.unset_up_to is not None and is_number and value <= self.unset_up_to:
             return None
         return tuple(value) if isinstance(value, list) else value
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse what the option ``name`` may not have, as JSON has it.
+
+        Raises:
+            InputError: ``value`` is such.
+        """
+        if value is None:
+            return
+        try:
+            self.read(as_argument(value))
+        except argparse.ArgumentTypeError as error:
+            raise InputError(f"--{name}: {error}") from None
+        if self.choices is not None and value not in self.choices:
+            raise InputError(f"--{name}={value} is none of {', '.join(self.choices)}")
 
     def normal(self, value: Any) -> Any:
         """A value as JSON has it, in the one spelling that it has there."""
         return self.to_plain(self.from_plain(value))
+
+
+def as_argument(value: Any) -> str:
+    """An option's value, as JSON has it, in the spelling of the command line."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def option(default: Any, allowed: Range, help_text: str) -> Any:

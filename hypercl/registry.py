@@ -29,7 +29,13 @@ class Entry:
     cannot: ClassVar[Mapping[str, str]] = {}
 
     def problems(self, options: "Options") -> Iterator[str]:
-        """What is wrong with the options of a run, each in one line with the mend."""
+        """What is wrong with the options of a run beside :attr:`cannot`, each in one line with the
+        mend.
+        """
+        yield from ()
+
+    def refusals(self, options: "Options") -> Iterator[str]:
+        """What of :attr:`cannot` is asked for, each in one line with the mend."""
         for option, reason in self.cannot.items():
             if options.is_given(option):
                 yield (

@@ -87,7 +87,7 @@ def time_steps(
     num_tasks = len(experiment.tasks)
     timed = sorted({*range(min(3, num_tasks)), num_tasks - 1})
     tried = _TRIED // len(timed)
-    few = experiment.options.having(n_iter=tried + _SLOW, epochs=-1)
+    few = experiment.options.having(n_iter=tried + _SLOW, epochs=None)
     in_timed = []
     for task_id in timed:
         training = start_training(

@@ -4,12 +4,13 @@ What an optimizer remembers is in ``state``: tensors on the device, which its st
 so that a step can be captured in a CUDA graph, and copied back and forth to save and to go on.
 """
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from hypercl.options import TrainOptions
+if TYPE_CHECKING:
+    from hypercl.options import TrainOptions
 
 
 class Optimizer(Protocol):
@@ -152,7 +153,7 @@ class RMSprop(_WithMomentum):
 
 
 def build_optimizer(
-    options: TrainOptions, parameters: Tensor, gradient: Tensor, lr: float | Tensor
+    options: "TrainOptions", parameters: Tensor, gradient: Tensor, lr: float | Tensor
 ) -> Optimizer:
     """The optimizer that the options describe; arguments as in :class:`Adam`."""
     decay = options.weight_decay

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from hypercl.options import TrainOptions
+if TYPE_CHECKING:
+    from hypercl.options import TrainOptions
+
 
 # From these epochs on, counted from 0, the rate is multiplied by so much: the schedule for ResNets
 # in Keras' example for CIFAR-10, whose condition is "epoch > 80".
@@ -35,7 +37,7 @@ class LearningRates:
 
     def __init__(
         self,
-        options: TrainOptions,
+        options: "TrainOptions",
         num_steps: int,
         steps_per_epoch: int,
         num_members: int,

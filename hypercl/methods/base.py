@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from hypercl.engine.members import Params
     from hypercl.networks.main_net import MainNetwork, TaskLoss
-    from hypercl.options import HypernetOptions
+    from hypercl.options import HypernetOptions, TrainOptions
     from hypercl.tasks.task import Task
 
 # Reads what a step of the optimizer along some gradients would make of the parameters trained.
@@ -23,14 +23,10 @@ class Setting(NamedTuple):
     """What a method is built for."""
 
     net: "MainNetwork"
-    outputs: "Sequence[range]"  # by task, those of the main network that belong to it
+    tasks: "Sequence[Task]"  # all of them, in their order
+    train: "TrainOptions"
     hypernet: "HypernetOptions"
     device: "torch.device"
-
-    @property
-    def num_tasks(self) -> int:
-        """Tasks that are learned in all."""
-        return len(self.outputs)
 
 
 class Batch(NamedTuple):
@@ -42,6 +38,18 @@ class Batch(NamedTuple):
     stats: "Params"  # running statistics, [members, …] each, which the step updates
     step: "Tensor"  # [1] int64, steps taken in this task before
     drawn: "Tensor"  # [members, …], this step's row of what the method has drawn
+    running: "Params"  # what :meth:`Method.running` returned; the step may change it
+
+
+class TaskEnd(NamedTuple):
+    """What is known when a task has been learned."""
+
+    task_id: int
+    task: "Task"
+    task_loss: "TaskLoss"
+    seeds: "Sequence[int]"  # of the members, without those that failed
+    stats: "Params"  # running statistics of the main network
+    running: "Params"  # what :meth:`Method.running` returned, as the last step left it
 
 
 class StepLosses(NamedTuple):
@@ -111,6 +119,13 @@ class Method(Protocol):
         """
         ...
 
+    def running(self, params: "Params", memory: "Params", task_id: int) -> "Params":
+        """What steps change beside the parameters, as it is before a task, [members, …] each.
+
+        It is saved with the training; no two tasks share it.
+        """
+        ...
+
     def loss_and_gradient(
         self,
         params: "Params",
@@ -126,10 +141,10 @@ class Method(Protocol):
         """
         ...
 
-    def after_task(
-        self, params: "Params", memory: "Params", task: "Task", task_loss: "TaskLoss"
-    ) -> "Params":
+    def after_task(self, params: "Params", memory: "Params", end: TaskEnd) -> "Params":
         """What is to be kept of a task that has just been learned, and of those before it.
+
+        A run that is stopped in the tests after the task calls it again, with the same arguments.
 
         Args:
             params: As they are after the task; ``memory``: after the one before.
@@ -208,6 +223,10 @@ class OwnWeights:
 
         return torch.zeros(1, 0)
 
+    def running(self, params: "Params", memory: "Params", task_id: int) -> "Params":
+        """Nothing."""
+        return {}
+
     def loss_and_gradient(
         self,
         params: "Params",
@@ -218,7 +237,7 @@ class OwnWeights:
     ) -> "tuple[Params, StepLosses]":
         """The task loss and, where something is remembered, ``strength`` times the penalty."""
         loss, accuracy, gradient = task_loss(params["weights"], batch)
-        penalty, total = 0 * loss, task_loss.weight * loss
+        penalty, total = loss.new_zeros(loss.shape), task_loss.weight * loss
         if anchor is not None:
             penalty, of_penalty = self.penalty_and_gradient(params["weights"], anchor)
             gradient = gradient + self.strength * of_penalty
@@ -229,9 +248,7 @@ class OwnWeights:
         """The penalty [members] and its gradient for the weights [members, num_weights]."""
         raise NotImplementedError
 
-    def after_task(
-        self, params: "Params", memory: "Params", task: "Task", task_loss: "TaskLoss"
-    ) -> "Params":
+    def after_task(self, params: "Params", memory: "Params", end: TaskEnd) -> "Params":
         """What was kept."""
         return memory
 

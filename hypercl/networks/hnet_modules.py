@@ -3,6 +3,7 @@
 from contextlib import redirect_stdout
 from functools import cache
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,11 +16,13 @@ from hypercl.errors import InputError
 from hypercl.networks.activations import MODULES
 from hypercl.networks.hypernet import Hypernet
 from hypercl.networks.main_net import MainNetwork
-from hypercl.options import HypernetOptions
+
+if TYPE_CHECKING:
+    from hypercl.options import HypernetOptions
 
 
 def build_module(
-    options: HypernetOptions, net: MainNetwork, num_tasks: int, seed: int
+    options: "HypernetOptions", net: MainNetwork, num_tasks: int, seed: int
 ) -> HyperNetInterface:
     """A hypernetwork with an embedding for each task, freshly initialized from a seed, on the CPU.
 
@@ -55,7 +58,7 @@ def build_module(
 
 
 @torch.no_grad()
-def initialize(module: HyperNetInterface, options: HypernetOptions, net: MainNetwork) -> None:
+def initialize(module: HyperNetInterface, options: "HypernetOptions", net: MainNetwork) -> None:
     """Initialize anew what the options say, by torch's global generator.
 
     The default is hypnettorch's (Kaiming-uniform); "xavier" are Xavier-uniform weights (Glorot and
@@ -82,7 +85,7 @@ def initialize(module: HyperNetInterface, options: HypernetOptions, net: MainNet
                 module.apply_hyperfan_init(method="in", cond_var=variance, mnet=net.module)
 
 
-def chunk_size(options: HypernetOptions, num_weights: int, num_tasks: int) -> int:
+def chunk_size(options: "HypernetOptions", num_weights: int, num_tasks: int) -> int:
     """The one given, or the one that ``--compression`` asks for.
 
     Args:
@@ -98,7 +101,7 @@ def chunk_size(options: HypernetOptions, num_weights: int, num_tasks: int) -> in
 
 @cache
 def _chunk_size_for(
-    ratio: float, options: HypernetOptions, num_weights: int, num_tasks: int
+    ratio: float, options: "HypernetOptions", num_weights: int, num_tasks: int
 ) -> int:
     """The chunk size with which the number of parameters is nearest to the one asked for.
 
@@ -123,7 +126,7 @@ def _chunk_size_for(
     return best
 
 
-def as_function(module: HyperNetInterface, options: HypernetOptions) -> tuple[Hypernet, Params]:
+def as_function(module: HyperNetInterface, options: "HypernetOptions") -> tuple[Hypernet, Params]:
     """The function that a module of hypnettorch computes, and a copy of its parameters."""
     hnet = Hypernet(
         num_weights=module.num_outputs,

@@ -176,7 +176,7 @@ class Hypernet:
         return product(gradient, weight).view(features.shape), gradients
 
     def last_layer(self, params: Params) -> tuple[Tensor, Tensor | None]:
-        """Weight [chunk_size, features] and bias [chunk_size] of the last layer."""
+        """Weight [members, chunk_size, features], bias [members, chunk_size] of the last layer."""
         weight, bias = self.last_layer_names
         return params[weight], params.get(bias)
 

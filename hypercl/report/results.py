@@ -65,6 +65,7 @@ class Report:
         self._plotted = started
         self._steps_before = 0  # of the group's earlier tasks, for TensorBoard's axis
         self._num_steps = 0  # of this task
+        self._in_group = 0  # seeds that are trained together now
         self._tag = ""  # before TensorBoard's tags, where there are several groups of seeds
         self._validation = ""  # the last one of this task, as the screen says it
         main, trained = experiment.net.num_weights, experiment.method.num_trained
@@ -151,6 +152,7 @@ class Report:
     def start_group(self, seeds: Sequence[int]) -> None:
         """From now on, these seeds are trained together."""
         self._steps_before, self._restored_steps = self._restored_steps, 0
+        self._in_group = len(seeds)
         self._tag = "" if len(seeds) == len(self._seeds) else f"seeds {ranges(seeds)}/"
         if len(seeds) < len(self._seeds):
             self._screen.say(f"seed{'s' if len(seeds) > 1 else ''} {ranges(seeds)}")
@@ -206,6 +208,8 @@ class Report:
         """
         self._screen.stop_progress()
         self._add_seconds("train", task_id)
+        if len(failed) == self._in_group:  # the next group's axis starts anew
+            self._steps_before = 0
         for seed, reason in failed.items():
             self._seeds[seed]["failed"] = reason
             self._screen.say(f"seed {seed} failed: {reason}")

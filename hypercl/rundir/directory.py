@@ -172,8 +172,8 @@ class RunDir:
                     shutil.rmtree(self.path / name)
         except OSError as error:
             raise InputError(
-                f"--out_dir={self._path} cannot be made ({error.strerror or error}): choose "
-                "another directory"
+                f"--out_dir={self._path or 'out/run_…'} cannot be made "
+                f"({error.strerror or error}): choose another directory"
             ) from error
         # Last and replaced, not removed: whenever this ends, the directory remains a run's.
         self.write_json(_CONFIG, config)

@@ -1,15 +1,18 @@
 """From a data set to tasks that tell some of its classes apart."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from hypercl.errors import InputError
-from hypercl.options import TaskOptions
 from hypercl.tasks.images import Images
 from hypercl.tasks.task import Split, Task
+
+if TYPE_CHECKING:
+    from hypercl.options import TaskOptions
 
 
 def groups_of(size: int, num_classes: int) -> Sequence[range]:
@@ -17,7 +20,7 @@ def groups_of(size: int, num_classes: int) -> Sequence[range]:
     return [range(i * size, (i + 1) * size) for i in range(num_classes // size)]
 
 
-def chosen_groups(options: TaskOptions, num_classes: int) -> Sequence[range]:
+def chosen_groups(options: "TaskOptions", num_classes: int) -> Sequence[range]:
     """The groups of classes of the tasks that a run learns."""
     groups = groups_of(options.num_classes_per_task, num_classes)
     return groups[options.skip_tasks : options.skip_tasks + options.num_tasks]
@@ -27,7 +30,7 @@ def class_task(
     images: Images,
     prefix: str,
     classes: range,
-    options: TaskOptions,
+    options: "TaskOptions",
     device: torch.device,
     **preprocessing,
 ) -> Task:

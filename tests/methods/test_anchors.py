@@ -85,7 +85,7 @@ def test_value_and_gradients_equal_hypnettorchs(stacked, form, blocks):
 def test_heads_of_other_tasks_are_left_out_as_hypnettorch_does(chunk_size, bias, form, blocks):
     """Heads that are parts of one chunk, of several, or whole chunks."""
     net = build_main_net("mlp", (2, 2, 1), 8, mlp_arch=[3], no_bias=not bias)
-    outputs = [range(2 * i, 2 * i + 2) for i in range(4)]
+    outputs = [slice(2 * i, 2 * i + 2) for i in range(4)]
     options = {"hnet_type": "hmlp"}
     if chunk_size is not None:
         options = {"chmlp_chunk_size": chunk_size}
@@ -98,7 +98,7 @@ def test_heads_of_other_tasks_are_left_out_as_hypnettorch_does(chunk_size, bias,
     into_module({name: value[0] for name, value in now.items()}, module)
     expected = calc_fix_target_reg(
         module, TASK_ID, targets=targets, mnet=net.module,
-        inds_of_out_heads=[list(o) for o in outputs],
+        inds_of_out_heads=[list(range(8)[o]) for o in outputs],
     )
     expected.backward()
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in module.internal_params]

@@ -1,13 +1,16 @@
 """A main network with weights of its own, from which methods start."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers import CPU, build_main_net, make_experiment, make_task
 
+import train
 from hypercl.engine.members import select_members
 from hypercl.methods.base import OwnWeights, Setting
-from hypercl.options import Options
-from train import TaskTraining
+from hypercl.rundir.checkpoint import Position
+from hypercl.rundir.saving import decode, encode
 
 
 class Pulled(OwnWeights):
@@ -20,21 +23,30 @@ class Pulled(OwnWeights):
         moved = weights - anchor
         return moved.square().sum(1) / 2, moved
 
-    def after_task(self, params, memory, task, task_loss):
-        return {"sum": memory.get("sum", 0) + params["weights"]}
+    def running(self, params, memory, task_id):
+        return {"steps": torch.zeros(len(params["weights"]), 1)}
+
+    def loss_and_gradient(self, params, batch, *others):
+        batch.running["steps"].add_(1)
+        return super().loss_and_gradient(params, batch, *others)
+
+    def after_task(self, params, memory, end):
+        kept = memory.get("sum", 0) + params["weights"]
+        return {"sum": kept, "steps": memory.get("steps", 0) + end.running["steps"]}
 
 
 def make(strength=0.0, net="mlp", **values):
     """An experiment with the method put in place of the hypernetwork."""
-    experiment = make_experiment([make_task()] * 3, net_type=net, n_iter=30, lr=0.01, **values)
-    setting = Setting(experiment.net, [range(2)] * 3, Options.of({}).hypernet, CPU)
-    object.__setattr__(experiment, "method", Pulled(setting, strength))
-    return experiment
+    tasks = [make_task(seed=seed) for seed in range(3)]
+    experiment = make_experiment(tasks, net_type=net, n_iter=30, lr=0.01, **values)
+    options = experiment.options
+    setting = Setting(experiment.net, tasks, options.train, options.hypernet, CPU)
+    return replace(experiment, method=Pulled(setting, strength))
 
 
-def train(experiment, task_id, params, seeds=(1, 2), memory=None):
+def learn(experiment, task_id, params, seeds=(1, 2), memory=None):
     stats = experiment.net.fresh_stats(len(seeds), CPU)
-    training = TaskTraining(experiment, task_id, list(seeds), params, stats, memory or {})
+    training = train.TaskTraining(experiment, task_id, list(seeds), params, stats, memory or {})
     for _ in range(training.num_steps):
         training.step()
     return training
@@ -42,7 +54,7 @@ def train(experiment, task_id, params, seeds=(1, 2), memory=None):
 
 def test_it_learns_and_all_tasks_have_the_same_weights():
     experiment = make()
-    training = train(experiment, 0, experiment.method.init([1, 2]))
+    training = learn(experiment, 0, experiment.method.init([1, 2]))
     losses = training.history[:, 2]
     assert (losses[-5:].mean(0) < losses[0]).all()
     weights = experiment.method.weights(training.trained, torch.tensor([[0, 1], [2, 0]]))
@@ -55,7 +67,7 @@ def test_a_penalty_holds_the_weights():
     distances = []
     for strength in (0.0, 10.0):
         experiment = make(strength)
-        training = train(experiment, 1, before)
+        training = learn(experiment, 1, before)
         moved = (training.trained["weights"] - before["weights"]).norm(dim=1)
         distances.append(moved)
         rows = training.history
@@ -63,16 +75,62 @@ def test_a_penalty_holds_the_weights():
     assert (distances[1] < 0.5 * distances[0]).all()
 
 
-def test_memory_goes_with_the_position(monkeypatch):
-    from hypercl.rundir.checkpoint import Position
+class Silent:
+    """A report that nobody reads."""
 
+    def __getattr__(self, name):
+        return lambda *args, **options: None
+
+
+class Stopped(Exception):  # noqa: N818
+    """Stands for a signal."""
+
+
+class SavedAt:
+    """Checkpoints at every step, into bytes; the run ends after so many of them."""
+
+    def __init__(self, last):
+        self.last, self.saved, self.data = last, 0, b""
+
+    def due(self, step):
+        return True
+
+    def save(self, position):
+        self.data = encode(vars(position))
+        self.saved += 1
+        if self.saved == self.last:
+            raise Stopped
+
+    def leave_at(self, position):
+        if self.saved >= self.last:
+            self.save(position)
+
+
+@pytest.mark.parametrize("last", [7, 30, 37, 45, 60])
+def test_a_method_with_memory_goes_on_bit_for_bit(last):
+    """Stopped within a task, and behind one; memory and what steps change come back."""
+    experiment = make(0.5)
+    start = Position.start([[1, 2]])
+    expected = train.learn_tasks(experiment, start, Silent(), SavedAt(10**9))
+    checkpoints = SavedAt(last)
+    with pytest.raises(Stopped):
+        train.learn_tasks(experiment, start, Silent(), checkpoints)
+    left = Position(**decode(checkpoints.data))
+    if last > 30:
+        assert left.memory["steps"].tolist() == [[30.0 * left.task_id]] * 2
+    again = train.learn_tasks(experiment, left, Silent(), SavedAt(10**9))
+    for seed in (1, 2):
+        assert torch.equal(again.learned[seed]["weights"], expected.learned[seed]["weights"])
+
+
+def test_memory_is_without_the_seeds_that_failed():
     experiment = make()
     position = Position.start([[1, 2]]).on_device(CPU, experiment.method.init)
-    for expected in (1, 2):
-        training = TaskTraining.at(experiment, position)
-        training.failed = {1: "for a test"} if expected == 2 else {}
+    for expected in (2, 1):
+        training = train.TaskTraining.at(experiment, position)
+        training.failed = {1: "for a test"} if expected == 1 else {}
         position = training.result(position)
-        assert position.memory["sum"].shape == (3 - expected, experiment.net.num_weights)
+        assert position.memory["sum"].shape == (expected, experiment.net.num_weights)
     assert position.seeds == [2]
 
 

@@ -3,7 +3,7 @@ import torch
 from hypercl.methods.hnet.heads import head_of_each_task, one_head, partial_chunks
 
 SHAPES = [[3, 4], [3], [6, 3], [6]]  # the output layer has weights 15 … 32 and biases 33 … 38
-OUTPUTS = [range(0, 2), range(2, 4), range(4, 6)]
+OUTPUTS = [slice(0, 2), slice(2, 4), slice(4, 6)]
 
 
 def test_one_head_uses_all():

@@ -46,7 +46,7 @@ def one_batch(experiment, members, earlier):
     inputs = task.inputs(task.train.images[: 8 * members]).view(members, 8, -1)
     labels = task.train.labels[: 8 * members].view(members, 8)
     drawn = torch.tensor([*earlier, TASK_ID]).expand(members, -1)
-    return Batch(inputs, labels, slice(None), {}, torch.tensor([1]), drawn)
+    return Batch(inputs, labels, slice(None), {}, torch.tensor([1]), drawn, {})
 
 
 @pytest.mark.parametrize("earlier", [[0, 1], [1]], ids=["all earlier", "one earlier"])

@@ -32,7 +32,6 @@ class Hnet(MethodEntry):
                 "--use_rmsprop"
             )
         yield from problems_of_hypernet(options.hypernet)
-        yield from super().problems(options)
 
     def build(self, setting: Setting) -> Method:
         from hypercl.methods.hnet.output_regularizer import OutputRegularizer

@@ -43,7 +43,7 @@ def one_head(num_weights: int) -> Heads:
     return Heads(num_weights, num_weights)
 
 
-def head_of_each_task(shapes: Sequence[Sequence[int]], outputs: Sequence[range]) -> Heads:
+def head_of_each_task(shapes: Sequence[Sequence[int]], outputs: Sequence[slice]) -> Heads:
     """Each task has outputs of its own.
 
     Args:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hypercl.engine.members import Params, add_into, stack_members, to_device
-from hypercl.methods.base import Batch, Lookahead, Setting, StepLosses
+from hypercl.methods.base import Batch, Lookahead, Setting, StepLosses, TaskEnd
 from hypercl.methods.hnet.anchor import OutputAnchor
 from hypercl.methods.hnet.choice import factored_is_cheaper, take_anchor
 from hypercl.methods.hnet.heads import head_of_each_task, one_head
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from hypnettorch.hnets import HyperNetInterface
 
     from hypercl.methods.hnet import Hnet
-    from hypercl.tasks.task import Task
 
 
 class HnetAnchor(NamedTuple):
@@ -49,17 +48,15 @@ class OutputRegularizer:
         self.hnet, params = hnet_modules.as_function(module, setting.hypernet)
         self._shapes = to_device(params, "meta")  # of one member's parameters
         self.num_trained = module.num_params
-        net, outputs = setting.net, setting.outputs
-        own_outputs = any(mine != outputs[0] for mine in outputs)
+        self.heads = one_head(setting.net.num_weights)
+        own_outputs = [task.outputs for task in setting.tasks if task.first_output is not None]
         if own_outputs and not options.hnet_reg_all_heads:
-            self.heads = head_of_each_task(net.shapes, outputs)
-        else:
-            self.heads = one_head(net.num_weights)
+            self.heads = head_of_each_task(setting.net.shapes, own_outputs)
 
     def fresh_module(self, seed: int) -> "HyperNetInterface":
         """hypnettorch's module, initialized from a seed, on the CPU."""
         setting = self.setting
-        return hnet_modules.build_module(setting.hypernet, setting.net, setting.num_tasks, seed)
+        return hnet_modules.build_module(setting.hypernet, setting.net, len(setting.tasks), seed)
 
     def init(self, seeds: Sequence[int]) -> Params:
         """Freshly initialized parameters, [members, …] each; see networks/hypernet.py."""
@@ -212,9 +209,11 @@ class OutputRegularizer:
         own = {name: gradients[name][:, v.shape[1] :] for name, v in anchor.fixed.items()}
         return gradients | own
 
-    def after_task(
-        self, params: Params, memory: Params, task: "Task", task_loss: TaskLoss
-    ) -> Params:
+    def running(self, params: Params, memory: Params, task_id: int) -> Params:
+        """Nothing."""
+        return {}
+
+    def after_task(self, params: Params, memory: Params, end: TaskEnd) -> Params:
         """Nothing: the anchor follows from the parameters."""
         return memory
 
@@ -235,7 +234,7 @@ class OutputRegularizer:
         net, hypernet = self.setting.net, self.setting.hypernet
         chunks = ""
         if hypernet.hnet_type == "chunked_hmlp":
-            size = hnet_modules.chunk_size(hypernet, net.num_weights, self.setting.num_tasks)
+            size = hnet_modules.chunk_size(hypernet, net.num_weights, len(self.setting.tasks))
             chunks = f" in chunks of {size:,}"
         return (
             f"{net.num_weights:,} weights from {hypernet.hnet_type} with {self.num_trained:,}"
@@ -248,7 +247,7 @@ class OutputRegularizer:
         """
         options, hnet, params = self.options, self.hnet, self._shapes
         parameters = sum(value.numel() for value in params.values())
-        earlier, subset = self.setting.num_tasks - 1, options.hnet_reg_batch_size
+        earlier, subset = len(self.setting.tasks) - 1, options.hnet_reg_batch_size
         num_passed = 1 + (earlier if subset is None else min(subset, earlier))
         chunk_size, d = hnet.last_layer(params)[0].shape
         rows = math.ceil(hnet.num_weights / chunk_size)

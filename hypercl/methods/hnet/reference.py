@@ -51,7 +51,7 @@ def penalty(
     Args:
         earlier: The tasks t that are regularized: all before the current one, or some.
         delta: Δθ, the step that the optimizer would take on the task loss alone; a constant, and
-            nothing for embeddings. By default 0.
+            nothing for what a task has of its own. By default 0.
     """
     ahead = {name: value + (delta or {}).get(name, 0) for name, value in theta.items()}
     targets = [generate(h, theta_star, t).detach() for t in earlier]

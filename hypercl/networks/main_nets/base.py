@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hypercl.options import MainNetOptions
 
 # Why a network cannot have an option; see Entry.cannot.
-NO_BIAS = BATCHNORM = ": leave it out or take another --net_type"
+NEVER = ": leave it out or take another --net_type"
 NET_ACT = ", which has relu: leave --net_act out or take --net_type=mlp"
 
 WITHOUT_WEIGHTS = {"no_weights": True, "verbose": False}  # arguments of hypnettorch's networks

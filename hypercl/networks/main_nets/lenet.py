@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hypercl.networks.main_nets.base import (
-    BATCHNORM,
     NET_ACT,
-    NO_BIAS,
+    NEVER,
     WITHOUT_WEIGHTS,
     MainNet,
     fresh_table,
@@ -18,7 +17,7 @@ from hypercl.ranges import one_of, option
 
 @dataclass(frozen=True)
 class Lenet(MainNet):
-    cannot: ClassVar = {"net_act": NET_ACT, "no_bias": NO_BIAS, "batchnorm": BATCHNORM}
+    cannot: ClassVar = {"net_act": NET_ACT, "no_bias": NEVER, "batchnorm": NEVER}
     lenet_type: str = option(
         "mnist_small",
         one_of("mnist_small", "mnist_large", "cifar"),
@@ -34,7 +33,6 @@ class Lenet(MainNet):
                 f"--cl_exp={options.task.cl_exp} has {spelled(given)} ones: choose another "
                 "--lenet_type or --net_type"
             )
-        yield from super().problems(options)
 
     def build(self, options, in_shape, num_outputs):
         from hypnettorch.mnets import LeNet

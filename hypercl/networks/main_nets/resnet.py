@@ -30,7 +30,6 @@ class Resnet(MainNet):
                 f"{options.spelled('resnet_channel_sizes')} must grow, from the second number on, "
                 "for the shortcuts of --net_type=resnet: like 16,16,32,64"
             )
-        yield from super().problems(options)
 
     def build(self, options, in_shape, num_outputs):
         from hypnettorch.mnets import ResNet

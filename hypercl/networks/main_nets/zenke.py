@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hypercl.networks.main_nets.base import (
-    BATCHNORM,
     NET_ACT,
-    NO_BIAS,
+    NEVER,
     WITHOUT_WEIGHTS,
     MainNet,
     fresh_table,
@@ -17,7 +16,7 @@ from hypercl.networks.main_nets.base import (
 
 @dataclass(frozen=True)
 class Zenke(MainNet):
-    cannot: ClassVar = {"net_act": NET_ACT, "no_bias": NO_BIAS, "batchnorm": BATCHNORM}
+    cannot: ClassVar = {"net_act": NET_ACT, "no_bias": NEVER, "batchnorm": NEVER}
 
     def problems(self, options):
         given = options.task.kind.image_shape
@@ -32,7 +31,6 @@ class Zenke(MainNet):
                 f"--dropout_rate={rate:g} is doubled in one layer of --net_type=zenke: give 0.5 or "
                 "less"
             )
-        yield from super().problems(options)
 
     def build(self, options, in_shape, num_outputs):
         from hypnettorch.mnets import ZenkeNet
