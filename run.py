@@ -76,10 +76,10 @@ def learn(
 
     experiment = Experiment.build(options)
     # A run that goes on keeps the options with which it began: --resume is none of its own.
-    config = dict(options.values) if run_dir.config is None else run_dir.config["options"]
+    config = options.recorded if run_dir.config is None else run_dir.config["options"]
     described = describe_run(config, argv, experiment.device)
     data = fingerprint(experiment.tasks)
-    saved = load_checkpoint(run_dir, options.values, described, data)
+    saved = load_checkpoint(run_dir, options.recorded, described, data)
     if saved is None:
         position, report_state, lengths = Position.start(experiment.groups_of_seeds()), None, None
         # All input has been found good: from here on, there is a run directory.
@@ -112,9 +112,9 @@ def open_run_dir(options: Options) -> RunDir:
     run_dir = RunDir(path, overwrite=options.run.overwrite)
     try:
         if run_dir.config is not None:
-            require_same(path, run_dir.config["options"], options.values)
+            require_same(path, run_dir.config["options"], options.recorded)
         if run_dir.results is not None:
-            require_same(path, run_dir.results["config"], options.values)
+            require_same(path, run_dir.results["config"], options.recorded)
         if not options.run.overwrite:
             run_dir.require_config()
     except BaseException:

@@ -80,7 +80,8 @@ def learn_task(
 def test_tasks(
     experiment: Experiment, position: Position, report: Report, between: Callable[[], None]
 ) -> None:
-    """Test the tasks learned so far, and after the last one infer the tasks of all samples.
+    """Test the tasks learned so far, and after the last one infer the tasks of all samples, where
+    each task has a network of its own.
 
     Args:
         between: Called before each task; may raise to break off.
@@ -90,7 +91,8 @@ def test_tasks(
     tested = experiment.tasks[:num_learned], experiment.splits_to_test(num_learned)
     rows = evaluate_tasks(learned, *tested, options.val_batch_size, between=between)
     inferred = None
-    if num_learned == len(experiment.tasks) or options.scenarios_every_task:
+    at_end = num_learned == len(experiment.tasks)
+    if experiment.method.network_by_task and (at_end or options.scenarios_every_task):
         inferences = infer_tasks(learned, *tested, options.val_batch_size, between=between)
         inferred = dict(zip(position.seeds, inferences, strict=True))
     report.end_task(num_learned - 1, dict(zip(position.seeds, rows, strict=True)), inferred)
@@ -301,7 +303,8 @@ class TaskTraining:
         if going:
             of_members = (select_members(values, going) for values in (self.stats, self.running))
             end = TaskEnd(task_id, self.task, self.task_loss, seeds, *of_members)
-            memory = method.after_task(params, memory, end)
+            with self.experiment.net.evaluating():
+                memory = method.after_task(params, memory, end)
         return replace(
             position,
             seeds=seeds,

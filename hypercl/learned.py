@@ -1,8 +1,9 @@
 """What a finished run has learned: its file weights.pt, written and read."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from hypnettorch.mnets import MainNetInterface
@@ -38,7 +39,8 @@ def save_weights(
     run_dir.write_bytes("weights.pt", saving.encode(content))
 
 
-class Run(NamedTuple):
+@dataclass(frozen=True, repr=False)
+class Run:
     """What a finished run has learned, ready for use."""
 
     experiment: Experiment  # its options, tasks, main network and method
@@ -46,13 +48,27 @@ class Run(NamedTuple):
     stats: dict[int, list[Params]]  # running statistics by seed and task, empty dicts without them
     groups: list[list[int]]  # of seeds that were trained and tested together
 
+    def __repr__(self) -> str:
+        tasks, seeds = len(self.experiment.tasks), list(self.params)
+        return f"<run of {tasks} tasks with the seeds {seeds}>"
+
     @property
     def main_net(self) -> MainNetInterface:
         """hypnettorch's main network; its ``forward(x, weights)`` takes a task's inputs."""
         return self.experiment.net.module
 
     def weights(self, task: int, seed: int) -> list[Tensor]:
-        """The main network's tensors for a task."""
+        """The main network's tensors for a task, counted from 0.
+
+        Raises:
+            InputError: There is no such task or seed.
+        """
+        last = len(self.experiment.tasks) - 1
+        if not 0 <= task <= last:
+            raise InputError(f"there is no task {task}, the last is {last}")
+        if seed not in self.params:
+            seeds = ", ".join(map(str, self.params))
+            raise InputError(f"there is no seed {seed}, there are {seeds}")
         task_ids = torch.tensor([task], device=self.experiment.device)
         return self.experiment.net.split(self.of([seed]).weights(task_ids)[0, 0])
 
@@ -95,7 +111,7 @@ def load(path: str | Path, choose: Callable[[Mapping[str, Any]], Options]) -> Ru
         raise InputError(f"{path} holds no weights: put a good copy there")
     chosen = choose(stored)
     there = {**stored, "no_cuda": chosen.run.no_cuda}
-    if differences := differing(there, chosen.values):
+    if differences := differing(there, chosen.recorded):
         raise InputError(f"{path} was learned with other options: {', '.join(differences)}")
     experiment = Experiment.build(chosen)
     experiment.net.module.eval()

@@ -219,6 +219,14 @@ class Options:
             raise InputError(f"there is no option {', '.join(sorted(unknown))}: see --help")
         return self.of({**self.values, **values})
 
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """``values`` of the options that concern this run: without those of other entries."""
+        concerned = [group.options for group in GROUPS.values()]
+        concerned += [type(kind) for kind in self.kinds]
+        names = {field.name for owner in concerned for field in options_of(owner)}
+        return {name: value for name, value in self.values.items() if name in names}
+
     def is_given(self, name: str) -> bool:
         """Whether an option has another value than its default."""
         return self.values[name] != defaults()[name]
@@ -252,7 +260,7 @@ def all_options() -> Mapping[str, Field]:
         owners += entries(group.registry).values() if group.registry is not None else []
         for field in (field for owner in owners for field in options_of(owner)):
             if by_name.setdefault(field.name, field) is not field:
-                raise TypeError(f"two entries have an option {field.name!r} each: inherit it")
+                raise TypeError(f"there are two options --{field.name}: inherit one, or rename it")
     return MappingProxyType(by_name)
 
 
@@ -282,10 +290,14 @@ def differing(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     """Which options that bear on the results differ: ``--lr (0.1 there, 0.2 here)`` each.
 
     Options that one of the two does not know, being of another version, count with their default.
+    Those of entries that the given ones do not choose count for nothing.
+
+    Args:
+        given: As :attr:`Options.recorded` has them.
     """
     return [
         f"--{name} ({as_argument(there)} there, {as_argument(here)} here)"
-        for name in dict.fromkeys([*defaults(), *stored, *given])
+        for name in [*given, *(name for name in stored if name not in defaults())]
         if name not in _WITHOUT_EFFECT
         and (there := _normal(name, stored.get(name, defaults().get(name))))
         != (here := _normal(name, given.get(name, defaults().get(name))))

@@ -11,7 +11,7 @@ What takes seconds to import, like torch, they import in the functions that need
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
@@ -44,6 +44,18 @@ class Entry:
                 )
 
 
+def _require_options(entry: type[Entry]) -> None:
+    """Refuse an entry whose fields would silently be no options."""
+    if "__dataclass_fields__" not in vars(entry):
+        raise TypeError(f"{entry.__module__}.{entry.__name__} is no @dataclass(frozen=True)")
+    for field in fields(entry):
+        if "range" not in field.metadata:
+            raise TypeError(
+                f"{entry.__module__}.{entry.__name__}.{field.name} is no option: make it one, "
+                "option(default, range, help), or a ClassVar"
+            )
+
+
 @cache
 def entries(package: str) -> dict[str, type[Entry]]:
     """The entries of a registry by name, in alphabetical order.
@@ -55,6 +67,7 @@ def entries(package: str) -> dict[str, type[Entry]]:
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         entry = getattr(importlib.import_module(f"{package}.{module.name}"), "ENTRY", None)
         if entry is not None:
+            _require_options(entry)
             entry.name = module.name
             by_name[module.name] = entry
     return by_name

@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from docutils.core import publish_string
 
 import run
 from hypercl.methods.hnet import reference
@@ -59,6 +60,12 @@ def test_pictures_pages_and_files_are_there(page):
         assert (ROOT / file).exists(), file
     for module in re.findall(r"python -m (benchmarks\.\w+)", text):
         assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_are_valid(page):
+    settings = {"report_level": 2, "halt_level": 2, "file_insertion_enabled": False}
+    publish_string(page.read_text(), writer="null", settings_overrides=settings)
 
 
 def test_readme_is_short_and_draws_the_house_as_it_is():

@@ -393,6 +393,17 @@ def test_eval_of_what_cannot_be_tested(harm, words, finished, tmp_path):
         run.main([f"--eval={path}"])
 
 
+def test_a_run_says_which_seeds_and_tasks_it_has(finished):
+    loaded = load_run(finished[0], no_cuda=True)
+    assert repr(loaded) == "<run of 3 tasks with the seeds [42]>"
+    with pytest.raises(InputError, match="no seed 1, there are 42"):
+        loaded.weights(task=0, seed=1)
+    with pytest.raises(InputError, match="no task 3, the last is 2"):
+        loaded.weights(task=3, seed=42)
+    with pytest.raises(InputError, match="no option no_cuad"):
+        load_run(finished[0], no_cuad=True)
+
+
 def test_eval_with_other_options(finished):
     with pytest.raises(InputError, match=r"other options: --num_tasks \(3 there, 2 here\)"):
         run.main([f"--eval={finished[0]}", "--num_tasks=2"])

@@ -46,7 +46,9 @@ def try_out(
     steps = [experiment.length(task).num_steps for task in tasks]
     ends = range(1, len(tasks) + 1)  # of tasks: how many are tested
     inferred = ends if options.evaluation.scenarios_every_task else ends[-1:]
-    num_tests = sum(ends) + sum(n * n for n in inferred)
+    num_tests = sum(ends)
+    if experiment.method.network_by_task:
+        num_tests += sum(n * n for n in inferred)
     main, trained = experiment.net.num_weights, experiment.method.num_trained
     num_bytes = len(position.seeds) * experiment.bytes_per_member()
     seconds = len(seeds) * (float(np.dot(steps, by_task)) + num_tests * evaluation)

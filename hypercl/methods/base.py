@@ -70,6 +70,7 @@ class Method(Protocol):
     """
 
     num_trained: int  # parameters of one member, of all tasks together
+    network_by_task: bool  # whether :meth:`weights` differ from task to task
 
     def init(self, seeds: "Sequence[int]") -> "Params":
         """Fresh parameters, on the device; those of a seed do not depend on the other seeds."""
@@ -144,7 +145,8 @@ class Method(Protocol):
     def after_task(self, params: "Params", memory: "Params", end: TaskEnd) -> "Params":
         """What is to be kept of a task that has just been learned, and of those before it.
 
-        A run that is stopped in the tests after the task calls it again, with the same arguments.
+        The main network is in evaluation mode. A run that is stopped in the tests after the task
+        calls it again, with the same arguments.
 
         Args:
             params: As they are after the task; ``memory``: after the one before.
@@ -180,6 +182,8 @@ class OwnWeights:
     Args:
         strength: Of the penalty.
     """
+
+    network_by_task = False
 
     def __init__(self, setting: Setting, strength: float = 0.0) -> None:
         self.setting, self.strength = setting, strength

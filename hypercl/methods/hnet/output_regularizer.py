@@ -42,6 +42,8 @@ class OutputRegularizer:
         InputError: The compression ratio that is asked for cannot be had.
     """
 
+    network_by_task = True
+
     def __init__(self, options: "Hnet", setting: Setting) -> None:
         self.options, self.setting = options, setting
         module = self.fresh_module(seed=0)
