@@ -429,6 +429,8 @@ def test_no_space_fails_the_run_and_leaves_a_checkpoint_from_which_it_goes_on(mo
     assert outcome("run") == expected("plain")
 
 
+# TensorBoard's own thread may be the first to notice.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_directory_that_is_removed_ends_the_run(monkeypatch):
     stopping(monkeypatch, train.TaskTraining, "step", 20, lambda: shutil.rmtree("run"))
     with pytest.raises(RunFailed, match="run was removed while the run was writing to it"):
