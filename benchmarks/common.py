@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hypercl.engine import products
 from hypercl.engine.products import linear
-from hypercl.experiment import Experiment
+from hypercl.experiment import Experiment, pick_device
 from hypercl.rundir.checkpoint import Position
 from hypercl.tasks.task import Split, Task
 from train import TaskTraining
@@ -62,10 +62,11 @@ def machine() -> dict[str, Any]:
 def begin_training(options: Sequence[str], task_id: int, num_seeds: int = 1) -> TaskTraining:
     """A task of random images, ready to be trained on the CPU after so many earlier ones."""
     chosen = parse_args([*options, "--no_cuda"])
+    device = pick_device(chosen.run)
     # More tasks than some sequences have, which is for the command line alone to refuse.
     chosen = chosen.having(num_tasks=task_id + 1, n_iter=10_000, epochs=None)
     tasks = [fake_task(chosen.task.cl_exp)] * (task_id + 1)
-    experiment = Experiment.of(chosen, tasks, torch.device("cpu"))
+    experiment = Experiment.of(chosen, tasks, device)
     position = Position.start([list(range(num_seeds))])
     position = position.on_device(experiment.device, experiment.method.init)
     return TaskTraining.at(experiment, replace(position, task_id=task_id))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from hypercl.engine import groups
+from hypercl.engine.allocator import keep_freed_memory
 from hypercl.engine.precision import forbid_tf32
 from hypercl.methods.base import Method, Setting
 from hypercl.networks.main_net import MainNetwork, TaskLoss
@@ -94,7 +95,10 @@ class Experiment:
 
 
 def pick_device(options: RunOptions) -> torch.device:
-    """The GPU where there is one and it is wanted, else the CPU; sets torch's global switches."""
+    """The GPU where there is one and it is wanted, else the CPU; sets what is global in a process:
+    torch's switches, and what malloc keeps.
+    """
+    keep_freed_memory()
     if options.deterministic_run:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once
         torch.use_deterministic_algorithms(True)
