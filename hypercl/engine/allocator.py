@@ -8,9 +8,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 def keep_freed_memory() -> None:
     """Have glibc's malloc give back less to the system; other C libraries stay as they are.
 
-    It gives back what is free at the end of its heap, by the order of allocations or not at all, and
-    the next step touches each page for the first time again. With 29 earlier tasks that was 480
-    pages and up to a fifth of a step.
+    It gives back what is free at the end of its heap, which depends on the order of allocations, and
+    the next step then touches each page for the first time again: with 29 earlier tasks up to 480
+    pages, a fifth of a step.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -61,7 +61,7 @@ def flatten(values: Params, *, out: Tensor | None = None) -> Tensor:
     Args:
         out: Where to put it.
     """
-    return torch.cat([value.detach().flatten(1) for value in values.values()], 1, out=out)
+    return torch.cat([value.flatten(1) for value in values.values()], 1, out=out)
 
 
 def views_of(flat: Tensor, like: Params) -> Params:
