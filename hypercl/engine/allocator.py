@@ -8,8 +8,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 def keep_freed_memory() -> None:
     """Have glibc's malloc give back less to the system; other C libraries stay as they are.
 
-    It gives back what is free at the end of its heap, which depends on the order of allocations, and
-    the next step then touches each page for the first time again: with 29 earlier tasks up to 480
+    It gives back what is free at the end of its heap, depending on the order of allocations. The
+    next step then touches each page for the first time again: with 29 earlier tasks up to 480
     pages, a fifth of a step.
     """
     try:
