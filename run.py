@@ -12,7 +12,7 @@ from hypercl.errors import RunFailed
 from hypercl.interruption import Interruption
 from hypercl.options import Options, require_same
 from hypercl.rundir.directory import RunDir
-from hypercl.shell import command_line, end_process
+from hypercl.shell import command_line, end_process, matplotlib_without_backend
 from train_args import altered_options, parse_args
 
 # torch takes seconds to import. It is imported where the command line has been accepted, in the
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         InputError: Data or a directory that cannot be used.
         RunFailed: The loss was not finite, the results could not be written, or ``--eval`` found
             others.
-        Interrupted: SIGINT or SIGTERM; what was learned has been saved.
+        Interrupted: By a signal; what was learned has been saved.
     """
     started = time.monotonic()
     argv = sys.argv[1:] if argv is None else argv
@@ -128,7 +128,7 @@ def import_torch(interruption: Interruption) -> None:
 
     Raised within it, where torch's C++ calls Python, an exception would abort the process.
     """
-    with interruption.grace():
+    with interruption.grace(), matplotlib_without_backend():
         import train  # noqa: F401
 
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: at once where nothing would be lost, else after a grace in which to save."""
+"""Signals: at once where nothing would be lost, else after a grace in which to save."""
 
 import signal
 import threading
@@ -10,6 +10,18 @@ from typing import Any, NoReturn
 _Handler = Callable[[int, FrameType | None], Any] | int | None  # of a signal, as Python has them
 
 
+# Ctrl-C and kill; a terminal that is closed; what SLURM sends before its time limit, or a limit of
+# processor time.
+ENDING = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGXCPU,
+)
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal ends the run."""
 
@@ -19,7 +31,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """A context in which SIGINT and SIGTERM raise :class:`Interrupted`.
+    """A context in which the signals that end a run raise :class:`Interrupted`.
 
     Inside :meth:`grace` the first signal is only noted in ``pending``, for the work to save what it
     has and to call :meth:`leave`; the second raises at once. One that comes while a run ends
@@ -33,8 +45,9 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():  # Python allows no other
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._handle)
+            for number in ENDING:
+                if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has SIGHUP
+                    self._handlers[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_) -> None:

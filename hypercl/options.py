@@ -20,6 +20,7 @@ from hypercl.ranges import (
     one_of,
     option,
     or_unset,
+    path,
     positive,
     share,
     switch,
@@ -47,7 +48,7 @@ class TaskOptions:
     num_train_samples: int | None = option(None, or_unset(count), "training samples per task, the first ones; -1: all")
     val_set_size: int = option(100, natural, "first training samples of a task, held out for validation; 0: no validation")
     multi_head: bool = option(False, switch, "a main network with the outputs of all tasks, of which each trains, tests and regularizes its own")
-    data_dir: str = option("./datasets", text("DIR"), "where cifar10.npz and cifar100.npz lie or are put (and mnist.npz, without the package that carries it)")
+    data_dir: str = option("./datasets", path("DIR"), "where cifar10.npz and cifar100.npz lie or are put (and mnist.npz, without the package that carries it)")
     kind: Any = None
 
 
@@ -129,11 +130,11 @@ class RunOptions:
     """The process, its files, its device and its seeds."""
 
     preset: str | None = option(None, text("NAME"), "settings of a published run; options given beside it win over them, a switch as in --lookahead=off")
-    out_dir: str | None = option(None, text("DIR"), "run directory to make, or to continue with the same options (default: ./out/run_<timestamp>)")
+    out_dir: str | None = option(None, path("DIR"), "run directory to make, or to continue with the same options (default: ./out/run_<timestamp>)")
     overwrite: bool = option(False, switch, "if --out_dir is an earlier run's directory, replace that run")
     resume: bool = option(False, switch, "continue the run in --out_dir, or without it the newest unfinished one in ./out, with its options")
     ckpt_iter: int = option(500, natural, "steps from one checkpoint to the next; 0: after each task alone")
-    eval: str | None = option(None, text("RUN"), "test the networks of a finished run again, and compare with its results (default: train)")
+    eval: str | None = option(None, path("RUN"), "test the networks of a finished run again, and compare with its results (default: train)")
     dry_run: bool = option(False, switch, "say how large the networks are, and what memory and time the run would take, without running it")
     no_cuda: bool = option(False, switch, "run on the CPU even where there is a GPU")
     loglevel_info: bool = option(False, switch, "hide the debug lines on the screen; logfile.txt keeps them")

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -162,6 +163,11 @@ def one_of(*names: str) -> Range:
 def text(metavar: str) -> Range:
     """Any text, like a path."""
     return Range(str, metavar)
+
+
+def path(metavar: str) -> Range:
+    """A path; ``~`` is the user's home, also where the shell has left it."""
+    return Range(os.path.expanduser, metavar)
 
 
 count, natural = int_at_least(1), int_at_least(0)

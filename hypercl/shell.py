@@ -1,10 +1,12 @@
 """The program as a shell sees it: one line for what went wrong, an exit code, signals."""
 
+import io
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from hypercl.errors import InputError, RunFailed
 from hypercl.interruption import Interrupted
@@ -13,6 +15,9 @@ from hypercl.interruption import Interrupted
 def command_line(main: Callable[[], object]) -> int:
     """Run the program: one line on stderr for what went wrong, and an exit code."""
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is replaced
+            stream.reconfigure(errors="replace")
     try:
         main()
     except InputError as error:
@@ -56,6 +61,23 @@ def in_foreground() -> bool:
             return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
     except OSError:
         return False
+
+
+@contextmanager
+def matplotlib_without_backend() -> Iterator[None]:
+    """A context in which to import what imports matplotlib: no window will be opened.
+
+    MPLBACKEND, which processes inherit from notebooks, may name a backend that is not there, and
+    the import would fail.
+    """
+    before = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "agg"
+    try:
+        yield
+    finally:
+        del os.environ["MPLBACKEND"]
+        if before is not None:
+            os.environ["MPLBACKEND"] = before
 
 
 def is_out_of_memory(error: Exception) -> bool:

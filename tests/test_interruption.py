@@ -22,12 +22,27 @@ def in_grace(work):
         work(interruption)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+ENDING = {"INT": 130, "TERM": 143, "HUP": 129, "USR1": 138, "USR2": 140, "XCPU": 152}
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.Signals[f"SIG{name}"], code) for name, code in ENDING.items()]
+)
 def test_a_signal_outside_a_grace_counts_at_once(number, code):
     with pytest.raises(Interrupted) as error:
         at_once(number)
     assert error.value.exit_code == code
     assert str(error.value) == signal.Signals(number).name
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """As nohup ignores SIGHUP for the program that it starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        at_once(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_first_signal_in_a_grace_is_noted():

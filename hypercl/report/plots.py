@@ -1,6 +1,7 @@
 """Figures of a run, made without a display and without matplotlib's global state."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import matplotlib as mpl
 import numpy as np
@@ -10,6 +11,14 @@ from hypercl.report.metrics import Matrix, mean_matrix
 
 _MAX_NUMBERS = 20  # tasks beyond which numbers in the cells could not be read
 _MAX_LEGEND = 10
+
+
+@contextmanager
+def own_defaults() -> Iterator[None]:
+    """A context with matplotlib's own settings: a user's may ask for what a machine lacks."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        yield
 
 
 def accuracy_matrix(matrices: Sequence[Matrix], task_names: Sequence[str], title: str) -> Figure:

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -279,7 +280,18 @@ class Report:
         self.results["seconds"]["total"] = time.monotonic() - self._started
 
     def _write_plots(self) -> None:
+        """Draw; what cannot be drawn costs a warning, never a training."""
         self._plotted = time.monotonic()
+        try:
+            with plots.own_defaults():
+                self._draw()
+        except RunFailed:  # a file cannot be written
+            raise
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            warnings.warn(f"the plots could not be drawn ({reason[0]})", stacklevel=2)
+
+    def _draw(self) -> None:
         done = furthest(self.results["seeds"])
         seeds = ranges([seed["seed"] for seed in done])
         plural = "s" if len(done) > 1 else ""

@@ -123,7 +123,7 @@ class Screen:
             self._bar = None
 
     def _log(self, level: str, text: str) -> None:
-        stamp = time.strftime("%H:%M:%S")
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         for line in text.splitlines() or [""]:
             self._write_log(f"{stamp} {level:5} {line}")
 

@@ -59,6 +59,7 @@ class RunDir:
         self._metrics: TextIO | None = None
         self._log: TextIO | None = None
         self._summary: SummaryWriter | None = None
+        self._without_summary = False
         try:
             self._look(overwrite)
         except OSError as error:  # a name that is too long, a folder that may not be read
@@ -199,7 +200,8 @@ class RunDir:
                 _cut(self.path / name, lengths.get(name, 0))
             # A line at a time, so that a crash of the program loses none.
             self._metrics, self._log = (
-                (self.path / name).open("a", buffering=1, encoding="utf-8") for name in _GROWING
+                (self.path / name).open("a", buffering=1, encoding="utf-8", errors="replace")
+                for name in _GROWING
             )
         except OSError as error:
             raise self._failure("", error) from error
@@ -246,6 +248,8 @@ class RunDir:
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Add numbers to the TensorBoard summary."""
+        if self._without_summary:
+            return
         try:
             if self._summary is None:
                 from torch.utils.tensorboard import SummaryWriter  # slow to import
@@ -255,6 +259,11 @@ class RunDir:
                 self._summary.add_scalar(tag, value, step)
         except OSError as error:
             raise self._failure("summary", error) from error
+        except UnicodeEncodeError:
+            self._without_summary = True
+            warnings.warn(
+                "there will be no TensorBoard curves, which need a path in UTF-8", stacklevel=2
+            )
 
     def close(self) -> None:
         """Close what is open and give the lock back; nothing can be written after it."""

@@ -122,28 +122,38 @@ def load_images(dataset: Dataset | str, data_dir: str | Path) -> Images:
 
     path = Path(data_dir, f"{dataset.name}.npz")
     if not os.path.exists(path):  # Path.exists() would raise where it may not look
-        _prepare(dataset, path)
+        images = _prepare(dataset, path)
+        if images is not None:
+            return images
     mend = "delete it to have it made anew from torchvision's download, or copy a good one there"
     return _checked(dataset, _read(_read_npz, path, mend), path, mend)
 
 
-def _prepare(dataset: Dataset, path: Path) -> None:
-    """Make the cache from torchvision's files, or wait for another process that does."""
+def _prepare(dataset: Dataset, path: Path) -> Images | None:
+    """Make the cache from torchvision's files, or wait for another process that does.
+
+    Returns:
+        The images where there can be no cache, as torchvision's files lie where nothing may be
+        written; else None.
+    """
+    mend = "delete torchvision's files there, and run again"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = Lock(path.with_name(f".{path.name}.lock"), wait=True)
     except OSError as error:
+        if path.parent.is_dir():
+            with suppress(InputError):
+                return _checked(dataset, _download(dataset, path), path.parent, mend)
         raise InputError(
             f"{path} does not exist and cannot be made ({error}): choose another --data_dir"
         ) from error
     try:
         if not os.path.exists(path):
-            images = _download(dataset, path)
-            mend = "delete torchvision's files there, and run again"
-            _checked(dataset, images, path.parent, mend)
+            images = _checked(dataset, _download(dataset, path), path.parent, mend)
             _write_npz(images, path)
     finally:
         lock.release()
+    return None
 
 
 def _packaged_mnist_path() -> Path | None:

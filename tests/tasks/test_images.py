@@ -263,3 +263,18 @@ def test_data_dir_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/sub/cifar10\.npz"):
         load_images("cifar10", tmp_path / "file" / "sub")
+
+
+def test_torchvisions_files_in_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    """As a cluster's shared storage is: read without the cache."""
+
+    def refuse(path, *, wait):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    _, cls = known_to_torchvision(monkeypatch, tmp_path, "cifar10", 10)
+    monkeypatch.setattr(datasets, "Lock", refuse)
+    loaded = datasets.load_images("cifar10", tmp_path)
+    assert np.array_equal(loaded.train_images, cls(tmp_path, train=True).data)
+    assert not list(tmp_path.glob("*.npz"))
+    with pytest.raises(InputError, match=r"cifar100\.npz does not exist and cannot be made"):
+        datasets.load_images("cifar100", tmp_path / "empty")

@@ -1,0 +1,86 @@
+"""What surrounds a run must not cost it: settings, encodings, directories, signals."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import read_json
+
+import run
+from hypercl.report import plots
+from train_args import parse_args
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--no_cuda", "--n_iter=3", "--num_tasks=2", "--mlp_arch=5", "--hmlp_arch=5"]
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def run_with(environment, folder, *options):
+    return subprocess.run(
+        [sys.executable, ROOT / "run.py", *options], cwd=folder, capture_output=True, check=False,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
+def test_matplotlibs_settings_do_not_reach_into_a_run(backend, tmp_path):
+    """A notebook's backend, and LaTeX, which is not on this PATH."""
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 40\n")
+    path = str(Path(sys.executable).parent)
+    environment = {"MPLBACKEND": backend, "MATPLOTLIBRC": str(tmp_path), "PATH": path}
+    done = run_with(environment, tmp_path, *TINY, "--out_dir=run")
+    assert done.returncode == 0, done.stderr
+    assert b"warning" not in done.stderr
+    assert (tmp_path / "run" / "weights.pt").exists()
+    assert len(list((tmp_path / "run" / "plots").glob("*.png"))) == 3
+    plain = run_with({}, tmp_path, *TINY, "--out_dir=plain")
+    assert plain.returncode == 0
+    for picture in (tmp_path / "plain" / "plots").iterdir():
+        assert picture.read_bytes() == (tmp_path / "run" / "plots" / picture.name).read_bytes()
+
+
+def test_a_picture_that_cannot_be_drawn_costs_a_warning(monkeypatch, tmp_path):
+    def fail(*args):
+        raise RuntimeError("no such font\nand more")
+
+    monkeypatch.setattr(plots, "accuracy_matrix", fail)
+    with pytest.warns(UserWarning, match=r"could not be drawn \(no such font\)"):
+        results = run.main([*TINY, f"--out_dir={tmp_path / 'run'}"])
+    assert results["status"] == "finished"
+    assert (tmp_path / "run" / "weights.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "environment", [ASCII, {"PYTHONIOENCODING": "ascii"}], ids=["C locale", "PYTHONIOENCODING"]
+)
+def test_output_that_cannot_be_encoded_is_replaced(environment, tmp_path):
+    done = run_with(environment, tmp_path, *TINY, "--num_seeds=2", "--out_dir=run")
+    assert done.returncode == 0, done.stderr
+    assert b" ? " in done.stdout  # for the sign between a mean and its error
+    assert "±" in (tmp_path / "run" / "logfile.txt").read_text(encoding="utf-8")
+    for options in (["--help"], ["--list_presets"], ["--eval=run"]):
+        assert run_with(environment, tmp_path, *options).returncode == 0
+    again = run_with(environment, tmp_path, *TINY, "--num_seeds=2", "--out_dir=run")
+    assert again.returncode == 0
+
+
+@pytest.mark.parametrize("environment", [{}, ASCII], ids=["UTF-8", "C locale"])
+@pytest.mark.parametrize("name", ["läuft".encode(), b"\xff\xfe"], ids=["umlaut", "no UTF-8"])
+def test_paths_of_any_bytes(environment, name, tmp_path):
+    done = run_with(environment, tmp_path, *TINY, b"--out_dir=" + name)
+    assert done.returncode == 0, done.stderr
+    assert read_json(Path(os.fsdecode(tmp_path), os.fsdecode(name)) / "results.json")
+    refused = run_with(environment, tmp_path, *TINY, b"--out_dir=" + name, "--lr=0.5")
+    assert refused.returncode == 2
+    assert refused.stderr.count(b"\n") == 1
+    shutil.rmtree(tmp_path / os.fsdecode(name))
+
+
+def test_a_tilde_is_the_users_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    options = parse_args(["--out_dir=~/x", "--data_dir=~/y"])
+    assert (options.run.out_dir, options.task.data_dir) == ("/home/somebody/x", "/home/somebody/y")
+    assert parse_args(["--eval=~/x"]).run.eval == "/home/somebody/x"
