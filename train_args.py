@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
@@ -267,7 +268,8 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Shows each option's default, but for switches, which are off by default."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=36, width=110)
+        columns = shutil.get_terminal_size().columns - 2
+        super().__init__(prog, max_help_position=min(36, columns // 2), width=min(110, columns))
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.nargs == 0 or action.default is None or isinstance(action, _Switch):
@@ -278,6 +280,24 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         return "" if isinstance(action, _Switch) else super()._format_args(action, default_metavar)
 
 
+# What other scripts call what this one calls otherwise; a name that is merely close would mislead.
+_USUAL_NAMES = {
+    "--seed": "--random_seed",
+    "--gpu": "--no_cuda",
+    "--cuda": "--no_cuda",
+    "--use_cuda": "--no_cuda",
+    "--device": "--no_cuda",
+    "--lr_hyper": "--lr",
+    "--learning_rate": "--lr",
+    "--dataset": "--cl_exp",
+    "--experiment": "--cl_exp",
+    "--hidden": "--mlp_arch",
+    "--emb_size": "--cond_emb_size",
+    "--output_dir": "--out_dir",
+    "--quiet": "--loglevel_info",
+}
+
+
 class _Parser(argparse.ArgumentParser):
     """Errors in one line on stderr, with the name that an unknown option may have meant."""
 
@@ -285,5 +305,6 @@ class _Parser(argparse.ArgumentParser):
         if message.startswith("unrecognized arguments: "):
             given = message.split(": ", 1)[1].split("=")[0].partition(" ")[0]
             close = difflib.get_close_matches(given, self._option_string_actions, n=1)
+            close = [_USUAL_NAMES[given]] if given in _USUAL_NAMES else close
             message += f" (did you mean {close[0]}?)" if close else " (--help lists the options)"
         self.exit(2, f"{self.prog}: error: {message}\n")

@@ -393,6 +393,13 @@ def test_eval_of_what_cannot_be_tested(harm, words, finished, tmp_path):
         run.main([f"--eval={path}"])
 
 
+def test_eval_of_what_is_no_run(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for name, words in (("nowhere", "nowhere does not exist"), ("folder", "not a run directory")):
+        with pytest.raises(InputError, match=words):
+            run.main([f"--eval={tmp_path / name}"])
+
+
 def test_a_run_says_which_seeds_and_tasks_it_has(finished):
     loaded = load_run(finished[0], no_cuda=True)
     assert repr(loaded) == "<run of 3 tasks with the seeds [42]>"

@@ -215,6 +215,10 @@ def test_accepted(line):
         ("--momentun=0", ["--momentun", "did you mean --momentum"]),
         ("--num_task=5", ["--num_task", "did you mean --num_tasks"]),
         ("--zzzzzzz", ["--zzzzzzz", "--help"]),
+        ("--seed=1", ["--seed", "did you mean --random_seed"]),
+        ("--gpu", ["did you mean --no_cuda"]),
+        ("--lr_hyper=1", ["did you mean --lr?"]),
+        ("--dataset=mnist", ["did you mean --cl_exp"]),
         ("run", ["run", "--help"]),
     ],
 )
@@ -258,6 +262,15 @@ def test_help_groups_every_option_and_shows_its_default(capsys):
     assert text.count("(default: ") == len(shown)
     examples = text.split("examples:")[1]
     assert examples.count("python run.py") == 7
+
+
+@pytest.mark.parametrize("columns", [80, 100, 200])
+def test_help_fits_the_terminal(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit):
+        parse_args(["--help"])
+    text = capsys.readouterr().out.split("examples:")[0]
+    assert max(map(len, text.splitlines())) < min(columns, 112)
 
 
 def test_help_imports_no_torch_and_is_quick():

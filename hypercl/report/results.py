@@ -1,5 +1,6 @@
 """What a run tells of itself while it goes: the screen, the run directory, results.json."""
 
+import shlex
 import statistics
 import time
 import warnings
@@ -115,9 +116,8 @@ class Report:
             if error is None:
                 show_summary(self._screen, self.results, self._run_dir.path)
             elif isinstance(error, KeyboardInterrupt):
-                self._screen.say(
-                    f"continue with: python run.py --resume --out_dir={self._run_dir.path}"
-                )
+                path = shlex.quote(str(self._run_dir.path))
+                self._screen.say(f"continue with: python run.py --resume --out_dir={path}")
         except RunFailed:
             if error is None:  # else the error that is under way says more
                 raise

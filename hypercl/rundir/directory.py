@@ -8,6 +8,7 @@ run's results are shown at once.
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import time
 import warnings
@@ -362,16 +363,21 @@ def read_finished(path: Path) -> dict[str, Any]:
     Raises:
         InputError: There is none, it is damaged, or the run is not finished.
     """
+    resume = f"python run.py --resume --out_dir={shlex.quote(str(path))}"
+    if not path.exists():
+        raise InputError(f"{path} does not exist: give the directory of a finished run")
     try:
         results = _read_sealed(path / _RESULTS)
-    except (ValueError, OSError):
+    except ValueError:
+        raise InputError(f"{path / _RESULTS} is damaged: {resume} writes it anew") from None
+    except OSError as error:
         raise InputError(
-            f"{path / _RESULTS} is damaged: python run.py --resume --out_dir={path} writes it anew"
+            f"{path / _RESULTS} cannot be read ({error.strerror or error}): mend that"
         ) from None
+    if results is None and not _is_run_dir(path):
+        raise InputError(f"{path} is not a run directory: give that of a finished run")
     if results is None or results["status"] != "finished":
-        raise InputError(
-            f"{path} is not a finished run: python run.py --resume --out_dir={path} continues one"
-        )
+        raise InputError(f"{path} is not a finished run: {resume} continues one")
     return results
 
 
