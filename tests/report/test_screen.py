@@ -46,7 +46,7 @@ def test_debug_lines_can_be_hidden_but_are_logged():
     assert "a detail" not in output.getvalue()
     assert "step 50" not in output.getvalue()
     assert "a [bold] line" in output.getvalue()
-    levels = [line.split()[1] for line in log]
+    levels = [line.split()[2] for line in log]
     assert levels == ["INFO", "DEBUG", "DEBUG", "INFO", "INFO", "INFO"]
     assert log[2].endswith("step 50/100, task loss 0.2, 0:00:00 left")
 

@@ -11,7 +11,7 @@ from hypercl.report.summary import furthest, mean_and_sem, ranges, show_row, sho
 @pytest.fixture
 def screen():
     lines = []
-    return Screen(lambda line: lines.append(line[15:]), console=Console(file=io.StringIO())), lines
+    return Screen(lambda line: lines.append(line[26:]), console=Console(file=io.StringIO())), lines
 
 
 def results_of(*matrices, num_tasks=2):
