@@ -2,12 +2,12 @@
 
     python -m benchmarks.survive --kills 50 [--seed 0] [--jobs plain,groups]
 
-Short jobs of several configurations are sent SIGKILL, SIGTERM or SIGINT at random instants: while
-the program starts, within a step, within the writing of a file, in tests and between tasks, at the
-end. Each is continued by the same command until it is finished, and compared with one that was
-left alone: results.json but for the times, weights, metrics.jsonl and TensorBoard's numbers, all
-exactly. Exits with 1 on any difference, on a checkpoint that was not gone on from, and on a wrong
-exit code or message.
+Short jobs of several configurations are sent SIGKILL, SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGXCPU at
+random instants: while the program starts, within a step, within the writing of a file, in tests and
+between tasks, at the end. Each is continued by the same command until it is finished, and compared
+with one that was left alone: results.json but for the times, weights, metrics.jsonl and
+TensorBoard's numbers, all exactly. Exits with 1 on any difference, on a checkpoint that was not gone
+on from, and on a wrong exit code or message.
 
 Children are forked from a process that has torch imported (but those killed while they start, which
 are processes of their own), compute with one thread, and use stand-ins for the CIFAR images.
@@ -140,7 +140,10 @@ def main() -> None:
     sys.exit(bool(problems))
 
 
-NUMBERS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+NUMBERS = (
+    signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1,
+    signal.SIGXCPU,
+)  # fmt: skip
 
 
 def by_place(kills: list[Blow]) -> dict[str, Counter]:
@@ -210,7 +213,7 @@ def judge(life: Life, blow: Blow | None, before: list[list[int]]) -> list[str]:
         expected.add(128 + blow.number)
     if life.code not in expected:
         found.append(f"other: exit code {life.code}")
-    if "Traceback" in life.errors or (life.code in (130, 143) and life.errors.count("\n") > 1):
+    if "Traceback" in life.errors or (life.code > 128 and life.errors.count("\n") > 1):
         found.append(f"other: {life.errors}")
     if before and life.began is not None and life.began < before[-1]:
         found.append(f"lost: {before[-1]} was saved, and {life.began} gone on from")
