@@ -2,12 +2,12 @@
 
     python -m benchmarks.survive --kills 50 [--seed 0] [--jobs plain,groups]
 
-Short jobs of several configurations are sent SIGKILL, SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGXCPU at
-random instants: while the program starts, within a step, within the writing of a file, in tests and
-between tasks, at the end. Each is continued by the same command until it is finished, and compared
-with one that was left alone: results.json but for the times, weights, metrics.jsonl and
-TensorBoard's numbers, all exactly. Exits with 1 on any difference, on a checkpoint that was not gone
-on from, and on a wrong exit code or message.
+Short jobs of several configurations are sent SIGKILL, SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGXCPU
+at random instants: while the program starts, within a step, within the writing of a file, in tests
+and between tasks, at the end. Each is continued by the same command until it is finished, and
+compared with one that was left alone: results.json but for the times, weights, metrics.jsonl and
+TensorBoard's numbers, all exactly. Exits with 1 on any difference, on a checkpoint that was not
+gone on from, and on a wrong exit code or message.
 
 Children are forked from a process that has torch imported (but those killed while they start, which
 are processes of their own), compute with one thread, and use stand-ins for the CIFAR images.
