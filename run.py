@@ -101,6 +101,8 @@ def learn(
             if position.learned:
                 save_weights(run_dir, experiment, position, config)
             checkpoints.save(position)
+        if position.learned and not run_dir.has_weights:  # lost since the run ended
+            save_weights(run_dir, experiment, position, config)
         if not position.learned:
             raise RunFailed(report.results["seeds"][0]["failed"])
     return report.results

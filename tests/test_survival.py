@@ -370,6 +370,15 @@ def test_damaged_results_of_a_finished_run_are_written_anew(monkeypatch):
     assert outcome("run") == expected("plain")
 
 
+def test_lost_weights_of_a_finished_run_are_written_anew(monkeypatch, capsys):
+    main()
+    Path("run", "weights.pt").unlink()
+    monkeypatch.setattr(train.TaskTraining, "step", kill)  # nothing is trained
+    main()
+    assert "continues run at its end" in capsys.readouterr().out
+    assert outcome("run") == expected("plain")
+
+
 def test_resume_takes_the_newest_unfinished_run_and_its_options(monkeypatch, capsys):
     for name in ("older", "newer"):
         stopped(monkeypatch, "--lr=0.001", out_dir=f"out/{name}")

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 _CONFIG, _RESULTS, _LOCK = "config.json", "results.json", "run.lock"
 _CHECKPOINT, _CHECKPOINT_BEFORE = "checkpoint.pt", "checkpoint.before.pt"
 _GROWING = ("metrics.jsonl", "logfile.txt")
-_FILES = (_RESULTS, *_GROWING, "weights.pt", _CHECKPOINT, _CHECKPOINT_BEFORE)
+_WEIGHTS = "weights.pt"
+_FILES = (_RESULTS, *_GROWING, _WEIGHTS, _CHECKPOINT, _CHECKPOINT_BEFORE)
 _FOLDERS = ("summary", "plots")
 _MARKS = {_CONFIG: ("options", "versions"), _RESULTS: ("status", "config", "seeds")}
 _EVENTS = "summary/events.out.tfevents.*"
@@ -83,8 +84,14 @@ class RunDir:
 
     @property
     def finished(self) -> bool:
-        """Whether a run has been here to its end."""
-        return self.results is not None and self.results["status"] == "finished"
+        """Whether a run has been here to its end, and all that it leaves is there."""
+        ended = self.results is not None and self.results["status"] == "finished"
+        return ended and self.has_weights
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether weights.pt is there."""
+        return (self.path / _WEIGHTS).exists()
 
     @property
     def checkpoints(self) -> list[Path]:

@@ -24,6 +24,8 @@ def make_run(path, *, overwrite=False):
 
 def finish(path, status="finished"):
     with make_run(path) as run:
+        if status == "finished":
+            run.write_bytes("weights.pt", b"")
         run.write_json("results.json", {**RESULTS, "status": status})
 
 
