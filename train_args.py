@@ -5,12 +5,13 @@ import difflib
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any, NoReturn
 
 from hypercl import presets
 from hypercl.options import (
     GROUPS,
+    HypernetOptions,
     Options,
     all_options,
     as_arguments,
@@ -52,6 +53,7 @@ def parse_args(argv: list[str] | None = None, stored: Mapping[str, Any] | None =
     """
     parser = make_parser()
     argv = sys.argv[1:] if argv is None else argv
+    given_here = {argument[2:].split("=")[0] for argument in argv if argument.startswith("--")}
     argv = _with_preset(parser, argv)
     if stored is not None:  # with their preset's as they were when that run began
         argv = [*as_arguments(stored), *argv]
@@ -64,6 +66,7 @@ def parse_args(argv: list[str] | None = None, stored: Mapping[str, Any] | None =
     problems = [*_problems_of_process(options)]
     if stored is not None or not (options.run.resume or options.run.eval is not None):
         problems += _problems(options)
+        problems += _without_effect(options, given_here)
     for problem in problems:
         parser.error(problem + _from_preset(options, problem))
     return options
@@ -223,6 +226,40 @@ def _problems(options: Options) -> Iterator[str]:
     yield from options.main_net.kind.problems(options)
     yield from _problems_of_batchnorm(options)
     yield from options.method.kind.problems(options)
+
+
+def _without_effect(options: Options, given: Set[str]) -> Iterator[str]:
+    """Which of the options given on the command line nothing in the run would read.
+
+    Defaults and a preset's options may be such.
+    """
+    chosen = [type(kind) for kind in options.kinds]
+    for group in GROUPS.values():
+        if group.registry is None:
+            continue
+        owners: dict[str, list[str]] = {}  # by option
+        for name, entry in entries(group.registry).items():
+            for field in options_of(entry):
+                owners.setdefault(field.name, []).append(name)
+        for option in owners.keys() & given:
+            if not any(option in (field.name for field in options_of(e)) for e in chosen):
+                with_ = " or ".join(f"--{group.chosen_by}={name}" for name in owners[option])
+                yield f"--{option} goes with {with_}: give that too, or leave it out"
+    hnet = options.method.method == "hnet"
+    for option in sorted({field.name for field in options_of(HypernetOptions)} & given):
+        if not hnet:
+            yield f"--{option} goes with --method=hnet: give that too, or leave it out"
+    if hnet and options.hypernet.hnet_type == "hmlp":
+        for option in sorted({"chmlp_chunk_size", "chunk_emb_size", "std_normal_emb"} & given):
+            yield f"--{option} goes with --hnet_type=chunked_hmlp: leave it out, or take that"
+    if hnet and options.method.kind.beta == 0:
+        for option in sorted(_OF_THE_REGULARIZER & given):
+            yield f"--{option} concerns the regularizer, and --beta=0 takes it away: leave one out"
+
+
+_OF_THE_REGULARIZER = {
+    "calc_hnet_reg_targets_online", "hnet_reg_all_heads", "hnet_reg_batch_size", "lookahead",
+}  # fmt: skip
 
 
 def _problems_of_training(options: Options) -> Iterator[str]:

@@ -55,11 +55,15 @@ SECONDS = 15  # that it may take
 # Everything small; what is drawn comes behind it and wins.
 BASE = [
     "--no_cuda", "--n_iter=4", "--num_tasks=2", "--val_iter=2", "--ckpt_iter=3", "--batch_size=4",
-    "--val_set_size=4", "--mlp_arch=4", "--hmlp_arch=4", "--chmlp_chunk_size=2000",
-    "--resnet_block_depth=1", "--resnet_channel_sizes=2,2,3,4", "--wrn_block_depth=1",
-    "--wrn_widening_factor=1", "--data_dir=data", "--out_dir=new",
+    "--val_set_size=4", "--hmlp_arch=4", "--data_dir=data", "--out_dir=new",
 ]  # fmt: skip
-JOB = [*BASE, "--cl_exp=splitcifar", "--num_classes_per_task=10", "--n_iter=6"]
+# The same of a main network, whose options are refused beside another one's.
+SMALL = {
+    "mlp": ["--mlp_arch=4"],
+    "resnet": ["--resnet_block_depth=1", "--resnet_channel_sizes=2,2,3,4"],
+    "wrn": ["--wrn_block_depth=1", "--wrn_widening_factor=1"],
+}
+JOB = [*BASE, *SMALL["mlp"], "--cl_exp=splitcifar", "--num_classes_per_task=10", "--n_iter=6"]
 OWN = {
     "config.json", "results.json", "metrics.jsonl", "logfile.txt", "weights.pt", "checkpoint.pt",
     "checkpoint.before.pt", "run.lock",
@@ -132,7 +136,7 @@ _EXPERIMENTS = [
     ["--hnet_init=xavier", "--std_normal_temb=1", "--std_normal_emb=0.1"], ["--hyper_fan_init"],
     ["--preset=paper-splitmnist", "--epochs=-1"], ["--preset=splitmnist-large-1task"],
 ]  # fmt: skip
-_NEVER_VALID = {"out_dir", "data_dir", "eval", "resume", "specnorm", "momentum", "cl_exp", "net_type", "lenet_type", "net_act", "batchnorm", "bn_no_running_stats", "bn_no_stats_checkpointing", "resnet_channel_sizes", "dropout_rate", "no_bias", "num_classes_per_task", "num_tasks", "preset", argparse.SUPPRESS, "n_iter", "epochs", "plateau_lr_scheduler", "lambda_lr_scheduler", "lookahead", "use_sgd", "use_rmsprop", "hyper_fan_init", "hnet_init", "std_normal_temb", "std_normal_emb", "compression", "skip_tasks"}  # noqa: E501 # fmt: skip
+_NEVER_VALID = {"out_dir", "data_dir", "eval", "resume", "specnorm", "momentum", "cl_exp", "net_type", "lenet_type", "net_act", "batchnorm", "bn_no_running_stats", "bn_no_stats_checkpointing", "resnet_channel_sizes", "dropout_rate", "no_bias", "num_classes_per_task", "num_tasks", "preset", argparse.SUPPRESS, "n_iter", "epochs", "plateau_lr_scheduler", "lambda_lr_scheduler", "lookahead", "use_sgd", "use_rmsprop", "hyper_fan_init", "hnet_init", "std_normal_temb", "std_normal_emb", "compression", "skip_tasks", "mlp_arch", "resnet_block_depth", "wrn_block_depth", "wrn_widening_factor", "wrn_use_fc_bias", "padding", "no_augmentation"}  # noqa: E501 # fmt: skip
 _VALID_SIZES, _VALID_FLOATS = [4, 5, 7, 10, 50], [0.0001, 0.1, 0.5, 0.9, 1e-30]
 
 
@@ -141,12 +145,14 @@ def command_lines(draw) -> Case:
     """Some of the parser's options, in half of the cases with values that they should take."""
     actions = [a for a in make_parser()._actions if a.dest != "help"]
     if draw(st.booleans()):
-        argv = [*BASE, *draw(st.sampled_from(_EXPERIMENTS))]
+        experiment = draw(st.sampled_from(_EXPERIMENTS))
+        nets = [o.partition("=")[2] for o in experiment if o.startswith("--net_type=")] or ["mlp"]
+        argv = [*BASE, *SMALL.get(nets[0], []), *experiment]
         allowed = [a for a in actions if a.dest not in _NEVER_VALID]
         for action in draw(st.lists(st.sampled_from(allowed), max_size=8)):
             argv.append(f"--{action.dest}{draw(_valid_value(action))}")
         return Case(argv, None)
-    argv = list(BASE)
+    argv = [*BASE, *draw(st.sampled_from(list(SMALL.values())))]
     for action in draw(st.lists(st.sampled_from(actions), max_size=6)):
         name = draw(st.sampled_from([action.option_strings[-1]] * 9 + ["--" + action.dest[:-1]]))
         flag = action.nargs in (0, "?")

@@ -104,7 +104,7 @@ def load(path: str | Path, choose: Callable[[Mapping[str, Any]], Options]) -> Ru
     path = Path(path, "weights.pt")
     saved = saving.load_newest([path])
     if saved is None:
-        raise InputError(f"{path} does not exist: the run's own command writes it, when all is learned")
+        raise InputError(f"{path} does not exist: the run's own command writes it at its end")
     stored = saved.get("options", {})
     method = stored.get("method", defaults()["method"])
     if method not in saved:

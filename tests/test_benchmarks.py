@@ -15,7 +15,7 @@ def quick(monkeypatch):
 
 @pytest.mark.parametrize("network", step.NETWORKS)
 def test_steps_are_timed_in_three_ways(network):
-    small = ["--resnet_block_depth=1"]
+    small = ["--resnet_block_depth=1"] if "ResNet" in network else []
     rows = step.measure([*step.NETWORKS[network], *small], rate=50)
     assert [row["earlier"] for row in rows] == [0, 2]
     assert [row["kept MiB"] > 0 for row in rows] == [False, True]

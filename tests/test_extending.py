@@ -17,11 +17,11 @@ RECIPES = {
     path: textwrap.dedent(code).strip() + "\n"
     for path, code in re.findall(r"^``(hypercl/\S+\.py)``::\n\n((?:    .*\n|\n)+)", TEXT, re.M)
 }
-SHORT = ["--no_cuda", "--n_iter=4", "--num_tasks=2", "--num_seeds=2", "--hmlp_arch=10"]
+SHORT = ["--no_cuda", "--n_iter=4", "--num_tasks=2", "--num_seeds=2"]
 RUNS = {
-    "cnn": ["--net_type=cnn", "--cnn_width=4"],
+    "cnn": ["--net_type=cnn", "--cnn_width=4", "--hmlp_arch=10"],
     "splitfashion": ["--cl_exp=splitfashion", "--val_set_size=5"],
-    "l2": ["--method=l2", "--l2_strength=0.5", "--ckpt_iter=2"],
+    "l2": ["--method=l2", "--l2_strength=0.5"],
 }
 
 

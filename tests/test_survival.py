@@ -37,7 +37,6 @@ TINY = [
     "--ckpt_iter=5",
     "--val_iter=6",
     "--val_set_size=20",
-    "--mlp_arch=8",
     "--hmlp_arch=8",
     "--chmlp_chunk_size=500",
 ]
@@ -96,7 +95,8 @@ _member_bytes = 1000
 
 
 def main(*options, out_dir="run"):
-    return run.main([*TINY, *options, f"--out_dir={out_dir}"])
+    small = [] if "--net_type=resnet" in options else ["--mlp_arch=8"]
+    return run.main([*TINY, *small, *options, f"--out_dir={out_dir}"])
 
 
 def outcome(path):

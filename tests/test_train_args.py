@@ -7,7 +7,7 @@ import pytest
 
 from hypercl import ranges, registry
 from hypercl.errors import InputError
-from hypercl.options import GROUPS, Options, all_options, as_arguments, defaults, differing
+from hypercl.options import GROUPS, Options, all_options, defaults, differing
 from hypercl.registry import Entry
 from train_args import parse_args
 
@@ -121,7 +121,7 @@ CIFAR = "--cl_exp=splitcifar"
         "--batchnorm --bn_no_running_stats",
         "--use_cond_chunk_embs --cond_emb_size=0",
         "--momentum=0 --epochs=-1 --dropout_rate=-1.0",
-        "--beta=0 --hnet_reg_batch_size=0",
+        "--beta=0",
         "--num_tasks=2 --skip_tasks=3",
         f"{CIFAR} --num_tasks=10 --num_classes_per_task=10 --skip_tasks=1",
         f"{CIFAR} --net_type=zenke --dropout_rate=0.25",
@@ -167,6 +167,16 @@ def test_accepted(line):
             ["--bn_no_stats_checkpointing", "--bn_no_running_stats"],
         ),
         ("--batchnorm --batch_size=1", ["--batch_size=1"]),
+        # without effect
+        ("--lenet_type=cifar", ["--lenet_type goes with --net_type=lenet"]),
+        ("--wrn_use_fc_bias=off", ["--wrn_use_fc_bias goes with --net_type=wrn"]),
+        (f"{CIFAR} --net_type=resnet --mlp_arch=100,100", ["--mlp_arch goes with --net_type=mlp"]),
+        ("--padding=0", ["--padding goes with --cl_exp=permmnist"]),
+        (f"{PERM} --no_augmentation", ["--no_augmentation goes with --cl_exp=splitcifar"]),
+        ("--hnet_type=hmlp --chmlp_chunk_size=9", ["--chmlp_chunk_size", "chunked_hmlp"]),
+        ("--hnet_type=hmlp --chunk_emb_size=9", ["--chunk_emb_size", "chunked_hmlp"]),
+        ("--beta=0 --hnet_reg_batch_size=1", ["--hnet_reg_batch_size", "--beta=0"]),
+        ("--beta=0 --lookahead", ["--lookahead", "--beta=0"]),
         ("--plateau_lr_scheduler --val_set_size=0", ["--plateau_lr_scheduler", "--val_set_size"]),
         ("--batchnorm --bn_no_running_stats --batch_size=1", ["--batch_size=1", "--batchnorm"]),
         ("--hnet_type=hmlp --use_cond_chunk_embs", ["--use_cond_chunk_embs", "=hmlp"]),
@@ -298,7 +308,7 @@ def test_help_imports_no_torch_and_is_quick():
 )
 def test_stored_options_give_a_command_line_that_gives_them(line):
     options = dict(parse_args(line.split()).values)
-    assert dict(parse_args(as_arguments(options)).values) == options
+    assert dict(parse_args([], options).values) == options
 
 
 def test_a_switch_can_be_turned_off_against_a_preset(capsys):
@@ -342,7 +352,7 @@ def test_a_conflict_with_a_preset_names_it(capsys):
 
 def test_what_belongs_to_the_process_is_not_taken_from_a_stored_run():
     args = parse_args(["--out_dir=x", "--overwrite", "--loglevel_info", "--lr=0.5"])
-    again = parse_args(as_arguments(args.values))
+    again = parse_args([], args.values)
     assert (again.run.out_dir, again.run.overwrite, again.run.loglevel_info) == (None, False, False)
     assert again.train.lr == 0.5
 
@@ -399,10 +409,15 @@ def test_options_with_other_values():
 
 
 def test_only_the_chosen_entrys_checks_are_made():
-    parse_args(["--resnet_channel_sizes=16,8,8,8"])  # of a network that is not built
+    parse_args([], {"resnet_channel_sizes": [16, 8, 8, 8]})  # of a network that is not built
     options = parse_args(["--cl_exp=splitcifar", "--net_type=resnet"])
     assert options.main_net.kind.name == "resnet"
     assert not hasattr(options.main_net.kind, "mlp_arch")
+
+
+def test_a_presets_options_and_stored_ones_may_be_without_effect():
+    parse_args(["--preset=splitmnist-small", "--beta=0"])
+    parse_args(["--beta=0"], {"hnet_reg_batch_size": 1, "padding": 3})
 
 
 def test_values_have_one_spelling():
