@@ -124,7 +124,7 @@ def _add(group: argparse._ArgumentGroup, name: str) -> None:
 
 def altered_options(options: Options) -> list[str]:
     """Which options differ from the preset's, where that makes another experiment of it."""
-    if options.run.preset is None:
+    if options.run.preset not in presets.names():  # a stored run's may be gone since
         return []
     asked = dict(parse_args([f"--preset={options.run.preset}"]).values)
     for name in _SAME_EXPERIMENT:
@@ -159,7 +159,7 @@ def _with_preset(parser: argparse.ArgumentParser, argv: list[str]) -> list[str]:
 
 def _from_preset(options: Options, problem: str) -> str:
     """A remark on which of the options that a problem names are as the preset has them."""
-    if options.run.preset is None:
+    if options.run.preset not in presets.names():
         return ""
     preset, here = presets.load(options.run.preset).options, options.values
     named = dict.fromkeys(re.findall(r"--(\w+)", problem))

@@ -9,7 +9,7 @@ from hypercl import ranges, registry
 from hypercl.errors import InputError
 from hypercl.options import GROUPS, Options, all_options, defaults, differing
 from hypercl.registry import Entry
-from train_args import parse_args
+from train_args import altered_options, parse_args
 
 DEFAULTS = {  # as JSON has them
     "method": "hnet",
@@ -418,6 +418,14 @@ def test_only_the_chosen_entrys_checks_are_made():
 def test_a_presets_options_and_stored_ones_may_be_without_effect():
     parse_args(["--preset=splitmnist-small", "--beta=0"])
     parse_args(["--beta=0"], {"hnet_reg_batch_size": 1, "padding": 3})
+
+
+def test_a_stored_runs_preset_may_be_gone(capsys):
+    options = parse_args([], {"preset": "of-another-version", "lr": 0.5})
+    assert altered_options(options) == []
+    with pytest.raises(SystemExit):
+        parse_args(["--use_sgd", "--use_rmsprop"], {"preset": "of-another-version"})
+    assert "exclude each other" in capsys.readouterr().err
 
 
 def test_values_have_one_spelling():

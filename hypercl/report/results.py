@@ -62,7 +62,9 @@ class Report:
         self._screen = Screen(run_dir.write_log, show_debug=not options.run.loglevel_info)
         self._task_names = [task.name for task in experiment.tasks]
         self._tested_on = "validation" if options.evaluation.test_with_val_set else "test"
-        self._preset, self._altered = options.run.preset, list(altered)
+        self._altered = list(altered)
+        known = options.run.preset in presets.names()  # a stored run's may be gone since
+        self._preset = options.run.preset if known else None
         self._task_started = time.monotonic()
         self._plotted = started
         self._steps_before = 0  # of the group's earlier tasks, for TensorBoard's axis
