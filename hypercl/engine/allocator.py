@@ -9,8 +9,8 @@ def keep_freed_memory() -> None:
     """Have glibc's malloc give back less to the system; other C libraries stay as they are.
 
     It gives back what is free at the end of its heap, depending on the order of allocations. The
-    next step then touches each page for the first time again: with 29 earlier tasks up to 480
-    pages, a fifth of a step.
+    next step then touches each page for the first time again, which with many earlier tasks is a
+    part of its time that can be seen.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
