@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 from hypercl import presets
 from hypercl.options import (
     GROUPS,
-    HypernetOptions,
     Options,
     all_options,
     as_arguments,
@@ -241,25 +240,13 @@ def _without_effect(options: Options, given: Set[str]) -> Iterator[str]:
         for name, entry in entries(group.registry).items():
             for field in options_of(entry):
                 owners.setdefault(field.name, []).append(name)
-        for option in owners.keys() & given:
+        for option in sorted(owners.keys() & given):
             if not any(option in (field.name for field in options_of(e)) for e in chosen):
                 with_ = " or ".join(f"--{group.chosen_by}={name}" for name in owners[option])
                 yield f"--{option} goes with {with_}: give that too, or leave it out"
-    hnet = options.method.method == "hnet"
-    for option in sorted({field.name for field in options_of(HypernetOptions)} & given):
-        if not hnet:
-            yield f"--{option} goes with --method=hnet: give that too, or leave it out"
-    if hnet and options.hypernet.hnet_type == "hmlp":
-        for option in sorted({"chmlp_chunk_size", "chunk_emb_size", "std_normal_emb"} & given):
-            yield f"--{option} goes with --hnet_type=chunked_hmlp: leave it out, or take that"
-    if hnet and options.method.kind.beta == 0:
-        for option in sorted(_OF_THE_REGULARIZER & given):
-            yield f"--{option} concerns the regularizer, and --beta=0 takes it away: leave one out"
-
-
-_OF_THE_REGULARIZER = {
-    "calc_hnet_reg_targets_online", "hnet_reg_all_heads", "hnet_reg_batch_size", "lookahead",
-}  # fmt: skip
+    for kind in options.kinds:
+        unread = kind.unread(options)
+        yield from (f"--{option} {unread[option]}" for option in sorted(unread.keys() & given))
 
 
 def _problems_of_training(options: Options) -> Iterator[str]:

@@ -34,6 +34,10 @@ class Entry:
         """
         yield from ()
 
+    def unread(self, options: "Options") -> Mapping[str, str]:
+        """Common options, or its own, that a run with these would not read: what each goes with."""
+        return {}
+
     def refusals(self, options: "Options") -> Iterator[str]:
         """What of :attr:`cannot` is asked for, each in one line with the mend."""
         for option, reason in self.cannot.items():

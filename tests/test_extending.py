@@ -84,5 +84,9 @@ def test_what_a_new_entry_cannot_do_is_refused(copy):
     done = run(copy, "--net_type=cnn", "--batchnorm")
     assert done.returncode == 2
     assert "--batchnorm cannot be used with --net_type=cnn: leave it out" in done.stderr
+    done = run(copy, "--method=l2", "--hmlp_arch=10")
+    assert "--hmlp_arch goes with --method=hnet" in done.stderr
+    done = run(copy, "--method=l2", "--beta=1")
+    assert "--beta goes with --method=hnet" in done.stderr
     done = run(copy, "--cl_exp=splitfashion", "--num_tasks=6")
     assert "takes 12 classes, and Fashion-MNIST has 10" in done.stderr

@@ -1,7 +1,7 @@
 """What a method against forgetting has to do, and what it is given for that."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from hypercl.registry import Entry
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from hypercl.engine.members import Params
     from hypercl.networks.main_net import MainNetwork, TaskLoss
-    from hypercl.options import HypernetOptions, TrainOptions
+    from hypercl.options import HypernetOptions, Options, TrainOptions
     from hypercl.tasks.task import Task
 
 # Reads what a step of the optimizer along some gradients would make of the parameters trained.
@@ -282,6 +282,11 @@ class MethodEntry(Entry):
     """A choice of --method; its fields are the options that concern it alone."""
 
     chosen_by: ClassVar[str] = "method"
+
+    def unread(self, options: "Options") -> Mapping[str, str]:
+        """Those of a hypernetwork, unless a method has one and says otherwise."""
+        remark = "goes with --method=hnet: give that too, or leave it out"
+        return {field.name: remark for field in fields(options.hypernet)}
 
     def build(self, setting: Setting) -> Method:
         """Make the method.

@@ -8,6 +8,13 @@ from dataclasses import dataclass
 from hypercl.methods.base import Method, MethodEntry, Setting
 from hypercl.ranges import limit, non_negative, option, switch
 
+_OF_THE_REGULARIZER = (
+    "calc_hnet_reg_targets_online",
+    "hnet_reg_all_heads",
+    "hnet_reg_batch_size",
+    "lookahead",
+)
+
 
 # fmt: off
 @dataclass(frozen=True)
@@ -32,6 +39,16 @@ class Hnet(MethodEntry):
                 "--use_rmsprop"
             )
         yield from problems_of_hypernet(options.hypernet)
+
+    def unread(self, options):
+        unread: dict[str, str] = {}
+        if options.hypernet.hnet_type == "hmlp":
+            remark = "goes with --hnet_type=chunked_hmlp: leave it out, or take that"
+            unread |= dict.fromkeys(("chmlp_chunk_size", "chunk_emb_size", "std_normal_emb"), remark)
+        if self.beta == 0:
+            remark = "concerns the regularizer, and --beta=0 takes it away: leave one out"
+            unread |= dict.fromkeys(_OF_THE_REGULARIZER, remark)
+        return unread
 
     def build(self, setting: Setting) -> Method:
         from hypercl.methods.hnet.output_regularizer import OutputRegularizer
