@@ -17,7 +17,7 @@ from hypercl.engine.capture import StepRunner
 from hypercl.engine.members import Params, flatten, select_members, views_of
 from hypercl.engine.optimizers import Adam, build_optimizer, clip_norm, clip_value
 from hypercl.engine.schedules import LearningRates
-from hypercl.engine.seeding import derive_seed, generator, global_state, set_global_state
+from hypercl.engine.seeding import drawing_from, generator, step_generator
 from hypercl.evaluation import Learned, evaluate, evaluate_tasks, infer_tasks
 from hypercl.experiment import Experiment
 from hypercl.methods.base import Batch, StepLosses, TaskEnd
@@ -66,7 +66,7 @@ def learn_task(
     training: "TaskTraining", position: Position, report: Report, checkpoints: Checkpoints
 ) -> None:
     """Take the steps of a task that are left, until its end or until every seed has failed."""
-    take_step = StepRunner(training.step, training.device)
+    take_step = StepRunner(training.step, training.device, training.generator)
     for step in range(training.steps_done + 1, training.num_steps + 1):
         if len(training.failed) == len(training.seeds):
             break
@@ -111,6 +111,7 @@ class TaskTraining:
         steps_done: At which :meth:`restore` has left it.
         trained: The parameters that learn, views of one tensor that the steps change.
         failed: By seed, why a member whose loss was not finite has failed.
+        generator: On the device, for what is drawn in the steps: dropout.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class TaskTraining:
         self.history = torch.zeros(size, device=device)
         self._logged = 0  # steps whose losses have been looked at
 
-        torch.manual_seed(derive_seed(seeds[0], "dropout", task_id))
+        self.generator = step_generator(seeds[0], task_id, device)
         experiment.net.module.train()
 
     @classmethod
@@ -169,9 +170,10 @@ class TaskTraining:
         graph can be replayed for every step.
         """
         self.rates.set(self._counter)
-        gradients, losses = self.experiment.method.loss_and_gradient(
-            self.trained, self._batch(), self.anchor, self.task_loss, self._lookahead
-        )
+        with drawing_from(self.generator):
+            gradients, losses = self.experiment.method.loss_and_gradient(
+                self.trained, self._batch(), self.anchor, self.task_loss, self._lookahead
+            )
         self._collect(gradients)
         self._optimizer.step()
         row = torch.stack(losses).view(1, -1, len(self.seeds))
@@ -270,7 +272,7 @@ class TaskTraining:
             self.rates.state(),
             losses,
             dict(self.failed),
-            global_state(self.device),
+            {self.generator.device.type: self.generator.get_state()},
         )._asdict()
 
     def restore(self, state: "TaskState") -> None:
@@ -282,7 +284,8 @@ class TaskTraining:
         for name, value in self._changed().items():
             value.copy_(state.changed[name])
         self.rates.load_state(state.rates)
-        set_global_state(state.generators, self.device)
+        if (kind := self.generator.device.type) in state.generators:
+            self.generator.set_state(state.generators[kind])
 
     def _changed(self) -> dict[str, Tensor]:
         """What the steps change beside the parameters."""
@@ -328,7 +331,7 @@ class TaskState(NamedTuple):
     rates: list[dict]  # of each member, the plateau scheduler's state; empty without it
     history: Tensor  # [steps since the last logged one, fields of StepLosses, members]
     failed: dict[int, str]  # by seed
-    generators: dict[str, Tensor]  # torch's global ones, for dropout
+    generators: dict[str, Tensor]  # by type of device, the state of the steps' generator
 
 
 class StepPlan(NamedTuple):

@@ -4,12 +4,15 @@ import io
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from hypercl.errors import InputError, RunFailed
 from hypercl.interruption import Interrupted
+
+_environment = threading.Lock()  # of the process, which its threads share
 
 
 def command_line(main: Callable[[], object]) -> int:
@@ -70,14 +73,15 @@ def matplotlib_without_backend() -> Iterator[None]:
     MPLBACKEND, which processes inherit from notebooks, may name a backend that is not there, and
     the import would fail.
     """
-    before = os.environ.get("MPLBACKEND")
-    os.environ["MPLBACKEND"] = "agg"
-    try:
-        yield
-    finally:
-        del os.environ["MPLBACKEND"]
-        if before is not None:
-            os.environ["MPLBACKEND"] = before
+    with _environment:
+        before = os.environ.get("MPLBACKEND")
+        os.environ["MPLBACKEND"] = "agg"
+        try:
+            yield
+        finally:
+            del os.environ["MPLBACKEND"]
+            if before is not None:
+                os.environ["MPLBACKEND"] = before
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -4,9 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import read_json
 
 import run
@@ -84,3 +86,35 @@ def test_a_tilde_is_the_users_home(monkeypatch):
     options = parse_args(["--out_dir=~/x", "--data_dir=~/y"])
     assert (options.run.out_dir, options.task.data_dir) == ("/home/somebody/x", "/home/somebody/y")
     assert parse_args(["--eval=~/x"]).run.eval == "/home/somebody/x"
+
+
+RANDOM = [
+    "--dropout_rate=0.2", "--hnet_dropout_rate=0.1", "--hyper_fan_init", "--std_normal_temb=0.03",
+]  # fmt: skip
+
+
+def test_runs_in_threads_of_a_process_learn_what_each_would_alone(tmp_path):
+    """Dropout of both networks, and an initialization that hypnettorch alone has."""
+
+    def learn(name, seed):
+        options = [*TINY, *RANDOM, f"--random_seed={seed}", f"--out_dir={tmp_path / name}"]
+        run.main([*options, "--loglevel_info"])
+        return (tmp_path / name / "metrics.jsonl").read_text()
+
+    seeds = range(3)
+    alone = [learn(f"alone {seed}", seed) for seed in seeds]
+    with ThreadPoolExecutor(len(seeds)) as threads:
+        together = list(threads.map(learn, map("thread {}".format, seeds), seeds))
+    assert together == alone
+    assert len(set(alone)) == len(seeds)
+
+
+def test_the_global_generator_is_neither_used_nor_changed(tmp_path):
+    losses = []
+    for name in "ab":
+        before = torch.get_rng_state()
+        run.main([*TINY, *RANDOM, f"--out_dir={tmp_path / name}"])
+        assert torch.equal(torch.get_rng_state(), before)
+        losses.append((tmp_path / name / "metrics.jsonl").read_text())
+        torch.rand(3)
+    assert losses[0] == losses[1]

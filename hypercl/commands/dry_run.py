@@ -22,6 +22,8 @@ _SLOW = 4  # before them in each task, those with what is slow once
 class Training(Protocol):
     """What a command needs of train.TaskTraining."""
 
+    generator: torch.Generator  # of its steps
+
     def step(self) -> None:
         """Take the next step of a task."""
         ...
@@ -95,7 +97,7 @@ def time_steps(
         training = start_training(
             replace(experiment, options=few), replace(position, task_id=task_id)
         )
-        step = StepRunner(training.step, experiment.device)
+        step = StepRunner(training.step, experiment.device, training.generator)
         _seconds(step, _SLOW, experiment.device)
         in_timed.append(_seconds(step, tried, experiment.device))
     return in_timed, np.interp(range(num_tasks), timed, in_timed).tolist()

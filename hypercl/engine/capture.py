@@ -16,10 +16,13 @@ class StepRunner:
         step: Takes no arguments, returns nothing and changes tensors in place; what differs from
             step to step it reads from tensors on the device.
         device: Anything but CUDA runs ``step`` as it is.
+        generator: On the device, from which ``step`` may draw; each replay draws on.
     """
 
-    def __init__(self, step: Callable[[], None], device: torch.device) -> None:
-        self._step = step
+    def __init__(
+        self, step: Callable[[], None], device: torch.device, generator: torch.Generator
+    ) -> None:
+        self._step, self._generator = step, generator
         self._eager = device.type != "cuda"
         self._steps_done = 0
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -47,9 +50,10 @@ class StepRunner:
     def _capture(self) -> None:
         """Record the step, which does not run it, and replay it; stay eager where that fails."""
         graph = torch.cuda.CUDAGraph()
-        # A capture that fails may leave the generator believing that it still goes on.
-        generator = torch.cuda.default_generators[torch.cuda.current_device()]
-        before = generator.clone_state()
+        graph.register_generator_state(self._generator)
+        # A capture that fails may leave generators believing that it still goes on.
+        default = torch.cuda.default_generators[torch.cuda.current_device()]
+        before = [(generator, generator.clone_state()) for generator in (default, self._generator)]
         first: Exception | None = None  # what ended the step, rather than what that did to torch
         try:
             # Where a capture breaks off, torch leaves its stream the current one: put it back.
@@ -66,7 +70,8 @@ class StepRunner:
             reason = str(first or error).strip().splitlines()[0]
             warnings.warn(f"steps run eagerly, no CUDA graph could be made: {reason}", stacklevel=3)
             self._eager = True
-            generator.graphsafe_set_state(before)
+            for generator, state in before:
+                generator.graphsafe_set_state(state)
             self._step()
             return
         self._graph = graph

@@ -1,9 +1,20 @@
-"""Independent generators of random numbers, all derived from the one seed of a run."""
+"""Independent generators of random numbers, all derived from the one seed of a run.
 
+Nothing here draws from torch's global generator, so that several runs in the threads of a process
+learn what each would alone.
+"""
+
+import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import torch
+
+_of_this_step: ContextVar[torch.Generator | None] = ContextVar("generator", default=None)
+_global_generator = threading.Lock()
 
 
 def derive_seed(seed: int, purpose: str, task_id: int = 0) -> int:
@@ -21,16 +32,37 @@ def generator(seed: int, purpose: str, task_id: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(seed, purpose, task_id))
 
 
-def global_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The state of torch's global generators, from which dropout draws."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
+def step_generator(seed: int, task_id: int, device: torch.device) -> torch.Generator:
+    """The one from which the steps of a task draw what cannot be drawn before them: dropout."""
+    where = device if device.type == "cuda" else "cpu"  # "meta" has no generators
+    return torch.Generator(where).manual_seed(derive_seed(seed, "dropout", task_id))
 
 
-def set_global_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Put torch's global generators where :func:`global_state` found them."""
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
+@contextmanager
+def drawing_from(generator: torch.Generator) -> Iterator[None]:
+    """A context in which, in this thread, :func:`current` is ``generator``."""
+    token = _of_this_step.set(generator)
+    try:
+        yield
+    finally:
+        _of_this_step.reset(token)
+
+
+def current() -> torch.Generator | None:
+    """What is random in a step draws from it; None, torch's global one, outside of steps."""
+    return _of_this_step.get()
+
+
+@contextmanager
+def seeded_globally(seed: int) -> Iterator[None]:
+    """A context for libraries that know torch's global CPU generator alone; leaves no trace in it.
+
+    One thread at a time.
+    """
+    with _global_generator:
+        before = torch.get_rng_state()
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.set_rng_state(before)

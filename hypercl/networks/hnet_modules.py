@@ -1,6 +1,8 @@
 """The hypernetworks of hypnettorch: built, initialized, and turned into functions and back."""
 
-from contextlib import redirect_stdout
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -11,7 +13,7 @@ from hypnettorch.hnets import HMLP, ChunkedHMLP, HyperNetInterface
 from torch import nn
 
 from hypercl.engine.members import Params
-from hypercl.engine.seeding import derive_seed
+from hypercl.engine.seeding import derive_seed, seeded_globally
 from hypercl.errors import InputError
 from hypercl.networks.activations import MODULES
 from hypercl.networks.hypernet import Hypernet
@@ -42,8 +44,7 @@ def build_module(
         "dropout_rate": options.hnet_dropout_rate or -1,  # hypnettorch refuses 0
         "verbose": False,
     }
-    with torch.random.fork_rng(devices=[]):  # hypnettorch initializes from the global generator
-        torch.manual_seed(derive_seed(seed, "initialization"))
+    with seeded_globally(derive_seed(seed, "initialization")):
         if options.hnet_type == "hmlp":
             module = HMLP(**common)
         else:
@@ -59,7 +60,7 @@ def build_module(
 
 @torch.no_grad()
 def initialize(module: HyperNetInterface, options: "HypernetOptions", net: MainNetwork) -> None:
-    """Initialize anew what the options say, by torch's global generator.
+    """Initialize anew what the options say, by torch's global generator; one thread at a time.
 
     The default is hypnettorch's (Kaiming-uniform); "xavier" are Xavier-uniform weights (Glorot and
     Bengio, 2010) and zero biases; hyperfan is hypnettorch's variant, for each hypernetwork its own,
@@ -78,11 +79,25 @@ def initialize(module: HyperNetInterface, options: "HypernetOptions", net: MainN
                 nn.init.normal_(embedding, std=std)
     if options.hyper_fan_init:
         variance = 1.0 if options.std_normal_temb is None else options.std_normal_temb**2
-        with redirect_stdout(None):  # hypnettorch prints that it does so
+        with _silent(module):
             if isinstance(module, ChunkedHMLP):  # this one draws the chunk embeddings too
                 module.apply_chunked_hyperfan_init(method="in", cond_var=variance, mnet=net.module)
             else:
                 module.apply_hyperfan_init(method="in", cond_var=variance, mnet=net.module)
+
+
+@contextmanager
+def _silent(module: HyperNetInterface) -> Iterator[None]:
+    """A context in which hypnettorch's hyperfan initialization does not print that it runs.
+
+    sys.stdout belongs to all threads, so it is hypnettorch's ``print`` that does nothing.
+    """
+    names = vars(sys.modules[type(module).__module__])
+    names["print"] = lambda *_: None
+    try:
+        yield
+    finally:
+        del names["print"]
 
 
 def chunk_size(options: "HypernetOptions", num_weights: int, num_tasks: int) -> int:

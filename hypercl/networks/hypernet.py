@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hypercl.engine.members import Params
 from hypercl.engine.products import linear, product, sum_over_rows
 from hypercl.networks.activations import ACTIVATIONS
+from hypercl.networks.dropout import dropout_mask
 
 
 class Pass(NamedTuple):
@@ -57,7 +57,7 @@ class Hypernet:
         Args:
             params: See the head of this file.
             task_ids: [members, tasks] int64; no task twice.
-            training: Apply dropout, drawn by torch's global generator.
+            training: Apply dropout.
         """
         chunk_embs, task_embs = self._embeddings(params, task_ids)
         members, tasks = task_ids.shape
@@ -195,7 +195,7 @@ class Hypernet:
         """Dropout, then the activation, in place; the mask where there is one."""
         mask = None
         if self.dropout_rate > 0 and training:
-            mask = F.dropout(torch.ones_like(x), self.dropout_rate)
+            mask = dropout_mask(x, self.dropout_rate)
             x = x * mask
         return ACTIVATIONS[self.activation].forward(x), mask
 

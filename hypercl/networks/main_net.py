@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hypercl.engine.members import Params, each_member
 from hypercl.engine.precision import tf32
 from hypercl.networks import plain_mlp
+from hypercl.networks.dropout import replace_dropout
 
 _IN_CACHE = 1 << 20  # weights of main networks, together, that a thread is fast with
 
@@ -31,6 +32,7 @@ class MainNetwork:
     """
 
     def __init__(self, module: MainNetInterface) -> None:
+        replace_dropout(module)
         self.module = module
         self.shapes = tuple(tuple(shape) for shape in module.param_shapes)
         self.num_weights = sum(map(math.prod, self.shapes))

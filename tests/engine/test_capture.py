@@ -20,6 +20,19 @@ from train_args import parse_args
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
+class Generator:
+    """Of CUDA's kind."""
+
+    def __init__(self, name, log):
+        self.name, self._log = name, log
+
+    def clone_state(self):
+        return f"{self.name} as before the capture"
+
+    def graphsafe_set_state(self, state):
+        self._log.append(f"{self.name}: {state}")
+
+
 @pytest.fixture
 def cuda(monkeypatch):
     """Records what is asked of CUDA; a graph replays the step that was captured."""
@@ -34,15 +47,6 @@ def cuda(monkeypatch):
         def wait_stream(self, other):
             log.append(f"{self.name} waits for {other.name}")
 
-    class Generator:
-        state = "as before the capture"
-
-        def clone_state(self):
-            return self.state
-
-        def graphsafe_set_state(self, state):
-            log.append(f"random numbers {state}")
-
     @contextmanager
     def stream(chosen):
         log.append(f"on {chosen.name}")
@@ -50,6 +54,9 @@ def cuda(monkeypatch):
         log.append(f"off {chosen.name}")
 
     class Graph:
+        def register_generator_state(self, generator):
+            log.append(f"the graph knows {generator.name}")
+
         def replay(self):
             log.append("replay")
             self.recorded()
@@ -70,7 +77,7 @@ def cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: Stream("current"))
     monkeypatch.setattr(torch.cuda, "stream", stream)
-    monkeypatch.setattr(torch.cuda, "default_generators", (Generator(),))
+    monkeypatch.setattr(torch.cuda, "default_generators", (Generator("global", log),))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", graph)
@@ -79,7 +86,7 @@ def cuda(monkeypatch):
 
 def test_cpu_runs_the_step_itself():
     calls = []
-    run_step = StepRunner(lambda: calls.append(1), CPU)
+    run_step = StepRunner(lambda: calls.append(1), CPU, torch.Generator())
     for _ in range(5):
         run_step()
     assert len(calls) == 5
@@ -94,12 +101,12 @@ def test_cuda_warms_up_captures_once_and_replays(cuda):
             done.append(1)
 
     recording.append(step)
-    run_step = StepRunner(step, CUDA)
+    run_step = StepRunner(step, CUDA, Generator("own", log))
     for i in range(10):
         run_step()
         assert len(done) == i + 1  # every call is one step, none is lost or done twice
     warm_up = ["side waits for current", "on side", "off side", "current waits for side"]
-    capture = ["on current", "capture on side", "off current"]
+    capture = ["the graph knows own", "on current", "capture on side", "off current"]
     assert log == [*warm_up * 3, *capture, *["replay"] * 7]
 
 
@@ -113,7 +120,7 @@ def test_cuda_stays_eager_where_capture_fails_and_says_why_once(cuda):
         done.append(1)
 
     recording.append(step)
-    run_step = StepRunner(step, CUDA)
+    run_step = StepRunner(step, CUDA, Generator("own", log))
     for _ in range(3):
         run_step()
     with pytest.warns(UserWarning, match="eagerly, .*: operation not permitted"):
@@ -122,7 +129,9 @@ def test_cuda_stays_eager_where_capture_fails_and_says_why_once(cuda):
         run_step()
     assert len(done) == 8
     assert "replay" not in log
-    assert log[-1] == "random numbers as before the capture"
+    assert log[-2:] == [
+        "global: global as before the capture", "own: own as before the capture",
+    ]  # fmt: skip
 
 
 NETWORKS = {

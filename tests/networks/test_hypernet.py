@@ -94,7 +94,7 @@ def test_dropout_in_training_alone(kind):
 
 
 def test_dropout_is_hypnettorchs():
-    """With all dropout masks alike the two must agree, in the order linear, dropout, activation."""
+    """With the same draws the two must agree, in the order linear, dropout, activation."""
     module, hnet, params = make_hypernet(
         hnet_type="hmlp", hnet_dropout_rate=0.5, hnet_net_act="sigmoid", num_tasks=1
     )

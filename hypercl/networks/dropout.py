@@ -1,0 +1,45 @@
+"""Dropout that draws from the generator of a step; torch's own draws from the global one."""
+
+import torch
+from torch import Tensor, nn
+
+from hypercl.engine.seeding import current
+
+
+def dropout_mask(like: Tensor, rate: float) -> Tensor:
+    """0 with the probability ``rate``, else 1 / (1 - rate), for each number of ``like``.
+
+    On a CPU the numbers are those that torch.nn.functional.dropout would draw.
+    """
+    keep = 1 - rate
+    return torch.bernoulli(like.detach(), keep, generator=current()).div_(keep)
+
+
+class Dropout(nn.Module):
+    """In training, zeroes numbers, or whole features, at random, and scales up the others.
+
+    Args:
+        rate: Share that is zeroed, in [0, 1).
+        whole_features: A feature [H, W] of a sample stays or goes as one, as in nn.Dropout2d.
+    """
+
+    def __init__(self, rate: float, *, whole_features: bool = False) -> None:
+        super().__init__()
+        self.rate, self.whole_features = rate, whole_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` [B, …], [B, features, H, W] for whole features."""
+        if not self.training or self.rate == 0:
+            return x
+        drawn_for = x[:, :, :1, :1] if self.whole_features else x
+        return x * dropout_mask(drawn_for, self.rate)
+
+
+def replace_dropout(module: nn.Module) -> None:
+    """Put a :class:`Dropout` in the place of each nn.Dropout and nn.Dropout2d of a network."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Dropout | nn.Dropout2d):
+            whole_features = isinstance(child, nn.Dropout2d)
+            setattr(module, name, Dropout(child.p, whole_features=whole_features))
+        else:
+            replace_dropout(child)
