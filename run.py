@@ -12,7 +12,7 @@ from hypercl.errors import RunFailed
 from hypercl.interruption import Interruption
 from hypercl.options import Options, require_same
 from hypercl.rundir.directory import RunDir
-from hypercl.shell import command_line, end_process, matplotlib_without_backend
+from hypercl.shell import command_line, end_process, importing
 from train_args import altered_options, parse_args
 
 # torch takes seconds to import. It is imported where the command line has been accepted, in the
@@ -130,7 +130,7 @@ def import_torch(interruption: Interruption) -> None:
 
     Raised within it, where torch's C++ calls Python, an exception would abort the process.
     """
-    with interruption.grace(), matplotlib_without_backend():
+    with interruption.grace(), importing():
         import train  # noqa: F401
 
 

@@ -12,6 +12,7 @@ import torch
 from hypercl.engine import groups
 from hypercl.engine.allocator import keep_freed_memory
 from hypercl.engine.precision import forbid_tf32
+from hypercl.engine.threads import use_threads
 from hypercl.methods.base import Method, Setting
 from hypercl.networks.main_net import MainNetwork, TaskLoss
 from hypercl.options import Options, RunOptions, TaskOptions, TrainOptions
@@ -37,13 +38,17 @@ class Experiment:
 
     @classmethod
     def build(cls, options: Options) -> "Experiment":
-        """Make what the options describe.
+        """Make what the options describe, and set the number of threads of the process.
 
         Raises:
             InputError: Data or a compression ratio cannot be had.
         """
         device = pick_device(options.run)
-        return cls.of(options, build_tasks(options.task, device), device)
+        experiment = cls.of(options, build_tasks(options.task, device), device)
+        in_shape = experiment.tasks[0].in_shape
+        cost = experiment.net.cost(options.train.batch_size, prod(in_shape))
+        use_threads(options.run.num_threads, cost.multiplications)
+        return experiment
 
     @classmethod
     def of(cls, options: Options, tasks: Sequence[Task], device: torch.device) -> "Experiment":
@@ -89,7 +94,7 @@ class Experiment:
         """Roughly the memory that one more seed takes in the last task, the most demanding one."""
         options, task = self.options, self.tasks[0]
         batch_size = max(options.train.batch_size, options.evaluation.val_batch_size)
-        activations = 2 * self.net.count_activations(batch_size, prod(task.in_shape))
+        activations = 2 * self.net.cost(batch_size, prod(task.in_shape)).numbers
         drawn = 3 * self.length(task).num_steps * batch_size  # int64; crops and flips are smaller
         return groups.FLOAT * (self.method.numbers_per_member() + activations + drawn)
 

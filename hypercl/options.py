@@ -137,6 +137,7 @@ class RunOptions:
     eval: str | None = option(None, path("RUN"), "test the networks of a finished run again, and compare with its results (default: train)")
     dry_run: bool = option(False, switch, "say how large the networks are, and what memory and time the run would take, without running it")
     no_cuda: bool = option(False, switch, "run on the CPU even where there is a GPU")
+    num_threads: int | None = option(None, or_unset(count), "threads on a CPU; -1: as OMP_NUM_THREADS says, without it one, or for convolutions with much work in a step all processors")
     loglevel_info: bool = option(False, switch, "hide the debug lines on the screen; logfile.txt keeps them")
     deterministic_run: bool = option(False, switch, "use deterministic algorithms alone; slower on a GPU")
     random_seed: int = option(42, natural, "seed from which all randomness of the run is derived")
@@ -273,9 +274,10 @@ def defaults() -> Mapping[str, Any]:
     )
 
 
-# What these say of a run, it may say otherwise when it is continued: the results are the same.
+# What these say of a run, it may say otherwise when it is continued: the results are the same, but
+# for the rounding by another number of threads, of which it is warned.
 _OF_THE_PROCESS = ("out_dir", "overwrite", "resume", "eval", "dry_run", "loglevel_info")
-_WITHOUT_EFFECT = (*_OF_THE_PROCESS, "data_dir", "ckpt_iter")
+_WITHOUT_EFFECT = (*_OF_THE_PROCESS, "data_dir", "ckpt_iter", "num_threads")
 
 
 def as_arguments(values: Mapping[str, Any]) -> list[str]:

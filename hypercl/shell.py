@@ -67,21 +67,26 @@ def in_foreground() -> bool:
 
 
 @contextmanager
-def matplotlib_without_backend() -> Iterator[None]:
-    """A context in which to import what imports matplotlib: no window will be opened.
+def importing() -> Iterator[None]:
+    """A context in which to import torch and what imports matplotlib, which read the environment.
 
-    MPLBACKEND, which processes inherit from notebooks, may name a backend that is not there, and
-    the import would fail.
+    No window will be opened: MPLBACKEND, which processes inherit from notebooks, may name a backend
+    that is not there, and the import would fail. And torch's threads sleep while they wait for each
+    other, rather than keep others from the processors they wait for.
     """
+    wanted = {"MPLBACKEND": "agg"}
+    if "OMP_WAIT_POLICY" not in os.environ:
+        wanted["OMP_WAIT_POLICY"] = "passive"
     with _environment:
-        before = os.environ.get("MPLBACKEND")
-        os.environ["MPLBACKEND"] = "agg"
+        before = {name: os.environ.get(name) for name in wanted}
+        os.environ.update(wanted)
         try:
             yield
         finally:
-            del os.environ["MPLBACKEND"]
-            if before is not None:
-                os.environ["MPLBACKEND"] = before
+            for name, value in before.items():
+                del os.environ[name]
+                if value is not None:
+                    os.environ[name] = value
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -106,15 +106,15 @@ class MainNetwork:
             return 1
         return max(1, min(2, torch.get_num_threads()) * _IN_CACHE // self.num_weights)
 
-    def count_activations(self, batch_size: int, num_inputs: int) -> int:
-        """Numbers that a forward pass of one member makes; computed without any data."""
+    def cost(self, batch_size: int, num_inputs: int) -> "Cost":
+        """What a forward pass of one member takes; computed without any data."""
         meta = torch.device("meta")
         weights = torch.empty(self.num_weights, device=meta)
         stats = {name: value[0] for name, value in self.fresh_stats(1, meta).items()}
-        counter = _CountOutputs()
+        counter = _Counter()
         with torch.no_grad(), counter:
             self.logits(weights, torch.empty(batch_size, num_inputs, device=meta), stats)
-        return counter.numbers
+        return Cost(counter.numbers, counter.multiplications)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -127,18 +127,35 @@ class MainNetwork:
             self.module.train(was_training)
 
 
-class _CountOutputs(TorchDispatchMode):
-    """Adds up the sizes of all tensors that operations make."""
+class Cost(NamedTuple):
+    """Of a forward pass."""
+
+    numbers: int  # that it makes, of all operations together
+    multiplications: int  # in products and convolutions
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up what operations cost."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.numbers = 0
+        self.numbers = self.multiplications = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         if isinstance(result, torch.Tensor):
             self.numbers += result.numel()
+            self.multiplications += result.numel() * _multiplications(function, args)
         return result
+
+
+def _multiplications(function, args: tuple) -> int:
+    """For one number of the result."""
+    aten = torch.ops.aten
+    if function == aten.convolution.default:
+        return math.prod(args[1].shape[1:])
+    first = {aten.mm.default: 0, aten.bmm.default: 0, aten.addmm.default: 1}.get(function)
+    return 0 if first is None else args[first].shape[-1]
 
 
 class LabelledInputs(Protocol):

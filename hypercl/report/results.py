@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hypercl import presets
+from hypercl.engine.threads import processor
 from hypercl.errors import RunFailed
 from hypercl.evaluation import SCENARIOS, Inference, as_json
 from hypercl.experiment import Experiment
@@ -132,7 +133,7 @@ class Report:
             say(f"continues {self._run_dir.path} at {position.describe(len(tasks))}")
         say(
             f"{options.task.cl_exp}: {len(tasks)} tasks of {tasks[0].num_classes} classes on "
-            f"{self._experiment.device}; {options.main_net.net_type} with "
+            f"{processor(self._experiment.device)}; {options.main_net.net_type} with "
             f"{self._experiment.method.describe_size()}"
         )
         num_seeds, num_groups = len(self._seeds), len(position.groups)
