@@ -116,7 +116,7 @@ def _values(action: argparse.Action) -> st.SearchStrategy[str]:
         return st.sampled_from(_PATHS)
     if action.choices:
         own = st.sampled_from(sorted(action.choices))
-    elif action.metavar == "LIST":
+    elif action.metavar in ("LIST", "ORDER", "N[,N...]"):
         own = st.sampled_from(_LISTS)
     elif action.metavar == "X":
         own = st.sampled_from(_FLOATS).map(str)

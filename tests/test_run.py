@@ -16,14 +16,16 @@ import torch
 from helpers import read_json
 
 import run
-from hypercl import evaluation, load_run
+import train
+from hypercl import load_run
+from hypercl.commands import dry_run
 from hypercl.commands import eval as eval_command
-from hypercl.commands.dry_run import count_tests
 from hypercl.errors import InputError, RunFailed
 from hypercl.evaluation import SCENARIOS, evaluate_tasks
 from hypercl.experiment import Experiment
-from hypercl.options import EvaluationOptions
+from hypercl.options import EvaluationOptions, Options
 from hypercl.report import metrics
+from hypercl.rundir.checkpoint import Position
 from hypercl.rundir.saving import encode
 from train_args import parse_args
 
@@ -636,18 +638,35 @@ def test_unequal_tasks_in_another_order_tested_now_and_then(tmp_path, capsys):
             main(tmp_path, *options, other)
 
 
+def test_a_dry_run_reckons_with_the_sizes_of_what_is_tested(monkeypatch):
+    """As if a test took a microsecond a sample."""
+    sizes = []
+    monkeypatch.setattr(dry_run, "evaluate", lambda *args: sizes.append(len(args[3].labels)))
+    monkeypatch.setattr(dry_run, "_seconds", lambda function, *_: function() or 1e-6 * sizes[-1])
+    uneven = {"num_classes_per_task": [1, 8]}, (980 + 8011) / 2
+    for values, mean in (uneven, ({"test_with_val_set": True}, 100)):
+        experiment = Experiment.build(Options.of({"no_cuda": True, **values}))
+        position = Position.start([[42]]).on_device(experiment.device, experiment.method.init)
+        assert dry_run.time_evaluation(experiment, position) == pytest.approx(1e-6 * mean)
+
+
 @pytest.mark.parametrize("test_iter", [1, 2])
 def test_a_dry_run_counts_the_tests_that_a_run_makes(test_iter, tmp_path, monkeypatch):
     tested = []
-    original = evaluation.evaluate
-    monkeypatch.setattr(evaluation, "evaluate", lambda *args: tested.append(1) or original(*args))
+
+    def counted(*args, **options):
+        rows = evaluate_tasks(*args, **options)
+        tested.extend(rows[0])
+        return rows
+
+    monkeypatch.setattr(train, "evaluate_tasks", counted)
     main(tmp_path, f"--test_iter={test_iter}", "--n_iter=1")
     options = EvaluationOptions(test_iter=test_iter)
-    assert count_tests(3, options, inferred=False) == len(tested)
-    assert count_tests(3, options, inferred=True) == len(tested) + 9
+    assert dry_run.count_tests(3, options, inferred=False) == len(tested)
+    assert dry_run.count_tests(3, options, inferred=True) == len(tested) + 9
     every_time = EvaluationOptions(test_iter=test_iter, scenarios_every_task=True)
     inferred = 1 + 4 + 9 if test_iter == 1 else 4 + 9
-    assert count_tests(3, every_time, inferred=True) == len(tested) + inferred
+    assert dry_run.count_tests(3, every_time, inferred=True) == len(tested) + inferred
 
 
 STATS = ["--cl_exp=splitcifar", "--net_type=resnet", "--resnet_block_depth=1",

@@ -116,11 +116,16 @@ def time_steps(
 
 
 def time_evaluation(experiment: Experiment, position: Position) -> float:
-    """Seconds that a test of one task takes."""
+    """Seconds that a test of one task takes, on average over the tasks."""
     stats = experiment.net.fresh_stats(len(position.seeds), experiment.device)
     learned = Learned(experiment.net, experiment.method, position.ready_params, [stats])
     task, batch_size = experiment.tasks[0], experiment.options.evaluation.val_batch_size
-    return _seconds(lambda: evaluate(learned, task, 0, task.test, batch_size), 1, experiment.device)
+    splits = experiment.splits_to_test(len(experiment.tasks))
+    seconds = _seconds(
+        lambda: evaluate(learned, task, 0, splits[0], batch_size), 1, experiment.device
+    )
+    numbers = [len(split.labels) for split in splits]
+    return seconds * float(np.mean(numbers)) / numbers[0]
 
 
 def _seconds(function: Callable[[], Any], times: int, device: torch.device) -> float:
