@@ -221,6 +221,7 @@ def test_accepted(line):
         ("--compression=1 --hnet_type=hmlp", ["--compression=1", "--hnet_type=hmlp"]),
         ("--resume --overwrite", ["--resume", "--overwrite"]),
         ("--eval=out/a --out_dir=out/b", ["--eval", "--out_dir"]),
+        ("--skip_tasks=1000000000", ["takes 2000000010 classes"]),
         ("--num_tasks=3 --skip_tasks=3", ["--skip_tasks=3", "12 classes"]),
         ("--use_sgd --use_rmsprop", ["--use_sgd", "--use_rmsprop"]),
         ("--use_sgd --adam_beta1=0.5", ["--adam_beta1=0.5"]),

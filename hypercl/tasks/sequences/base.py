@@ -176,14 +176,17 @@ def classes_missing(task: "TaskOptions", available: int, owner: str) -> str | No
     Args:
         owner: ``"MNIST has 10"``.
     """
-    classes = sum(sizes_of_tasks(task))
+    number = task.num_classes_per_task
+    named = f"--num_classes_per_task={as_argument(number)}"
+    if not isinstance(number, int):
+        if (classes := sum(number)) > available:
+            return f"{named} takes {classes} classes, and {owner}: lower one of the numbers"
+        return None
+    classes = (task.skip_tasks + task.num_tasks) * number
     if classes <= available:
         return None
-    sizes = f"--num_classes_per_task={as_argument(task.num_classes_per_task)}"
-    if not isinstance(task.num_classes_per_task, int):
-        return f"{sizes} takes {classes} classes, and {owner}: lower one of the numbers"
     skipped = f" after --skip_tasks={task.skip_tasks}" if task.skip_tasks else ""
     return (
-        f"--num_tasks={task.num_tasks}{skipped} with {sizes} takes {classes} classes, and "
+        f"--num_tasks={task.num_tasks}{skipped} with {named} takes {classes} classes, and "
         f"{owner}: lower one of them"
     )
