@@ -5,7 +5,7 @@ leading dimension of members, and the images are common to all.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -38,6 +38,9 @@ def learn_tasks(
     """
     method, num_tasks = experiment.method, len(experiment.tasks)
     position = position.on_device(experiment.device, method.init)
+    if position.task_id == 0 and report.lacks_untrained(position.seeds):
+        leave = partial(checkpoints.leave_at, position)
+        report.untrained(test_unlearned(experiment, position, range(1, num_tasks), leave))
     while position.task_id < num_tasks:
         training = TaskTraining.at(experiment, position)
         report.start_task(
@@ -80,22 +83,61 @@ def learn_task(
 def test_tasks(
     experiment: Experiment, position: Position, report: Report, between: Callable[[], None]
 ) -> None:
-    """Test the tasks learned so far, and after the last one infer the tasks of all samples, where
-    each task has a network of its own.
+    """Test the tasks learned so far and the next one, and after the last one infer the tasks of all
+    samples, where each task has a network of its own.
 
     Args:
         between: Called before each task; may raise to break off.
     """
     num_learned, options = position.task_id, experiment.options.evaluation
     learned = Learned(experiment.net, experiment.method, position.ready_params, position.stats)
-    tested = experiment.tasks[:num_learned], experiment.splits_to_test(num_learned)
-    rows = evaluate_tasks(learned, *tested, options.val_batch_size, between=between)
-    inferred = None
+    tasks, splits = experiment.tasks[:num_learned], experiment.splits_to_test(num_learned)
     at_end = num_learned == len(experiment.tasks)
-    if experiment.method.network_by_task and (at_end or options.scenarios_every_task):
-        inferences = infer_tasks(learned, *tested, options.val_batch_size, between=between)
+    all_tested = at_end or num_learned % options.test_iter == 0
+    first = 0 if all_tested else num_learned - 1
+    rows = evaluate_tasks(
+        learned,
+        tasks,
+        splits,
+        options.val_batch_size,
+        task_ids=range(first, num_learned),
+        between=between,
+    )
+    accuracy = {s: [None] * first + row for s, row in zip(position.seeds, rows, strict=True)}
+    inferred = before = None
+    every_time = options.scenarios_every_task and all_tested
+    if experiment.method.network_by_task and (at_end or every_time):
+        inferences = infer_tasks(learned, tasks, splits, options.val_batch_size, between=between)
         inferred = dict(zip(position.seeds, inferences, strict=True))
-    report.end_task(num_learned - 1, dict(zip(position.seeds, rows, strict=True)), inferred)
+    if not at_end:
+        before = test_unlearned(experiment, position, [num_learned], between)
+    report.end_task(num_learned - 1, accuracy, inferred, before)
+
+
+def test_unlearned(
+    experiment: Experiment,
+    position: Position,
+    task_ids: Iterable[int],
+    between: Callable[[], None],
+) -> dict[int, list[float]]:
+    """Test tasks that are yet to be learned, for forward transfer.
+
+    Returns:
+        By seed, the accuracies on them, in percent.
+    """
+    tasks, batch_size = experiment.tasks, experiment.options.evaluation.val_batch_size
+    stats = [stats_before_task(experiment, position)] * len(tasks)
+    learned = Learned(experiment.net, experiment.method, position.ready_params, stats)
+    splits = experiment.splits_to_test(len(tasks))
+    rows = evaluate_tasks(learned, tasks, splits, batch_size, task_ids=task_ids, between=between)
+    return dict(zip(position.seeds, rows, strict=True))
+
+
+def stats_before_task(experiment: Experiment, position: Position) -> Params:
+    """The running statistics with which a task begins."""
+    if experiment.options.main_net.bn_no_stats_checkpointing and position.stats:
+        return position.stats[-1]
+    return experiment.net.fresh_stats(len(position.seeds), experiment.device)
 
 
 class TaskTraining:
@@ -154,9 +196,7 @@ class TaskTraining:
     @classmethod
     def at(cls, experiment: Experiment, position: Position) -> "TaskTraining":
         """Where a run is."""
-        stats = experiment.net.fresh_stats(len(position.seeds), experiment.device)
-        if experiment.options.main_net.bn_no_stats_checkpointing and position.stats:
-            stats = position.stats[-1]
+        stats = stats_before_task(experiment, position)
         params, memory = position.ready_params, position.memory
         training = cls(experiment, position.task_id, position.seeds, params, stats, memory)
         if position.training is not None:

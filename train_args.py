@@ -63,6 +63,12 @@ def parse_args(argv: list[str] | None = None, stored: Mapping[str, Any] | None =
     known = all_options()
     options = Options.of({n: known[n].metadata["range"].to_plain(v) for n, v in given.items()})
     problems = [*_problems_of_process(options)]
+    if "num_tasks" in given_here and given["num_tasks"] != options.task.num_tasks:
+        sizes = options.spelled("num_classes_per_task")
+        problems.append(
+            f"--num_tasks={given['num_tasks']} is not the {options.task.num_tasks} of {sizes}: "
+            "leave it out"
+        )
     if stored is not None or not (options.run.resume or options.run.eval is not None):
         problems += _problems(options)
         problems += _without_effect(options, given_here)
@@ -132,7 +138,7 @@ def altered_options(options: Options) -> list[str]:
 
 
 _SAME_EXPERIMENT = ("random_seed", "num_seeds", "val_iter", "val_batch_size", "no_cuda",
-                    "deterministic_run", "scenarios_every_task")  # fmt: skip
+                    "deterministic_run", "scenarios_every_task", "test_iter")  # fmt: skip
 
 
 def _with_preset(parser: argparse.ArgumentParser, argv: list[str]) -> list[str]:

@@ -7,11 +7,14 @@ CL2, domain-incremental: the task is inferred; the class within it must be right
 CL3, class-incremental: the task is inferred, and both task and class must be right.
 
 A task is inferred by letting the networks of all tasks classify the sample, and taking the one with
-the lowest entropy of its predictive distribution, or with the highest confidence in a class.
+the lowest entropy of its predictive distribution, or with the highest confidence in a class. Both
+rules are as published, and of tasks with unequal numbers of classes favor the smaller ones: with k
+classes, the entropy is at most log k and the confidence at least 1 / k.
 """
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -79,19 +82,22 @@ def evaluate_tasks(
     splits: Sequence[Split],
     batch_size: int,
     *,
+    task_ids: Iterable[int] | None = None,
     between: Callable[[], None] = lambda: None,
 ) -> list[list[float]]:
-    """:func:`evaluate` on the tasks 0, 1, …, each with its split.
+    """:func:`evaluate` on tasks, each with its split.
 
     Args:
+        task_ids: Which of the tasks; None: all.
         between: Called before each task; may raise to break off.
 
     Returns:
         For each member the accuracies on the tasks, in percent.
     """
     columns = []  # [tasks][members]
-    for task_id, (task, split) in enumerate(zip(tasks, splits, strict=True)):
+    for task_id in range(len(tasks)) if task_ids is None else task_ids:
         between()
+        task, split = tasks[task_id], splits[task_id]
         columns.append(evaluate(learned, task, task_id, split, batch_size))
     return [[100 * accuracy for accuracy in row] for row in zip(*columns, strict=True)]
 
@@ -134,7 +140,7 @@ def infer_tasks(
     """Classify the samples of all tasks with the networks of all tasks.
 
     Args:
-        tasks: With equal numbers of classes; ``splits``: of each, the samples to classify.
+        tasks: Those learned; ``splits``: of each, the samples to classify.
         batch_size: Samples at a time.
         between: Called before the samples of each task; may raise to break off.
 
@@ -145,7 +151,7 @@ def infer_tasks(
     device = splits[0].labels.device
     # tasks whose networks are generated, and classify, together
     most = min(learned.net.most_together(device), _NUMBERS // learned.net.num_weights)
-    groups = torch.arange(num_tasks, device=device).split(int(max(1, most // members)))
+    groups = _groups(tasks, int(max(1, most // members)), device)
     counts = torch.zeros(7, members, num_tasks, dtype=torch.int64, device=device)
     confusion = torch.zeros(members, num_tasks, num_tasks, dtype=torch.int64, device=device)
     with learned.net.evaluating():
@@ -179,6 +185,16 @@ def infer_tasks(
     ]
 
 
+def _groups(tasks: Sequence[Task], most: int, device: torch.device) -> list[Tensor]:
+    """The tasks' numbers in their order, cut where the number of classes changes, and into groups
+    of at most so many.
+    """
+    groups: list[Tensor] = []
+    for _, alike in groupby(range(len(tasks)), key=lambda task_id: tasks[task_id].num_classes):
+        groups += torch.tensor(list(alike), device=device).split(most)
+    return groups
+
+
 def _predict(
     learned: Learned,
     tasks: Sequence[Task],
@@ -188,7 +204,7 @@ def _predict(
     batch_size: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Entropy, doubt and predicted class of the samples of one task under the networks of a group
-    of tasks: [members, group, N] each.
+    of tasks with equal numbers of classes: [members, group, N] each.
 
     The doubt is the logarithm of 1 - confidence, the probability of all other classes: many
     confidences are 1 in float32, and then the doubt still tells which is higher.

@@ -16,7 +16,7 @@ from hypercl.engine.threads import use_threads
 from hypercl.methods.base import Method, Setting
 from hypercl.networks.main_net import MainNetwork, TaskLoss
 from hypercl.options import Options, RunOptions, TaskOptions, TrainOptions
-from hypercl.tasks.task import Split, Task, with_heads
+from hypercl.tasks.task import Split, Task, with_heads, with_shared_outputs
 
 
 class Length(NamedTuple):
@@ -44,18 +44,17 @@ class Experiment:
             InputError: Data or a compression ratio cannot be had.
         """
         device = pick_device(options.run)
-        experiment = cls.of(options, build_tasks(options.task, device), device)
-        in_shape = experiment.tasks[0].in_shape
-        cost = experiment.net.cost(options.train.batch_size, prod(in_shape))
+        tasks = build_tasks(options.task, device, options.run.random_seed)
+        experiment = cls.of(options, tasks, device)
+        cost = experiment.net.cost(options.train.batch_size, prod(tasks[0].in_shape))
         use_threads(options.run.num_threads, cost.multiplications)
         return experiment
 
     @classmethod
     def of(cls, options: Options, tasks: Sequence[Task], device: torch.device) -> "Experiment":
         """The same with tasks that are given."""
-        kind, num_outputs = options.main_net.kind, tasks[0].num_classes
-        if options.task.multi_head:
-            num_outputs = sum(task.num_classes for task in tasks)
+        kind, sizes = options.main_net.kind, [task.num_classes for task in tasks]
+        num_outputs = sum(sizes) if options.task.multi_head else max(sizes)
         net = MainNetwork(kind.build(options.main_net, tasks[0].in_shape, num_outputs))
         setting = Setting(net, tasks, options.train, options.hypernet, device)
         return cls(options, device, tasks, net, options.method.kind.build(setting))
@@ -95,7 +94,8 @@ class Experiment:
         options, task = self.options, self.tasks[0]
         batch_size = max(options.train.batch_size, options.evaluation.val_batch_size)
         activations = 2 * self.net.cost(batch_size, prod(task.in_shape)).numbers
-        drawn = 3 * self.length(task).num_steps * batch_size  # int64; crops and flips are smaller
+        num_steps = max(self.length(task).num_steps for task in self.tasks)
+        drawn = 3 * num_steps * batch_size  # int64; crops and flips are smaller
         return groups.FLOAT * (self.method.numbers_per_member() + activations + drawn)
 
 
@@ -114,14 +114,17 @@ def pick_device(options: RunOptions) -> torch.device:
     return device
 
 
-def build_tasks(options: TaskOptions, device: torch.device) -> list[Task]:
+def build_tasks(options: TaskOptions, device: torch.device, seed: int) -> list[Task]:
     """The sequence of tasks, on the device.
+
+    Args:
+        seed: From which is drawn what is random in the tasks; the run's first.
 
     Raises:
         InputError: The data cannot be had, or a task would have nothing to train or test on.
     """
-    tasks = options.kind.build(options, device)
-    return with_heads(tasks) if options.multi_head else tasks
+    tasks = options.kind.drawn(seed).build(options, device)
+    return with_heads(tasks) if options.multi_head else with_shared_outputs(tasks)
 
 
 def length_of_task(options: TrainOptions, num_samples: int) -> Length:

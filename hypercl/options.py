@@ -14,6 +14,7 @@ from hypercl.errors import InputError
 from hypercl.ranges import (
     as_argument,
     count,
+    count_or_counts,
     int_list,
     natural,
     non_negative,
@@ -42,8 +43,8 @@ class TaskOptions:
     """The sequence of tasks; ``kind`` is the entry that ``cl_exp`` names."""
 
     cl_exp: str = option("splitmnist", one_of(*entries(SEQUENCES)), "sequence of tasks")
-    num_tasks: int = option(5, count, "number of tasks")
-    num_classes_per_task: int = option(2, count, "number of classes a task has")
+    num_tasks: int = option(5, count, "number of tasks; beside a list of --num_classes_per_task, that says it")
+    num_classes_per_task: int | tuple[int, ...] = option(2, count_or_counts(), "number of classes a task has, or of each task its own, like 4,3,3")
     skip_tasks: int = option(0, natural, "leave out the first N tasks of the sequence")
     num_train_samples: int | None = option(None, or_unset(count), "training samples per task, the first ones; -1: all")
     val_set_size: int = option(100, natural, "first training samples of a task, held out for validation; 0: no validation")
@@ -122,7 +123,8 @@ class EvaluationOptions:
     val_iter: int = option(500, count, "steps from one validation to the next")
     val_batch_size: int = option(256, count, "samples per batch in validation and test")
     test_with_val_set: bool = option(False, switch, "test on the validation sets, for choosing hyperparameters")
-    scenarios_every_task: bool = option(False, switch, "infer the tasks of all test samples after each task, not only after the last")
+    test_iter: int = option(1, count, "tasks from one test of all tasks so far to the next, beside that after the last; in between, a task is tested alone")
+    scenarios_every_task: bool = option(False, switch, "infer the tasks of all test samples after each task (that --test_iter names), not only after the last")
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,7 @@ class Options:
             InputError: A value is none that the option may have.
         """
         values = {name: _normal(name, values.get(name, v)) for name, v in defaults().items()}
+        values["num_tasks"] = _num_tasks(values)
         inside = {}
         for name, value in values.items():
             allowed = all_options()[name].metadata["range"]
@@ -246,6 +249,20 @@ class Options:
     def kinds(self) -> tuple[Entry, Entry, Entry]:
         """The entries that were chosen."""
         return (self.task.kind, self.method.kind, self.main_net.kind)
+
+
+def _num_tasks(values: Mapping[str, Any]) -> Any:
+    """``num_tasks``; where it has its default, as a list of ``num_classes_per_task`` says it.
+
+    The list is of the whole sequence: ``skip_tasks`` leaves out the first of its tasks.
+    """
+    sizes, skipped, given = (
+        values[name] for name in ("num_classes_per_task", "skip_tasks", "num_tasks")
+    )
+    derived = isinstance(sizes, list) and isinstance(skipped, int) and skipped < len(sizes)
+    if not derived or given != defaults()["num_tasks"]:
+        return given
+    return len(sizes) - skipped
 
 
 def options_of(group: type) -> list[Field]:

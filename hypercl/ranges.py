@@ -149,6 +149,48 @@ def int_list(length: int | None = None) -> Range:
     return Range(read, "LIST")
 
 
+class _OneOrMore(Range):
+    """Where a list of one number is that number."""
+
+    def from_plain(self, value: Any) -> Any:
+        value = super().from_plain(value)
+        return value[0] if isinstance(value, tuple) and len(value) == 1 else value
+
+
+def count_or_counts() -> Range:
+    """A positive whole number, an int also in JSON; or several, a list there."""
+    several = int_list()
+
+    def read(text: str) -> int | tuple[int, ...]:
+        if "," not in text:
+            return count.read(text)
+        return several.read(text)
+
+    return _OneOrMore(read, "N[,N...]")
+
+
+def order_of_numbers() -> Range:
+    """``natural``, ``random``, or whole numbers from 0 on that are all different."""
+
+    def read(text: str) -> str | tuple[int, ...]:
+        if text in ("natural", "random"):
+            return text
+        items = [item.strip() for item in text.split(",")]
+        for item in items:
+            _int_or(item, None)
+        if not all(item.isdecimal() for item in items):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is neither natural nor random nor a comma-separated list of numbers, "
+                "like 3,1,2,0"
+            )
+        numbers = tuple(map(int, items))
+        if twice := [number for number in numbers if numbers.count(number) > 1]:
+            raise argparse.ArgumentTypeError(f"{text!r} has {twice[0]} more than once")
+        return numbers
+
+    return Range(read, "ORDER")
+
+
 def _on_or_off(text: str) -> bool:
     if text not in ("on", "off"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither on nor off")

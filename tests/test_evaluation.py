@@ -8,7 +8,7 @@ from helpers import CIFAR_SHAPE, make_experiment, make_task
 
 from hypercl import evaluation
 from hypercl.evaluation import Learned, evaluate, evaluate_tasks, infer_tasks
-from hypercl.tasks.task import Split, Task
+from hypercl.tasks.task import Split, Task, with_heads, with_shared_outputs
 
 
 def learned(experiment, seeds=(0,), scale=1.0):
@@ -83,6 +83,26 @@ def test_accuracies_of_the_scenarios(multi_head, at_once, monkeypatch):
         assert [sum(row) for row in inference.task_confusion] == pytest.approx([100] * 3)
     assert any(x.task_inference_confidence != x.task_inference_entropy for x in found)
     assert 0 < sum(found[0].task_inference_entropy) < 300
+
+
+@pytest.mark.parametrize("multi_head", [True, False])
+def test_accuracies_of_tasks_with_unequal_numbers_of_classes(multi_head):
+    made = [make_task((6, 6, 1), seed=seed) for seed in range(4)]
+    tasks = []
+    for task, size in zip(made, (2, 3, 3, 5), strict=True):
+        test = Split(task.test.images, (task.test.labels + torch.arange(30)) % size)
+        tasks.append(Task(task.name, size, task.train, task.validation, test))
+    tasks = with_heads(tasks) if multi_head else with_shared_outputs(tasks)
+    networks = learned(make_experiment(tasks, multi_head=multi_head), seeds=[0, 1])
+    found = infer_tasks(networks, tasks, [t.test for t in tasks], 7)
+    for member, inference in enumerate(found):
+        expected, content = by_hand(networks, member, tasks), inference._asdict()
+        assert content["cl1"] == pytest.approx(expected["cl1"])
+        for rule in ("entropy", "confidence"):
+            assert content[f"cl3_{rule}"] == pytest.approx(expected[f"cl3_{rule}"])
+            assert content[f"task_inference_{rule}"] == pytest.approx(expected[f"task_{rule}"])
+    (row, _) = evaluate_tasks(networks, tasks, [t.test for t in tasks], 7, task_ids=[1, 3])
+    assert row == pytest.approx([found[0].cl1[1], found[0].cl1[3]])
 
 
 @pytest.mark.parametrize("net", ["mlp", "resnet"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,12 +16,16 @@ import torch
 from helpers import read_json
 
 import run
+import train
 from hypercl import load_run
+from hypercl.commands import dry_run
 from hypercl.commands import eval as eval_command
 from hypercl.errors import InputError, RunFailed
 from hypercl.evaluation import SCENARIOS, evaluate_tasks
 from hypercl.experiment import Experiment
+from hypercl.options import EvaluationOptions, Options
 from hypercl.report import metrics
+from hypercl.rundir.checkpoint import Position
 from hypercl.rundir.saving import encode
 from train_args import parse_args
 
@@ -98,7 +103,7 @@ def test_results_are_as_documented(finished):
     assert all(50 < value <= 100 for row in seed["accuracy"] for value in row)
     assert seed["accuracy"][2][0] > 90
     for name, metric in metrics.METRICS.items():
-        assert seed[name] == metric(seed["accuracy"])
+        assert seed[name] == metric(seed)
         assert stored["summary"][name] == {"mean": seed[name], "std": None, "sem": None, "n": 1}
     scenarios = seed["scenarios"]
     assert list(scenarios) == [*SCENARIOS, "task_confusion"]
@@ -603,6 +608,65 @@ def test_scenarios_after_every_task(tmp_path, capsys):
     main(tmp_path, "--scenarios_every_task", "--num_seeds=2", "--n_iter=3", "--multi_head")
     shown = capsys.readouterr().out
     assert shown.count("task inferred by") == 3
+
+
+def test_unequal_tasks_in_another_order_tested_now_and_then(tmp_path, capsys):
+    options = ["--num_classes_per_task=4,3,2,1", "--num_tasks=4", "--class_order=random"]
+    options += ["--test_iter=3", "--n_iter=20", "--num_seeds=2", "--mlp_arch=20"]
+    results = main(tmp_path, *options)
+    shown = capsys.readouterr().out
+    assert "splitmnist: 4 tasks of 4, 3, 2, 1 classes on cpu" in shown
+    classes = [list(map(int, re.findall(r"\d+", name))) for name in results["tasks"]]
+    assert list(map(len, classes)) == [4, 3, 2, 1]
+    assert sorted(digit for of_task in classes for digit in of_task) == list(range(10))
+    for seed in results["seeds"]:
+        known = [[value is not None for value in row] for row in seed["accuracy"]]
+        assert known == [[True], [False, True], [True] * 3, [True] * 4]
+        for name in ("accuracy_untrained", "accuracy_before"):
+            assert [value is None for value in seed[name]] == [True, False, False, False]
+        for name, metric in metrics.METRICS.items():
+            assert seed[name] == metric(seed) is not None
+    config = read_json(tmp_path / "run" / "config.json")["options"]
+    assert config["num_classes_per_task"] == [4, 3, 2, 1]
+    assert (config["num_tasks"], config["class_order"]) == (4, "random")
+    run.main([f"--eval={tmp_path / 'run'}", f"--data_dir={tmp_path}"])
+    loaded = load_run(tmp_path / "run", no_cuda=True, data_dir=str(tmp_path))
+    assert [task.name for task in loaded.experiment.tasks] == results["tasks"]
+    assert main(tmp_path, *options) == results  # shown again
+    for other in ("--class_order=natural", "--num_classes_per_task=3,4,2,1", "--test_iter=1"):
+        with pytest.raises(InputError, match=f"{other.split('=')[0]} "):
+            main(tmp_path, *options, other)
+
+
+def test_a_dry_run_reckons_with_the_sizes_of_what_is_tested(monkeypatch):
+    """As if a test took a microsecond a sample."""
+    sizes = []
+    monkeypatch.setattr(dry_run, "evaluate", lambda *args: sizes.append(len(args[3].labels)))
+    monkeypatch.setattr(dry_run, "_seconds", lambda function, *_: function() or 1e-6 * sizes[-1])
+    uneven = {"num_classes_per_task": [1, 8]}, (980 + 8011) / 2
+    for values, mean in (uneven, ({"test_with_val_set": True}, 100)):
+        experiment = Experiment.build(Options.of({"no_cuda": True, **values}))
+        position = Position.start([[42]]).on_device(experiment.device, experiment.method.init)
+        assert dry_run.time_evaluation(experiment, position) == pytest.approx(1e-6 * mean)
+
+
+@pytest.mark.parametrize("test_iter", [1, 2])
+def test_a_dry_run_counts_the_tests_that_a_run_makes(test_iter, tmp_path, monkeypatch):
+    tested = []
+
+    def counted(*args, **options):
+        rows = evaluate_tasks(*args, **options)
+        tested.extend(rows[0])
+        return rows
+
+    monkeypatch.setattr(train, "evaluate_tasks", counted)
+    main(tmp_path, f"--test_iter={test_iter}", "--n_iter=1")
+    options = EvaluationOptions(test_iter=test_iter)
+    assert dry_run.count_tests(3, options, inferred=False) == len(tested)
+    assert dry_run.count_tests(3, options, inferred=True) == len(tested) + 9
+    every_time = EvaluationOptions(test_iter=test_iter, scenarios_every_task=True)
+    inferred = 1 + 4 + 9 if test_iter == 1 else 4 + 9
+    assert dry_run.count_tests(3, every_time, inferred=True) == len(tested) + inferred
 
 
 STATS = ["--cl_exp=splitcifar", "--net_type=resnet", "--resnet_block_depth=1",

@@ -67,6 +67,13 @@ JOBS = {
         "--freeze_prev_embs",
         "--clip_grad_norm=1",
     ],
+    "unequal tasks in random order, tested now and then": [
+        "--num_seeds=2",
+        "--num_classes_per_task=3,5,2",
+        "--class_order=random",
+        "--test_iter=2",
+        "--batchnorm",
+    ],
 }
 
 
@@ -181,7 +188,9 @@ PLACES = {
     "a flush to the disk": (rundir.os, "fsync", 30),
     "a rename": (Path, "replace", 9),
     "the report of a step": (Report, "step", 4),
-    "a test": (evaluation, "evaluate", 4),
+    "a test before any training": (evaluation, "evaluate", 2),
+    "a test of the next task": (evaluation, "evaluate", 4),
+    "a test": (evaluation, "evaluate", 6),
     "task inference": (evaluation, "_predict", 2),
     "the end of a task": (Report, "end_task", 2),
     "the final weights": (learned, "save_weights", 1),

@@ -13,6 +13,7 @@ from hypercl.engine.members import select_members
 from hypercl.evaluation import Learned, evaluate
 from hypercl.methods.hnet.choice import take_anchor
 from hypercl.networks.hnet_modules import into_module
+from hypercl.rundir.checkpoint import Position
 from hypercl.tasks.task import Split, Task
 from train import TaskTraining, find_failures
 
@@ -438,3 +439,90 @@ def test_bfloat16_for_the_main_network_learns_too_and_leaves_the_rest_in_float32
     assert first == pytest.approx(exact_first, rel=0.02)
     assert first != exact_first
     assert reports[60][1].task_loss < first
+
+
+class Ledger:
+    """Stands for the report and for the checkpoints."""
+
+    def __init__(self):
+        self.positions, self.rows, self.before, self.inferred = [], [], [], []
+        self.at_start = None
+        self.leave_at = self.start_task = self.end_training = self.step = lambda *_: None
+        self.due = lambda step: False
+        self.save = self.positions.append
+
+    def lacks_untrained(self, seeds):
+        return self.at_start is None
+
+    def untrained(self, accuracy):
+        self.at_start = accuracy
+
+    def end_task(self, task_id, accuracy, inferred, before):
+        self.rows.append(accuracy)
+        self.before.append(before)
+        self.inferred.append(inferred is not None)
+
+
+def learn_all(experiment, seeds=(1,)):
+    ledger = Ledger()
+    done = train.learn_tasks(experiment, Position.start([list(seeds)]), ledger, ledger)
+    return ledger, done
+
+
+STATS = {"net_type": "resnet", "batchnorm": True, "n_iter": 4}
+
+
+@pytest.mark.parametrize("values", [{}, STATS, {**STATS, "bn_no_stats_checkpointing": True}])
+def test_tasks_are_tested_before_they_are_learned(values, monkeypatch):
+    """By hand: the task's embedding as initialized, and statistics as training would start."""
+    experiment = few([make_task(CIFAR_SHAPE, seed=seed) for seed in range(3)], **values)
+    ledger, done = learn_all(experiment, [1, 2])
+    fresh = experiment.net.fresh_stats(2, CPU)
+
+    def by_hand(params, stats, task_id):
+        networks = Learned(experiment.net, experiment.method, params, [stats] * 3)
+        task = experiment.tasks[task_id]
+        accuracies = evaluate(networks, task, task_id, task.test, 16)
+        return dict(zip([1, 2], [100 * accuracy for accuracy in accuracies], strict=True))
+
+    initial = experiment.method.init([1, 2])
+    for k in (1, 2):
+        expected = by_hand(initial, fresh, k)
+        assert {seed: row[k - 1] for seed, row in ledger.at_start.items()} == expected
+        after = ledger.positions[k - 1]  # all tasks before k
+        stats = after.stats[-1] if "bn_no_stats_checkpointing" in values else fresh
+        expected = by_hand(after.params, stats, k)
+        assert {seed: row[0] for seed, row in ledger.before[k - 1].items()} == expected
+    assert ledger.before[2] is None  # no task is left
+    monkeypatch.setattr(train, "test_unlearned", lambda *_: {})
+    _, without = learn_all(experiment, [1, 2])
+    for seed in (1, 2):
+        for name, value in done.learned[seed].items():
+            assert torch.equal(without.learned[seed][name], value)
+        for ours, theirs in zip(done.learned_stats[seed], without.learned_stats[seed], strict=True):
+            assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_members_are_tested_as_they_would_be_alone():
+    experiment = few([make_task(seed=seed) for seed in range(3)])
+    together, _ = learn_all(experiment, [1, 2])
+    alone, _ = learn_all(experiment, [2])
+    assert together.at_start[2] == alone.at_start[2]
+    assert together.before[0][2] == pytest.approx(alone.before[0][2], abs=4)  # one of 30
+
+
+@pytest.mark.parametrize("every", [1, 2, 5])
+def test_all_tasks_are_tested_every_so_often_and_at_the_end(every):
+    tasks = [make_task((6, 6, 1), seed=seed) for seed in range(5)]
+    values = {"n_iter": 2, "scenarios_every_task": True}
+    (all_rows, done), (some, same) = (
+        learn_all(few(tasks, test_iter=n, **values)) for n in (1, every)
+    )
+    for number, (rows, expected) in enumerate(zip(some.rows, all_rows.rows, strict=True), start=1):
+        tested = number % every == 0 or number == 5
+        missing = 0 if tested else number - 1
+        assert rows[1] == [None] * missing + expected[1][missing:]
+        assert some.inferred[number - 1] == tested
+    assert some.before == all_rows.before
+    for name, value in done.learned[1].items():
+        assert torch.equal(same.learned[1][name], value)

@@ -90,6 +90,8 @@ DEFAULTS = {  # as JSON has them
     "plateau_lr_scheduler": False,
     "lambda_lr_scheduler": False,
     "scenarios_every_task": False,
+    "test_iter": 1,
+    "class_order": "natural",
 }
 
 
@@ -103,6 +105,21 @@ def test_lists():
     assert parse_args(["--mlp_arch", "3, 4"]).main_net.kind.mlp_arch == (3, 4)
 
 
+def test_one_number_of_classes_is_an_int_and_several_are_a_list():
+    """As config.json has had it, and goes on to compare."""
+    for values in ({}, {"num_classes_per_task": 2}, {"num_classes_per_task": [2]}):
+        options = Options.of(values)
+        assert options.values["num_classes_per_task"] == options.task.num_classes_per_task == 2
+        assert differing(dict(DEFAULTS), options.recorded) == []
+    options = parse_args(["--num_classes_per_task=4,3,3"])
+    assert options.values["num_classes_per_task"] == [4, 3, 3]
+    assert options.values["num_tasks"] == options.task.num_tasks == 3
+    again = parse_args([], stored=options.recorded)
+    assert again.values == options.values
+    late = parse_args(["--num_classes_per_task=4,3,3", "--skip_tasks=1"])
+    assert late.task.num_tasks == 2
+
+
 PERM = "--cl_exp=permmnist --num_classes_per_task=10"
 CIFAR = "--cl_exp=splitcifar"
 
@@ -112,6 +129,10 @@ CIFAR = "--cl_exp=splitcifar"
     [
         "--num_tasks=10 --num_classes_per_task=1",
         "--num_tasks=3 --num_classes_per_task=3",
+        "--num_tasks=3 --num_classes_per_task=4,3,3",
+        "--num_tasks=2 --num_classes_per_task=4,3,3 --skip_tasks=1",
+        f"{CIFAR} --num_classes_per_task=4,6,50,50 --class_order=random",
+        "--class_order=9,8,7,6,5,4,3,2,1,0",
         f"{PERM} --num_tasks=100",
         f"{CIFAR} --num_tasks=11 --num_classes_per_task=10",
         f"{CIFAR} --num_tasks=55",
@@ -144,6 +165,22 @@ def test_accepted(line):
         ("--cl_exp=permmnist", ["permmnist", "--num_classes_per_task=10"]),
         (f"{CIFAR} --num_classes_per_task=3", ["splitcifar", "--num_classes_per_task"]),
         (f"{CIFAR} --num_tasks=12 --num_classes_per_task=10", ["--num_tasks=12", "110"]),
+        ("--num_classes_per_task=4,3,4", ["--num_classes_per_task=4,3,4", "11 classes"]),
+        ("--num_classes_per_task=4,3,3 --num_tasks=5", ["--num_tasks=5 is not the 3 of"]),
+        ("--num_classes_per_task=4,3,3 --num_tasks=2", ["--num_tasks=2 is not the 3 of"]),
+        ("--num_classes_per_task=4,3 --num_tasks=2 --skip_tasks=1", ["not the 1 of", "after"]),
+        ("--num_classes_per_task=4,3,3 --skip_tasks=3", ["--skip_tasks=3 leaves none"]),
+        (f"{CIFAR} --num_classes_per_task=4,3,5", ["task 3 would have 3 classes of CIFAR-10"]),
+        (f"{PERM},10 --num_tasks=2", ["permmnist", "10,10", "--num_classes_per_task=10"]),
+        ("--class_order=1,0", ["--class_order", "MNIST, 0 to 9,"]),
+        ("--class_order=0,1,2,3,4,5,6,7,8,9,10", ["--class_order has 11 numbers"]),
+        (f"{CIFAR} --class_order=0,1,2,3,4,5,6,7,8,9,11", ["CIFAR-100, 10 to 109,", "random"]),
+        (f"{PERM} --class_order=random", ["--class_order goes with --cl_exp=splitcifar or"]),
+        ("--class_order=3,3", ["--class_order", "3 more than once"]),
+        ("--class_order=shuffled", ["--class_order", "neither natural nor random"]),
+        ("--num_classes_per_task=4,x", ["--num_classes_per_task", "like 100,100"]),
+        ("--num_classes_per_task=4,", ["--num_classes_per_task"]),
+        ("--test_iter=0", ["--test_iter", "1 or more"]),
         ("--test_with_val_set --val_set_size=0", ["--test_with_val_set", "--val_set_size"]),
         ("--momentum=0.9", ["--momentum=0.9", "Adam"]),
         (f"{CIFAR} --net_type=lenet", ["--lenet_type=mnist_small", "--cl_exp=splitcifar"]),
@@ -184,6 +221,7 @@ def test_accepted(line):
         ("--compression=1 --hnet_type=hmlp", ["--compression=1", "--hnet_type=hmlp"]),
         ("--resume --overwrite", ["--resume", "--overwrite"]),
         ("--eval=out/a --out_dir=out/b", ["--eval", "--out_dir"]),
+        ("--skip_tasks=1000000000", ["takes 2000000010 classes"]),
         ("--num_tasks=3 --skip_tasks=3", ["--skip_tasks=3", "12 classes"]),
         ("--use_sgd --use_rmsprop", ["--use_sgd", "--use_rmsprop"]),
         ("--use_sgd --adam_beta1=0.5", ["--adam_beta1=0.5"]),

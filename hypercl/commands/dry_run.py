@@ -12,6 +12,7 @@ from hypercl.engine import groups
 from hypercl.engine.capture import StepRunner
 from hypercl.evaluation import Learned, evaluate
 from hypercl.experiment import Experiment
+from hypercl.options import EvaluationOptions
 from hypercl.report.screen import Screen
 from hypercl.rundir.checkpoint import Position
 
@@ -46,11 +47,9 @@ def try_out(
     step_seconds, by_task = time_steps(experiment, position, start_training)
     evaluation = time_evaluation(experiment, position)
     steps = [experiment.length(task).num_steps for task in tasks]
-    ends = range(1, len(tasks) + 1)  # of tasks: how many are tested
-    inferred = ends if options.evaluation.scenarios_every_task else ends[-1:]
-    num_tests = sum(ends)
-    if experiment.method.network_by_task:
-        num_tests += sum(n * n for n in inferred)
+    num_tests = count_tests(
+        len(tasks), options.evaluation, inferred=experiment.method.network_by_task
+    )
     main, trained = experiment.net.num_weights, experiment.method.num_trained
     num_bytes = len(position.seeds) * experiment.bytes_per_member()
     seconds = len(seeds) * (float(np.dot(steps, by_task)) + num_tests * evaluation)
@@ -75,6 +74,21 @@ def try_out(
     )
     screen.say(f"the whole run: about {seconds / 60:.1f} minutes")
     return content
+
+
+def count_tests(num_tasks: int, options: EvaluationOptions, *, inferred: bool) -> int:
+    """How often a run tests one task with one network.
+
+    Args:
+        inferred: Whether the tasks of samples are inferred.
+    """
+    ends = range(1, num_tasks + 1)  # of tasks: how many have been learned
+    of_all = [n for n in ends if n % options.test_iter == 0 or n == num_tasks]
+    num_tests = sum(of_all) + num_tasks - len(of_all)
+    num_tests += 2 * (num_tasks - 1)  # of tasks yet to be learned
+    if inferred:
+        num_tests += sum(n * n for n in (of_all if options.scenarios_every_task else of_all[-1:]))
+    return num_tests
 
 
 def time_steps(
@@ -104,11 +118,16 @@ def time_steps(
 
 
 def time_evaluation(experiment: Experiment, position: Position) -> float:
-    """Seconds that a test of one task takes."""
+    """Seconds that a test of one task takes, on average over the tasks."""
     stats = experiment.net.fresh_stats(len(position.seeds), experiment.device)
     learned = Learned(experiment.net, experiment.method, position.ready_params, [stats])
     task, batch_size = experiment.tasks[0], experiment.options.evaluation.val_batch_size
-    return _seconds(lambda: evaluate(learned, task, 0, task.test, batch_size), 1, experiment.device)
+    splits = experiment.splits_to_test(len(experiment.tasks))
+    seconds = _seconds(
+        lambda: evaluate(learned, task, 0, splits[0], batch_size), 1, experiment.device
+    )
+    numbers = [len(split.labels) for split in splits]
+    return seconds * float(np.mean(numbers)) / numbers[0]
 
 
 def _seconds(function: Callable[[], Any], times: int, device: torch.device) -> float:

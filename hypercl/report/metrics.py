@@ -1,53 +1,81 @@
 """Pure functions over the accuracy matrix: row t holds the accuracies after learning task t.
 
-The matrix is a list of rows [[a00], [a10, a11], …] in percent; metrics that compare an earlier with
-a later row are None while there is one row.
+The matrix is a list of rows [[a00], [a10, a11], …] in percent. What was not tested is None
+(--test_iter); the diagonal always is. A metric is None where it is not defined: while there is one
+row, or while what it needs is not known.
 """
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
-from typing import TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict
 
-Matrix = Sequence[Sequence[float]]
+Row = Sequence[float | None]
+Matrix = Sequence[Row]
 
 
-def final_accuracy(accuracy: Matrix) -> float:
+def final_accuracy(accuracy: Matrix) -> float | None:
     """Mean over all tasks after learning the last one."""
-    return statistics.fmean(accuracy[-1])
+    return _mean(accuracy[-1])
 
 
-def during_accuracy(accuracy: Matrix) -> float:
+def during_accuracy(accuracy: Matrix) -> float | None:
     """Mean over the tasks of the accuracy right after learning each."""
-    return statistics.fmean(row[-1] for row in accuracy)
+    return _mean([row[-1] for row in accuracy])
 
 
 def backward_transfer(accuracy: Matrix) -> float | None:
     """Mean change of the earlier tasks since each was learned (Lopez-Paz & Ranzato, 2017)."""
-    last, earlier = accuracy[-1], range(len(accuracy) - 1)
-    return statistics.fmean(last[t] - accuracy[t][t] for t in earlier) if earlier else None
+    earlier = range(len(accuracy) - 1)
+    return _mean([_difference(accuracy[-1][t], accuracy[t][t]) for t in earlier])
 
 
 def forgetting(accuracy: Matrix) -> float | None:
-    """Mean drop of the earlier tasks from their best earlier accuracy (Chaudhry et al., 2018)."""
-    last, earlier = accuracy[-1], range(len(accuracy) - 1)
-    if not earlier:
-        return None
-    return statistics.fmean(max(row[t] for row in accuracy[t:-1]) - last[t] for t in earlier)
+    """Mean drop of the earlier tasks from their best earlier accuracy (Chaudhry et al., 2018).
+
+    The best is that of the tests there were.
+    """
+    earlier = range(len(accuracy) - 1)
+    best = [max(v for row in accuracy[t:-1] if (v := row[t]) is not None) for t in earlier]
+    return _mean([_difference(best[t], accuracy[-1][t]) for t in earlier])
 
 
-METRICS: dict[str, Callable[[Matrix], float | None]] = {
-    "final_accuracy": final_accuracy,
-    "during_accuracy": during_accuracy,
-    "backward_transfer": backward_transfer,
-    "forgetting": forgetting,
+def forward_transfer(before: Row, untrained: Row) -> float | None:
+    """Mean change of a task that is yet to be learned by what was learned before it (Lopez-Paz &
+    Ranzato, 2017).
+
+    Args:
+        before: By task, the accuracy right before it is learned; so far as there is one.
+        untrained: By task, that before any task is learned. Those of task 0 do not count.
+    """
+    return _mean([_difference(before[k], untrained[k]) for k in range(1, len(before))])
+
+
+def _mean(values: Row) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known and len(known) == len(values) else None
+
+
+def _difference(value: float | None, other: float | None) -> float | None:
+    return None if value is None or other is None else value - other
+
+
+# From a seed's entry in results.json.
+METRICS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
+    "final_accuracy": lambda seed: final_accuracy(seed["accuracy"]),
+    "during_accuracy": lambda seed: during_accuracy(seed["accuracy"]),
+    "backward_transfer": lambda seed: backward_transfer(seed["accuracy"]),
+    "forgetting": lambda seed: forgetting(seed["accuracy"]),
+    "forward_transfer": lambda seed: forward_transfer(
+        seed["accuracy_before"], seed["accuracy_untrained"]
+    ),
 }
 
 
-def mean_matrix(matrices: Sequence[Matrix]) -> list[list[float]]:
-    """Mean over seeds of each entry; the matrices have equal shapes."""
+def mean_matrix(matrices: Sequence[Matrix]) -> list[list[float | None]]:
+    """Mean over seeds of each entry, None where one has none; the matrices have equal shapes."""
     return [
-        [statistics.fmean(values) for values in zip(*rows, strict=True)]
+        [_mean(values) for values in zip(*rows, strict=True)]
         for rows in zip(*matrices, strict=True)
     ]
 

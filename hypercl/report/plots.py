@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from hypercl.report.metrics import Matrix, mean_matrix
+from hypercl.report.metrics import Matrix, final_accuracy, mean_matrix
 
 _MAX_NUMBERS = 20  # tasks beyond which numbers in the cells could not be read
 _MAX_LEGEND = 10
@@ -30,7 +30,7 @@ def accuracy_matrix(matrices: Sequence[Matrix], task_names: Sequence[str], title
     accuracy = mean_matrix(matrices)
     cells = np.full((len(task_names), len(task_names)), np.nan)
     for t, row in enumerate(accuracy):
-        cells[t, : len(row)] = row
+        cells[t, : len(row)] = np.array(row, dtype=float)  # None becomes NaN
     low = min(90.0, 10 * np.floor(np.nanmin(cells) / 10))
     figure = _heatmap(cells, task_names, title, low, "accuracy (%)")
     figure.axes[0].set(xlabel="task tested", ylabel="after learning task")
@@ -84,6 +84,9 @@ def accuracy_over_time(matrices: Sequence[Matrix], task_names: Sequence[str], ti
     colors = mpl.colormaps["viridis"](np.linspace(0, 0.9, size))
 
     def draw(x, values, style: str, **look) -> None:  # values [seeds, rows]
+        values = np.array(values, dtype=float)
+        tested = ~np.isnan(values).any(axis=0)
+        x, values = x[tested], values[:, tested]
         middle, sem = np.mean(values, axis=0), _sem(values)
         axes.plot(x, middle, style, **look)
         if len(values) > 1:
@@ -93,7 +96,7 @@ def accuracy_over_time(matrices: Sequence[Matrix], task_names: Sequence[str], ti
         values = [[row[k] for row in accuracy[k:]] for accuracy in matrices]
         label = f"{k + 1}: {task_names[k]}" if size <= _MAX_LEGEND else None
         draw(learned[k:], values, "o-", ms=4, lw=1.2, color=colors[k], label=label)
-    means = [[np.mean(row) for row in accuracy] for accuracy in matrices]
+    means = [[final_accuracy([row]) for row in accuracy] for accuracy in matrices]
     draw(learned, means, "s--", ms=5, lw=2, color="crimson", label="mean of tasks so far")
     axes.set_xlim(0.8, size + 0.2)
     axes.set_xticks(learned if size <= _MAX_NUMBERS else learned[:: size // 10])

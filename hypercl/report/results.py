@@ -1,7 +1,6 @@
 """What a run tells of itself while it goes: the screen, the run directory, results.json."""
 
 import shlex
-import statistics
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from hypercl.report.summary import (
 )
 from hypercl.rundir.checkpoint import Position
 from hypercl.rundir.directory import RunDir, seal
+from hypercl.tasks.task import describe
 
 FORMAT = 1  # of results.json
 _PLOT_SECONDS = 30  # at least, from one drawing of the plots to the next; one takes half a second
@@ -85,6 +85,7 @@ class Report:
             "compression_ratio": trained / main,
             "seeds": [
                 {"seed": seed, "accuracy": [], **dict.fromkeys(metrics.METRICS)}
+                | self._not_yet_learned(num_learned=0)
                 for seed in experiment.seeds
             ],
             "tested_on": self._tested_on,
@@ -97,6 +98,8 @@ class Report:
             self.results |= {k: state["results"][k] for k in ("seeds", "summary", "seconds")}
             self._restored_steps = state["steps_before"]
             self._restored_seconds = state["task_seconds"]
+        for seed in self.results["seeds"]:  # an earlier version's may lack it
+            seed |= self._not_yet_learned(len(seed["accuracy"])) | seed
         self._seeds = {seed["seed"]: seed for seed in self.results["seeds"]}
         self._started = started - self.results["seconds"]["total"]
 
@@ -132,7 +135,7 @@ class Report:
         if goes_on:
             say(f"continues {self._run_dir.path} at {position.describe(len(tasks))}")
         say(
-            f"{options.task.cl_exp}: {len(tasks)} tasks of {tasks[0].num_classes} classes on "
+            f"{options.task.cl_exp}: {describe(tasks)} on "
             f"{processor(self._experiment.device)}; {options.main_net.net_type} with "
             f"{self._experiment.method.describe_size()}"
         )
@@ -160,6 +163,27 @@ class Report:
         self._tag = "" if len(seeds) == len(self._seeds) else f"seeds {ranges(seeds)}/"
         if len(seeds) < len(self._seeds):
             self._screen.say(f"seed{'s' if len(seeds) > 1 else ''} {ranges(seeds)}")
+
+    def _not_yet_learned(self, num_learned: int) -> dict[str, list[float | None]]:
+        """What is known of tasks that are yet to be learned, where nothing was tested."""
+        return {
+            "accuracy_untrained": [None] * len(self._task_names),
+            "accuracy_before": [None] * min(num_learned + 1, len(self._task_names)),
+        }
+
+    def lacks_untrained(self, seeds: Sequence[int]) -> bool:
+        """Whether the tasks behind the first have yet to be tested without any training."""
+        return any(self._seeds[seed]["accuracy_untrained"][1:2] == [None] for seed in seeds)
+
+    def untrained(self, accuracy: Mapping[int, Sequence[float]]) -> None:
+        """Enter the accuracies before any training.
+
+        Args:
+            accuracy: By seed, in percent, on the tasks 1, 2, …
+        """
+        self._add_seconds("test", 0)
+        for seed, row in accuracy.items():
+            self._seeds[seed]["accuracy_untrained"] = [None, *row]
 
     def start_task(
         self, task_id: int, num_steps: int, num_samples: int, remark: str, steps_done: int = 0
@@ -221,20 +245,24 @@ class Report:
     def end_task(
         self,
         task_id: int,
-        accuracy: Mapping[int, Sequence[float]],
+        accuracy: Mapping[int, Sequence[float | None]],
         inferred: Mapping[int, Inference] | None = None,
+        before: Mapping[int, Sequence[float]] | None = None,
     ) -> None:
         """Add a row to each seed's accuracy matrix, and write down all that follows from it.
 
         Args:
-            accuracy: By seed, in percent, on the tasks 0 … task_id.
+            accuracy: By seed, in percent, on the tasks 0 … task_id; None where not tested.
             inferred: By seed, where the task of each sample was inferred.
+            before: By seed, in percent, on the next task alone, before it is learned.
         """
         self._add_seconds("test", task_id)
         for seed, row in accuracy.items():
             entry = self._seeds[seed]
             entry["accuracy"].append(list(row))
-            entry |= {name: metric(entry["accuracy"]) for name, metric in metrics.METRICS.items()}
+            if before is not None:
+                entry["accuracy_before"] += before[seed]
+            entry |= {name: metric(entry) for name, metric in metrics.METRICS.items()}
             if inferred is not None:
                 entry["scenarios"] = as_json(inferred[seed])
         done = furthest(self.results["seeds"])
@@ -248,11 +276,12 @@ class Report:
         if at_end or time.monotonic() - self._plotted > _PLOT_SECONDS:
             self._write_plots()
         rows = list(accuracy.values())
-        means = map(statistics.fmean, zip(*rows, strict=True))
-        scalars = {f"task_{k + 1}": mean for k, mean in enumerate(means)}
-        scalars["mean"] = statistics.fmean(metrics.final_accuracy([row]) for row in rows)
+        columns = zip(*rows, strict=True)
+        means = {f"task_{k + 1}": metrics.summarize(c) for k, c in enumerate(columns)}
+        means["mean"] = metrics.summarize([metrics.final_accuracy([row]) for row in rows])
         tag = f"{self._tag}{self._tested_on}/"
-        self._run_dir.write_scalars(task_id + 1, {tag + k: v for k, v in scalars.items()})
+        scalars = {tag + k: v["mean"] for k, v in means.items() if v["mean"] is not None}
+        self._run_dir.write_scalars(task_id + 1, scalars)
         show_row(self._screen, self._tested_on, rows, len(self._task_names))
         if inferred is not None and not at_end:  # the summary shows the last ones
             show_scenarios(self._screen, _summary_of(list(map(as_json, inferred.values()))))

@@ -11,16 +11,22 @@ from hypercl.rundir.directory import RunDir
 _MAX_COLUMNS = 10  # tasks beyond which the whole matrix is not shown on the screen
 
 
-def show_row(screen: Screen, tested_on: str, rows: Sequence[Sequence[float]], num_tasks: int):
+def show_row(
+    screen: Screen, tested_on: str, rows: Sequence[Sequence[float | None]], num_tasks: int
+) -> None:
     """The accuracies after a task.
 
     Args:
-        rows: Of each seed, in percent, on the tasks so far.
+        rows: Of each seed, in percent, on the tasks so far; None where not tested.
     """
     columns = list(zip(*rows, strict=True))
+    title = f"{tested_on} accuracy (%) after task {len(columns)}/{num_tasks}"
+    if any(None in row for row in rows):
+        alone = mean_and_sem(metrics.summarize(columns[-1]))
+        screen.say(f"{title}: {alone} on that task, the others not tested")
+        return
     shown = [mean_and_sem(metrics.summarize(column)) for column in columns]
     mean = mean_and_sem(metrics.summarize([metrics.final_accuracy([row]) for row in rows]))
-    title = f"{tested_on} accuracy (%) after task {len(columns)}/{num_tasks}"
     if num_tasks > _MAX_COLUMNS:
         worst = min(range(len(columns)), key=lambda k: statistics.fmean(columns[k]))
         screen.say(
@@ -46,7 +52,7 @@ def show_summary(screen: Screen, results: Mapping[str, Any], path: object) -> No
             f"accuracy matrix (%{of_seeds}): rows after learning a task, columns tested on one",
             ["after", *(str(k + 1) for k in range(len(names)))],
             [
-                [str(t + 1), *(f"{v:.2f}" for v in row), *[""] * (len(names) - len(row))]
+                [str(t + 1), *map(_accuracy, row), *[""] * (len(names) - len(row))]
                 for t, row in enumerate(mean)
             ],
         )
@@ -55,8 +61,9 @@ def show_summary(screen: Screen, results: Mapping[str, Any], path: object) -> No
             f"accuracy (%{of_seeds}) on each task",
             ["task", "when learned", "at the end", "change"],
             [
-                [name, f"{mean[k][k]:.2f}", f"{last:.2f}", f"{last - mean[k][k]:+.2f}"]
-                for k, (name, last) in enumerate(zip(names, mean[-1], strict=True))
+                [name, _accuracy(row[-1]), _accuracy(last), _accuracy(last - row[-1], "+.2f")]
+                for name, row, last in zip(names, mean, mean[-1], strict=True)
+                if last is not None and row[-1] is not None  # never: both are always tested
             ],
         )
     if "cl1" in results["summary"]:
@@ -75,6 +82,10 @@ def show_summary(screen: Screen, results: Mapping[str, Any], path: object) -> No
     if len(done) < len(results["seeds"]):
         screen.say(f"seeds that failed: {len(results['seeds']) - len(done)}")
     screen.say(f"everything is in {path}")
+
+
+def _accuracy(value: float | None, spec: str = ".2f") -> str:
+    return "" if value is None else format(value, spec)
 
 
 def show_scenarios(screen: Screen, summary: Mapping[str, metrics.Summary]) -> None:

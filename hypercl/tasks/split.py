@@ -15,21 +15,10 @@ if TYPE_CHECKING:
     from hypercl.options import TaskOptions
 
 
-def groups_of(size: int, num_classes: int) -> Sequence[range]:
-    """The classes 0 … num_classes - 1 in groups of a size; what is left over is left out."""
-    return [range(i * size, (i + 1) * size) for i in range(num_classes // size)]
-
-
-def chosen_groups(options: "TaskOptions", num_classes: int) -> Sequence[range]:
-    """The groups of classes of the tasks that a run learns."""
-    groups = groups_of(options.num_classes_per_task, num_classes)
-    return groups[options.skip_tasks : options.skip_tasks + options.num_tasks]
-
-
 def class_task(
     images: Images,
     prefix: str,
-    classes: range,
+    classes: Sequence[int],
     options: "TaskOptions",
     device: torch.device,
     **preprocessing,
@@ -38,6 +27,7 @@ def class_task(
 
     Args:
         prefix: The task's name without its classes.
+        classes: All different; a label of the task is a position among them.
         options: Of them, ``val_set_size`` training samples are held out, the first ones, and
             ``num_train_samples`` of the others trained on.
         preprocessing: Further arguments of :class:`Task`.
@@ -46,15 +36,18 @@ def class_task(
         InputError: There is nothing to train or test on.
     """
 
+    position = np.zeros(max(classes) + 1, dtype=np.int64)  # by class
+    position[list(classes)] = range(len(classes))
+
     def select(pixels: np.ndarray, labels: np.ndarray) -> Split:
-        chosen = (labels >= classes.start) & (labels < classes.stop)
+        chosen = np.isin(labels, classes)
         samples = torch.from_numpy(pixels[chosen])
         if samples.ndim != 4:  # grey images have one channel
             samples = samples[..., None]
-        targets = torch.from_numpy(labels[chosen].astype(np.int64) - classes.start)
+        targets = torch.from_numpy(position[labels[chosen]])
         return Split(samples.to(device), targets.to(device))
 
-    name = f"{prefix} {classes.start}" + (f"-{classes.stop - 1}" if len(classes) > 1 else "")
+    name = f"{prefix} {name_of(classes)}"
     train = select(images.train_images, images.train_labels)
     test = select(images.test_images, images.test_labels)
     num_samples, held_out = len(train.labels), options.val_set_size
@@ -83,6 +76,14 @@ def class_task(
         test=test,
         **preprocessing,
     )
+
+
+def name_of(classes: Sequence[int]) -> str:
+    """``0-4`` for classes in their natural order without gaps, ``3, 7, 4`` for others."""
+    first, last = classes[0], classes[-1]
+    if len(classes) > 1 and list(classes) == list(range(first, last + 1)):
+        return f"{first}-{last}"
+    return ", ".join(map(str, classes))
 
 
 def padded(split: Split, padding: int) -> Split:

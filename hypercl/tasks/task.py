@@ -54,7 +54,8 @@ class Task:
     mean: Tensor | None = None  # [C], of pixels in [0, 1]
     std: Tensor | None = None  # [C]
     augmented: bool = False  # flipped and cropped at random while training
-    first_output: int | None = None  # of the main network's; None: it has no others
+    first_output: int | None = None  # of its own; None: it shares them with the other tasks
+    shares_with_larger: bool = False  # outputs, of which it uses the first
 
     @property
     def in_shape(self) -> tuple[int, int, int]:
@@ -66,7 +67,7 @@ class Task:
     def outputs(self) -> slice:
         """The task's among the main network's outputs."""
         if self.first_output is None:
-            return slice(None)
+            return slice(self.num_classes) if self.shares_with_larger else slice(None)
         return slice(self.first_output, self.first_output + self.num_classes)
 
     def inputs(self, images: Tensor) -> Tensor:
@@ -83,6 +84,19 @@ def with_heads(tasks: Sequence[Task]) -> list[Task]:
     """The tasks with outputs of their own in a main network with the outputs of all."""
     ends = accumulate((task.num_classes for task in tasks), initial=0)
     return [replace(task, first_output=end) for task, end in zip(tasks, ends, strict=False)]
+
+
+def with_shared_outputs(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks in a main network with the outputs of the largest one."""
+    largest = max(task.num_classes for task in tasks)
+    return [replace(task, shares_with_larger=task.num_classes < largest) for task in tasks]
+
+
+def describe(tasks: Sequence[Task]) -> str:
+    """``5 tasks of 2 classes``, ``3 tasks of 4, 3, 3 classes``."""
+    sizes = [task.num_classes for task in tasks]
+    shown = sizes if len(set(sizes)) > 1 else sizes[:1]
+    return f"{len(tasks)} tasks of {', '.join(map(str, shown))} classes"
 
 
 def fingerprint(tasks: Sequence[Task]) -> str:

@@ -1,6 +1,10 @@
+from dataclasses import replace
+
 import torch
+from helpers import make_experiment, make_task
 
 from hypercl.methods.hnet.heads import head_of_each_task, one_head, partial_chunks
+from hypercl.tasks.task import with_heads, with_shared_outputs
 
 SHAPES = [[3, 4], [3], [6, 3], [6]]  # the output layer has weights 15 … 32 and biases 33 … 38
 OUTPUTS = [slice(0, 2), slice(2, 4), slice(4, 6)]
@@ -23,6 +27,20 @@ def test_a_head_of_each_task():
 def test_an_output_layer_without_bias():
     heads = head_of_each_task([[3, 4], [6, 3]], OUTPUTS)
     assert heads.ranges(2) == [range(12), range(24, 30)]
+
+
+def test_tasks_of_unequal_sizes_are_regularized_in_all_that_they_use():
+    task = make_task((4, 4, 1))
+    tasks = [replace(task, num_classes=size) for size in (2, 3, 1)]
+    shared = make_experiment(with_shared_outputs(tasks))
+    assert shared.net.shapes[-1] == (3,)
+    assert shared.method.heads == one_head(shared.net.num_weights)
+    own = make_experiment(with_heads(tasks), multi_head=True)
+    assert own.net.shapes[-2:] == ((6, 10), (6,))
+    masks = torch.stack([own.method.heads.mask(task_id) for task_id in range(3)])
+    *_, weight, bias = own.net.split(masks)
+    assert bias.tolist() == [[1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 1, 0], [0, 0, 0, 0, 0, 1]]
+    assert torch.equal(weight, bias[..., None].expand_as(weight))
 
 
 def test_chunks_that_one_head_uses_in_part():

@@ -18,6 +18,27 @@ def test_worked_by_hand():
     assert metrics.forgetting(MATRIX) == pytest.approx(((95 - 70) + (80 - 84)) / 2)
 
 
+def test_what_was_not_tested_counts_for_nothing():
+    matrix = [MATRIX[0], [None, 80.0], MATRIX[2]]
+    assert metrics.final_accuracy(matrix) == metrics.final_accuracy(MATRIX)
+    assert metrics.during_accuracy(matrix) == metrics.during_accuracy(MATRIX)
+    assert metrics.backward_transfer(matrix) == metrics.backward_transfer(MATRIX)
+    assert metrics.forgetting(matrix) == pytest.approx(((90 - 70) + (80 - 84)) / 2)
+    half = matrix[:2]
+    assert metrics.during_accuracy(half) == 85
+    for metric in (metrics.final_accuracy, metrics.backward_transfer, metrics.forgetting):
+        assert metric(half) is None  # not yet known
+    assert metrics.mean_matrix([half, half]) == half
+
+
+def test_forward_transfer_worked_by_hand():
+    untrained = [None, 50.0, 40.0]
+    assert metrics.forward_transfer([None, 53.0, 39.0], untrained) == ((53 - 50) + (39 - 40)) / 2
+    assert metrics.forward_transfer([None, 53.0], untrained) == 3  # after task 0
+    assert metrics.forward_transfer([None, None, 39.0], untrained) is None
+    assert metrics.forward_transfer([None], [None]) is None  # one task
+
+
 def test_one_task_has_nothing_to_forget():
     assert metrics.final_accuracy([[88.0]]) == metrics.during_accuracy([[88.0]]) == 88.0
     assert metrics.backward_transfer([[88.0]]) is None

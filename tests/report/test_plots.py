@@ -32,6 +32,17 @@ def test_figures_hold_the_matrix(size, learned, tmp_path):
     figure.savefig(tmp_path / "time.png")
 
 
+def test_what_was_not_tested_is_left_out(tmp_path):
+    seeds = [[[80.0], [None, 70.0], [60.0, 70.0, 50.0]]] * 2
+    cells = accuracy_matrix(seeds, ["a", "b", "c"], "title").axes[0].images[0].get_array()
+    assert cells[1].tolist() == [None, 70, None]
+    figure = accuracy_over_time(seeds, ["a", "b", "c"], "title")
+    lines = [line.get_xydata().tolist() for line in figure.axes[0].lines]
+    assert lines[0] == [[1, 80], [3, 60]]
+    assert lines[-1] == [[1, 80], [3, 60]]  # the means
+    figure.savefig(tmp_path / "time.png")
+
+
 def test_several_seeds_have_their_mean_and_a_band():
     seeds = [[[80.0], [90.0, 70.0]], [[84.0], [96.0, 70.0]]]
     names = ["a", "b"]

@@ -15,14 +15,17 @@ def screen():
 
 
 def results_of(*matrices, num_tasks=2):
-    seeds = [{"seed": 42 + i, "accuracy": matrix} for i, matrix in enumerate(matrices)]
+    unlearned = {"accuracy_before": [None, 52.0], "accuracy_untrained": [None, 50.0]}
+    seeds = [
+        {"seed": 42 + i, "accuracy": matrix, **unlearned} for i, matrix in enumerate(matrices)
+    ]
     return {
         "config": {"preset": None},
         "tested_on": "test",
         "tasks": [f"digits {k}" for k in range(num_tasks)],
         "seeds": seeds,
         "summary": {
-            name: metrics.summarize([metric(matrix) for matrix in matrices])
+            name: metrics.summarize([metric(seed) for seed in seeds])
             for name, metric in metrics.METRICS.items()
         },
     }
@@ -55,8 +58,19 @@ def test_the_matrix_and_the_metrics(screen):
         "during accuracy: 80.00 %",
         "backward transfer: -10.00 %",
         "forgetting: 10.00 %",
+        "forward transfer: 2.00 %",
         "everything is in out/here",
     ]
+
+
+def test_what_was_not_tested_is_left_blank(screen):
+    show_row(screen[0], "test", [[None, 80.0], [None, 84.0]], 3)
+    results = results_of([[90.0], [None, 70.0], [80.0, 60.0, 70.0]], num_tasks=3)
+    show_summary(screen[0], results, "out/here")
+    assert screen[1][0] == (
+        "test accuracy (%) after task 2/3: 82.00 ± 2.00 on that task, the others not tested"
+    )
+    assert screen[1][4] == "  2             70.00"
 
 
 def test_many_tasks_have_a_line_each(screen):

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +11,21 @@ from hypercl.experiment import build_tasks
 from hypercl.options import Options
 from hypercl.tasks import images
 from hypercl.tasks.images import load_images
-from hypercl.tasks.task import augment, draw_batches, draw_flips, draw_offsets, with_heads
+from hypercl.tasks.task import (
+    augment,
+    describe,
+    draw_batches,
+    draw_flips,
+    draw_offsets,
+    with_heads,
+)
 
 
 def build(cl_exp, **values):
     """A sequence of tasks, without validation sets unless they are asked for."""
     values = {"cl_exp": cl_exp, "val_set_size": 0, **values}
-    return build_tasks(Options.of(values).task, CPU)
+    options = Options.of(values)
+    return build_tasks(options.task, CPU, options.run.random_seed)
 
 
 @pytest.fixture
@@ -208,6 +218,69 @@ def test_heads_of_its_own_for_each_task(fake_mnist):
     assert [task.outputs for task in with_heads(made)] == heads
     made = build("splitmnist", num_tasks=3, num_classes_per_task=3, multi_head=True)
     assert [task.outputs for task in made] == heads
+
+
+REVERSED = list(range(9, -1, -1))
+
+
+def test_classes_are_dealt_out_in_an_order_that_is_given(fake_mnist):
+    made = build("splitmnist", class_order=REVERSED, num_tasks=2, skip_tasks=1)
+    assert [task.name for task in made] == ["digits 7, 6", "digits 5, 4"]
+    images, labels = fake_mnist.train_images, fake_mnist.train_labels
+    chosen = np.isin(labels, [6, 7])
+    assert np.array_equal(made[0].train.images[..., 0].numpy(), images[chosen])
+    assert np.array_equal(made[0].train.labels.numpy(), 7 - labels[chosen].astype(int))
+    natural = build("splitmnist", class_order=list(range(10)))
+    assert [task.name for task in natural] == [task.name for task in build("splitmnist")]
+
+
+def test_a_random_order_follows_from_the_seed_alone(fake_mnist):
+    def names(seed, **values):
+        made = build("splitmnist", class_order="random", random_seed=seed, **values)
+        return [task.name for task in made]
+
+    assert names(3) == names(3, num_seeds=4) != names(4)
+    digits = [int(word) for name in names(3) for word in re.findall(r"\d+", name)]
+    assert sorted(digits) == list(range(10)) != digits
+
+
+def test_split_cifar_keeps_its_data_sets_apart_in_any_order(cifar_dir):
+    values = {"num_tasks": 4, "num_classes_per_task": 5, "val_set_size": 2}
+    order = [*REVERSED, *range(109, 9, -1)]
+    made = build_cifar(cifar_dir, class_order=order, **values)
+    assert [task.name for task in made] == [
+        "cifar10 classes 9, 8, 7, 6, 5",
+        "cifar10 classes 4, 3, 2, 1, 0",
+        "cifar100 classes 99, 98, 97, 96, 95",
+        "cifar100 classes 94, 93, 92, 91, 90",
+    ]
+    assert made[2].test.labels.tolist()[:5] == [4, 3, 2, 1, 0]  # of the classes 95 … 99
+    made = build_cifar(cifar_dir, class_order=REVERSED, **values)  # of CIFAR-10 alone
+    assert made[2].name == "cifar100 classes 0-4"
+    made = build_cifar(cifar_dir, class_order="random", **values)
+    assert [task.name.split()[0] for task in made] == ["cifar10"] * 2 + ["cifar100"] * 2
+
+
+def test_tasks_of_unequal_sizes(fake_mnist):
+    sizes = {"num_classes_per_task": [4, 3, 1]}
+    made = build("splitmnist", **sizes)
+    assert [task.name for task in made] == ["digits 0-3", "digits 4-6", "digits 7"]
+    assert [task.num_classes for task in made] == [4, 3, 1]
+    assert [task.outputs for task in made] == [slice(None), slice(3), slice(1)]
+    assert describe(made) == "3 tasks of 4, 3, 1 classes"
+    assert describe(made[1:2]) == "1 tasks of 3 classes"
+    heads = [task.outputs for task in build("splitmnist", multi_head=True, **sizes)]
+    assert heads == [slice(0, 4), slice(4, 7), slice(7, 8)]
+    late = build("splitmnist", skip_tasks=1, **sizes)
+    assert [task.name for task in late] == ["digits 4-6", "digits 7"]
+    assert [task.outputs for task in late] == [slice(None), slice(1)]
+
+
+def test_tasks_of_unequal_sizes_reach_cifar100(cifar_dir):
+    made = build_cifar(cifar_dir, num_classes_per_task=[7, 3, 20], val_set_size=2)
+    assert [task.name for task in made] == [
+        "cifar10 classes 0-6", "cifar10 classes 7-9", "cifar100 classes 0-19",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("split", "field"), [("training", "train"), ("test", "test")])

@@ -6,7 +6,7 @@ Task 0 keeps the order; the permutations do not depend on the run's seed.
 import math
 from dataclasses import dataclass
 
-from hypercl.ranges import natural, option
+from hypercl.ranges import as_argument, natural, option
 from hypercl.tasks.sequences.base import Sequence
 
 PERMUTATION_SEED = 42  # of the script this project replaces, so that runs compare
@@ -24,7 +24,7 @@ class PermutedMnist(Sequence):
         if options.task.num_classes_per_task != 10:
             yield (
                 "--cl_exp=permmnist has 10 classes in every task, not "
-                f"{options.task.num_classes_per_task}: give --num_classes_per_task=10"
+                f"{as_argument(options.task.num_classes_per_task)}: give --num_classes_per_task=10"
             )
 
     def build(self, options, device):

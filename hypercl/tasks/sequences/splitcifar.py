@@ -1,46 +1,45 @@
-"""SplitCIFAR-10/100: the classes of CIFAR-10 first, then those of CIFAR-100, split in order.
+"""SplitCIFAR-10/100: the classes of CIFAR-10 first, then those of CIFAR-100, split.
 
 With 10 classes per task, CIFAR-10 is one task and ten tasks of CIFAR-100 can follow. A data set that
 the tasks do not reach is not touched.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hypercl.ranges import option, switch
-from hypercl.tasks.sequences.base import Sequence, classes_missing
+from hypercl.tasks.sequences.base import ClassSplit, Source
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class SplitCifar(Sequence):
+class SplitCifar(ClassSplit):
+    sources: ClassVar = (Source("cifar10", "CIFAR-10", 10), Source("cifar100", "CIFAR-100", 100))
     image_shape = (32, 32, 3)
     no_augmentation: bool = option(
         False, switch, "splitcifar: train on the images as they are, without flips and crops"
     )
 
     def problems(self, options):
-        if options.task.num_classes_per_task not in (1, 2, 5, 10):
+        size = options.task.num_classes_per_task
+        if isinstance(size, int) and size not in (1, 2, 5, 10):
             yield (
                 "--cl_exp=splitcifar splits into 1, 2, 5 or 10 classes per task, not "
-                f"{options.task.num_classes_per_task}: change --num_classes_per_task"
+                f"{size}: change --num_classes_per_task, or give a list with a number for each task"
             )
-        elif problem := classes_missing(options.task, 110, "CIFAR-10 and CIFAR-100 have 110"):
-            yield problem
+        else:
+            yield from super().problems(options)
 
     def build(self, options, device):
         import torch
 
         from hypercl.tasks.images import load_images
-        from hypercl.tasks.split import class_task, groups_of
+        from hypercl.tasks.split import class_task
 
-        chosen = [
-            (name, classes)
-            for name, number in (("cifar10", 10), ("cifar100", 100))
-            for classes in groups_of(options.num_classes_per_task, number)
-        ][options.skip_tasks : options.skip_tasks + options.num_tasks]
-        images = {name: load_images(name, options.data_dir) for name, _ in chosen}
+        dealt = [(source.name, classes) for source, classes in self.deal(options)]
+        images = {name: load_images(name, options.data_dir) for name, _ in dealt}
         preprocessing = {
             "mean": torch.tensor(MEAN, device=device),
             "std": torch.tensor(STD, device=device),
@@ -48,7 +47,7 @@ class SplitCifar(Sequence):
         }
         return [
             class_task(images[name], f"{name} classes", classes, options, device, **preprocessing)
-            for name, classes in chosen
+            for name, classes in dealt
         ]
 
 
