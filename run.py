@@ -13,6 +13,7 @@ from hypercl.interruption import Interruption
 from hypercl.options import Options, require_same
 from hypercl.rundir.directory import RunDir
 from hypercl.shell import command_line, end_process, importing
+from hypercl.sizes import require_memory
 from train_args import altered_options, parse_args
 
 # torch takes seconds to import. It is imported where the command line has been accepted, in the
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
             options = resumed(options, argv, parse_args)
         if options.run.dry_run:
+            require_memory(options)
             import_torch(interruption)
             return try_out_run(options)
         with open_run_dir(options) as run_dir:
@@ -54,6 +56,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 from hypercl.report.summary import show_again
 
                 return show_again(run_dir)
+            require_memory(options)
             import_torch(interruption)
             return learn(options, argv, run_dir, interruption, started)
 

@@ -13,10 +13,20 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from hypercl.options import Options
+
+FLOAT = 4  # bytes
+
+
+class Part(NamedTuple):
+    """A part of what a run takes."""
+
+    num_bytes: int  # at least
+    what: str  # it is for
+    options: tuple[str, ...]  # that it grows with
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,10 @@ class Entry:
     def unread(self, options: "Options") -> Mapping[str, str]:
         """Common options, or its own, that a run with these would not read: what each goes with."""
         return {}
+
+    def takes(self, options: "Options") -> Iterator[Part]:
+        """What may be large of a run with these options, because of this entry's; see sizes.py."""
+        yield from ()
 
     def refusals(self, options: "Options") -> Iterator[str]:
         """What of :attr:`cannot` is asked for, each in one line with the mend."""

@@ -33,8 +33,8 @@ def command_line(main: Callable[[], object]) -> int:
         if not is_out_of_memory(error):
             raise  # a bug: the traceback is what helps
         print(
-            "run.py: failed: out of memory: lower --batch_size, --val_batch_size or --num_seeds, "
-            "or take a smaller network",
+            "run.py: failed: out of memory: lower --batch_size, --val_batch_size, --num_seeds or "
+            "the number of steps, whose samples are drawn beforehand, or take a smaller network",
             file=sys.stderr,
         )
         return 1

@@ -4,9 +4,11 @@ reference.py has the method in plain torch, output_regularizer.py the same as it
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from hypercl.methods.base import Method, MethodEntry, Setting
 from hypercl.ranges import limit, non_negative, option, switch
+from hypercl.registry import FLOAT, Part
 
 _OF_THE_REGULARIZER = (
     "calc_hnet_reg_targets_online",
@@ -50,6 +52,11 @@ class Hnet(MethodEntry):
             unread |= dict.fromkeys(_OF_THE_REGULARIZER, remark)
         return unread
 
+    def takes(self, options):
+        # Parameters, gradients, and Adam's two means.
+        for number, what, names in sizes_of_hypernet(options):
+            yield Part(4 * FLOAT * number, what, names)
+
     def build(self, setting: Setting) -> Method:
         from hypercl.methods.hnet.output_regularizer import OutputRegularizer
 
@@ -80,6 +87,24 @@ def problems_of_hypernet(hypernet):
             "--cond_emb_size=0 leaves nothing that tells the tasks apart: give a size, or add "
             "--use_cond_chunk_embs"
         )
+
+
+def sizes_of_hypernet(options):
+    """Numbers in parts of the hypernetwork, at least: how many, of what, by which options."""
+    hypernet, tasks = options.hypernet, options.task.num_tasks
+    chunked = hypernet.hnet_type == "chunked_hmlp"
+    width = hypernet.cond_emb_size + (hypernet.chunk_emb_size if chunked else 0)
+    widths = (width, *hypernet.hmlp_arch)
+    embedding_sizes = ("cond_emb_size", "chunk_emb_size") if chunked else ("cond_emb_size",)
+    yield tasks * hypernet.cond_emb_size, "the embeddings of the tasks", ("num_tasks", "cond_emb_size")
+    hidden = sum(a * b for a, b in pairwise(widths))
+    yield hidden, "the hypernetwork's hidden layers", ("hmlp_arch", *embedding_sizes)
+    if chunked and hypernet.compression is None:
+        number, what = widths[-1] * hypernet.chmlp_chunk_size, "the hypernetwork's last layer"
+        yield number, what, ("chmlp_chunk_size", "hmlp_arch")
+    if not chunked:
+        weights, names = options.main_net.kind.least_weights(options.task.kind.image_shape)
+        yield widths[-1] * weights, "the hypernetwork's last layer", ("hmlp_arch", *names)
 
 
 ENTRY = Hnet

@@ -6,12 +6,12 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from hypercl.registry import Entry
+from hypercl.registry import FLOAT, Entry, Part
 
 if TYPE_CHECKING:
     from hypnettorch.mnets import MainNetInterface
 
-    from hypercl.options import MainNetOptions
+    from hypercl.options import MainNetOptions, Options
 
 # Why a network cannot have an option; see Entry.cannot.
 NEVER = ": leave it out or take another --net_type"
@@ -41,6 +41,18 @@ class MainNet(Entry):
             in CUDA graphs.
         """
         raise NotImplementedError
+
+    def least_weights(self, in_shape: tuple[int, int, int]) -> "tuple[int, tuple[str, ...]]":
+        """How many weights it has at least, without building it, and of which options that is.
+
+        Those that options cannot make large need not say it.
+        """
+        return 0, ()
+
+    def takes(self, options: "Options") -> Iterator[Part]:
+        """Weights, and a gradient for them."""
+        number, names = self.least_weights(options.task.kind.image_shape)
+        yield Part(2 * FLOAT * number, "the main network's weights", names)
 
 
 def normalization_arguments(options: "MainNetOptions") -> dict[str, bool]:

@@ -1,6 +1,7 @@
 """A multilayer perceptron."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from hypercl.networks.main_nets.base import (
@@ -17,6 +18,10 @@ class Mlp(MainNet):
     mlp_arch: tuple[int, ...] = option(
         (100, 100), int_list(), "mlp: sizes of the hidden layers; empty: none"
     )
+
+    def least_weights(self, in_shape):
+        widths = (prod(in_shape), *self.mlp_arch)
+        return sum(a * b for a, b in pairwise(widths)), ("mlp_arch",)
 
     def build(self, options, in_shape, num_outputs):
         from hypnettorch.mnets import MLP

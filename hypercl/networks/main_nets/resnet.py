@@ -31,6 +31,11 @@ class Resnet(MainNet):
                 "for the shortcuts of --net_type=resnet: like 16,16,32,64"
             )
 
+    def least_weights(self, in_shape):
+        widths = self.resnet_channel_sizes[1:]
+        number = 9 * self.resnet_block_depth * sum(c**2 for c in widths)  # a convolution a block
+        return number, ("resnet_block_depth", "resnet_channel_sizes")
+
     def build(self, options, in_shape, num_outputs):
         from hypnettorch.mnets import ResNet
 

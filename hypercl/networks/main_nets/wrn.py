@@ -24,6 +24,11 @@ class Wrn(MainNet):
         False, switch, "wrn: keep the last layer's bias despite --no_bias"
     )
 
+    def least_weights(self, in_shape):
+        widths = (n * self.wrn_widening_factor for n in (16, 32, 64))
+        number = 9 * self.wrn_block_depth * sum(c**2 for c in widths)  # a convolution a block
+        return number, ("wrn_block_depth", "wrn_widening_factor")
+
     def build(self, options, in_shape, num_outputs):
         from hypnettorch.mnets import WRN
 

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from hypercl.ranges import as_argument, natural, option
+from hypercl.registry import Part
 from hypercl.tasks.sequences.base import Sequence
 
 PERMUTATION_SEED = 42  # of the script this project replaces, so that runs compare
@@ -26,6 +27,11 @@ class PermutedMnist(Sequence):
                 "--cl_exp=permmnist has 10 classes in every task, not "
                 f"{as_argument(options.task.num_classes_per_task)}: give --num_classes_per_task=10"
             )
+
+    def takes(self, options):
+        pixels = math.prod(self.image_shape)
+        yield Part(70_000 * pixels, "the images", ("padding",))
+        yield Part(8 * options.task.num_tasks * pixels, "permutations", ("num_tasks", "padding"))
 
     def build(self, options, device):
         import numpy as np
