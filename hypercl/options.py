@@ -130,6 +130,7 @@ class RunOptions:
     """The process, its files, its device and its seeds."""
 
     preset: str | None = option(None, text("NAME"), "settings of a published run; options given beside it win over them, a switch as in --lookahead=off")
+    config: str | None = option(None, path("FILE"), "options from a TOML file, or those of a run: its directory, config.json or results.json; options given beside it win over them (default: none)")
     out_dir: str | None = option(None, path("DIR"), "run directory to make, or to continue with the same options (default: ./out/run_<timestamp>)")
     overwrite: bool = option(False, switch, "if --out_dir is an earlier run's directory, replace that run")
     resume: bool = option(False, switch, "continue the run in --out_dir, or without it the newest unfinished one in ./out, with its options")
@@ -274,17 +275,8 @@ def defaults() -> Mapping[str, Any]:
 
 
 # What these say of a run, it may say otherwise when it is continued: the results are the same.
-_OF_THE_PROCESS = ("out_dir", "overwrite", "resume", "eval", "dry_run", "loglevel_info")
-_WITHOUT_EFFECT = (*_OF_THE_PROCESS, "data_dir", "ckpt_iter")
-
-
-def as_arguments(values: Mapping[str, Any]) -> list[str]:
-    """A command line that gives these options, but for those of a run's process."""
-    return [
-        f"--{name}={as_argument(value)}"
-        for name, value in values.items()
-        if value is not None and name not in _OF_THE_PROCESS
-    ]
+OF_THE_PROCESS = ("config", "out_dir", "overwrite", "resume", "eval", "dry_run", "loglevel_info")
+_WITHOUT_EFFECT = (*OF_THE_PROCESS, "data_dir", "ckpt_iter")
 
 
 def differing(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
@@ -321,7 +313,12 @@ def require_same(path: object, stored: Mapping[str, Any], given: Mapping[str, An
         InputError: An option that bears on the results differs.
     """
     if differences := differing(stored, given):
+        mend = "choose another --out_dir, or replace that run with --overwrite"
+        if given.get("resume"):
+            mend = (
+                "--resume continues a run with its own: leave out what differs, or choose another "
+                "--out_dir without --resume"
+            )
         raise InputError(
-            f"{path} belongs to a run with other options: {', '.join(differences)}; choose another "
-            "--out_dir, or replace that run with --overwrite"
+            f"{path} belongs to a run with other options: {', '.join(differences)}; {mend}"
         )

@@ -15,6 +15,7 @@ import torch
 from helpers import read_json
 
 import run
+from benchmarks.common import last_wins
 from hypercl import load_run
 from hypercl.commands import eval as eval_command
 from hypercl.errors import InputError, RunFailed
@@ -29,7 +30,8 @@ SHORT = ["--n_iter=60", "--num_tasks=3", "--val_iter=30", "--no_cuda"]
 
 
 def main(tmp_path, *options, name="run"):
-    return run.main([*SHORT, f"--out_dir={tmp_path / name}", f"--data_dir={tmp_path}", *options])
+    places = [f"--out_dir={tmp_path / name}", f"--data_dir={tmp_path}"]
+    return run.main(last_wins([*SHORT, *places, *options]))
 
 
 def without_times(results):
@@ -312,6 +314,25 @@ def test_other_options_are_refused_by_name(finished):
     with pytest.raises(InputError, match=words):
         run.main([*SHORT, f"--out_dir={path}", "--beta=0.5", "--mlp_arch=7"])
     assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
+
+
+def test_a_run_that_is_resumed_keeps_its_own_options(finished):
+    words = r"--beta \(0\.01 there, 0\.5 here\); --resume continues .* with its own: leave out what"
+    with pytest.raises(InputError, match=words) as refused:
+        run.main(["--resume", f"--out_dir={finished[0]}", "--beta=0.5"])
+    assert "--overwrite" not in str(refused.value)
+
+
+def test_a_run_with_the_options_of_another(finished, tmp_path, capsys):
+    """Their directory stays as it is."""
+    path, results = finished
+    before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    new = run.main([f"--config={path}", f"--out_dir={tmp_path / 'new'}"])
+    assert new["seeds"] == results["seeds"]
+    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
+    assert run.main(["--resume", f"--out_dir={tmp_path / 'new'}"]) == new
+    with pytest.raises(InputError, match=r"--lr \(0\.0001 there, 0\.5 here\)"):
+        run.main([f"--config={path}", f"--out_dir={tmp_path / 'new'}", "--lr=0.5"])
 
 
 def test_overwrite_starts_anew(tmp_path):
@@ -631,9 +652,8 @@ def test_schedulers_and_heads_of_each_task_with_validation(cifar_dir):
     options = [o for o in STATS if o != "--batchnorm" and not o.startswith("--resnet")]
     options += ["--net_type=zenke", "--dropout_rate=0.2", "--multi_head", "--clip_grad_norm=1"]
     options += ["--plateau_lr_scheduler", "--lambda_lr_scheduler", "--epochs=2", "--no_cuda"]
-    results = run.main(
-        [*options, f"--data_dir={cifar_dir}", f"--out_dir={cifar_dir / 'run'}"]
-    )  # fmt: skip
+    options += [f"--data_dir={cifar_dir}", f"--out_dir={cifar_dir / 'run'}"]
+    results = run.main(last_wins(options))
     assert results["status"] == "finished"
 
 
