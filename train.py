@@ -29,9 +29,16 @@ LOG_ITER = 50  # steps from one line in metrics.jsonl to the next
 
 
 def learn_tasks(
-    experiment: Experiment, position: Position, report: Report, checkpoints: Checkpoints
+    experiment: Experiment,
+    position: Position,
+    report: Report,
+    checkpoints: Checkpoints,
+    after_task: Callable[[Position], None] = lambda position: None,
 ) -> Position:
     """Learn, one after the other, the tasks that a group of seeds has yet to learn.
+
+    Args:
+        after_task: Called when a task has been learned and tested.
 
     Returns:
         The position at which the next group starts.
@@ -57,6 +64,7 @@ def learn_tasks(
             return after.of_next_group()
         test_tasks(experiment, after, report, partial(checkpoints.leave_at, position))
         position = after
+        after_task(position)
         if position.task_id < num_tasks:
             checkpoints.save(position)
     return position.of_next_group()

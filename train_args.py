@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 import re
 import shutil
 import sys
@@ -261,6 +262,12 @@ def _problems_of_process(options: Options, given: Mapping[str, Any]) -> Iterator
         yield "--resume continues a run and --overwrite replaces it: give one of them"
     if run.overwrite and run.out_dir is None:
         yield "--overwrite replaces the run in --out_dir: give that, too"
+    both = run.continue_from, run.out_dir
+    if None not in both and len({os.path.realpath(path) for path in both if path}) == 1:
+        yield (
+            f"--continue_from={run.continue_from} is --out_dir too, and stays as it is: give "
+            "another --out_dir"
+        )
     if run.eval is not None and (
         run.resume or run.overwrite or run.dry_run or run.out_dir is not None
     ):
@@ -277,6 +284,11 @@ def _problems(options: Options) -> Iterator[str]:
     yield from options.task.kind.problems(options)
     if options.evaluation.test_with_val_set and options.task.val_set_size == 0:
         yield "--test_with_val_set needs a validation set: give --val_set_size above 0"
+    if options.run.continue_from is not None and options.task.multi_head:
+        yield (
+            "--continue_from cannot be used with --multi_head: the main network of that run has no "
+            "outputs for more tasks; train all tasks from the start"
+        )
     yield from _problems_of_training(options)
     if options.main_net.specnorm:
         yield (

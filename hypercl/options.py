@@ -14,6 +14,7 @@ from hypercl.errors import InputError
 from hypercl.ranges import (
     as_argument,
     count,
+    folder,
     int_list,
     natural,
     non_negative,
@@ -134,6 +135,8 @@ class RunOptions:
     out_dir: str | None = option(None, path("DIR"), "run directory to make, or to continue with the same options (default: ./out/run_<timestamp>)")
     overwrite: bool = option(False, switch, "if --out_dir is an earlier run's directory, replace that run")
     resume: bool = option(False, switch, "continue the run in --out_dir, or without it the newest unfinished one in ./out, with its options")
+    continue_from: str | None = option(None, folder("RUN"), "learn more tasks, after those of a finished run: the same options with a larger --num_tasks and another --out_dir; a hypernetwork starts otherwise than with all tasks from the start (default: none)")
+    keep_weights: bool = option(False, switch, "keep what has been learned after each task, too, as weights/task_01.pt …")
     ckpt_iter: int = option(500, natural, "steps from one checkpoint to the next; 0: after each task alone")
     eval: str | None = option(None, path("RUN"), "test the networks of a finished run again, and compare with its results (default: train)")
     dry_run: bool = option(False, switch, "say how large the networks are, and what memory and time the run would take, without running it")
@@ -276,7 +279,7 @@ def defaults() -> Mapping[str, Any]:
 
 # What these say of a run, it may say otherwise when it is continued: the results are the same.
 OF_THE_PROCESS = ("config", "out_dir", "overwrite", "resume", "eval", "dry_run", "loglevel_info")
-_WITHOUT_EFFECT = (*OF_THE_PROCESS, "data_dir", "ckpt_iter")
+_WITHOUT_EFFECT = (*OF_THE_PROCESS, "data_dir", "ckpt_iter", "keep_weights")
 
 
 def differing(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

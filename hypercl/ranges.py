@@ -179,10 +179,18 @@ def path(metavar: str) -> Range:
     return Range(os.path.expanduser, metavar, types=(str,))
 
 
+def folder(metavar: str) -> Range:
+    """A folder's path in the one spelling it has; empty: not set."""
+
+    def read(text: str) -> str | None:
+        return os.path.normpath(os.path.expanduser(text)) if text else None
+
+    return Range(read, metavar, types=(str,))
+
+
 count, natural = int_at_least(1), int_at_least(0)
-limit = Range(
-    _read_limit, "N", unset_up_to=0, types=(int,)
-)  # whole numbers; 0 or less: no limit, None
+# Whole numbers; 0 or less: no limit, None.
+limit = Range(_read_limit, "N", unset_up_to=0, types=(int,))
 non_negative, positive = float_in("[0, inf)"), float_in("(0, inf)")
 share = float_in("[0, 1)")
 switch = Range(_on_or_off, is_switch=True, types=(bool,))

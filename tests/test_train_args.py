@@ -56,6 +56,8 @@ DEFAULTS = {  # as JSON has them
     "test_with_val_set": False,
     "config": None,
     "out_dir": None,
+    "continue_from": None,
+    "keep_weights": False,
     "overwrite": False,
     "resume": False,
     "ckpt_iter": 500,
@@ -173,6 +175,9 @@ def test_accepted(line):
             ["--bn_no_stats_checkpointing", "--bn_no_running_stats"],
         ),
         ("--batchnorm --batch_size=1", ["--batch_size=1"]),
+        ("--continue_from=a --num_tasks=3 --multi_head", ["--continue_from", "--multi_head"]),
+        ("--continue_from=a --compression=1", ["--compression=1", "--continue_from"]),
+        ("--continue_from=a/ --out_dir=./a", ["--continue_from=a is --out_dir too"]),
         # given twice
         ("--lr=1 --lr=2", ["--lr is given as 1.0 and as 2.0: leave one out"]),
         ("--lookahead=off --lookahead", ["--lookahead is given as off and as on: leave one out"]),

@@ -28,12 +28,15 @@ class Training(Protocol):
 
 
 def try_out(
-    experiment: Experiment, start_training: Callable[[Experiment, Position], Training]
+    experiment: Experiment,
+    start_training: Callable[[Experiment, Position], Training],
+    num_learned: int = 0,
 ) -> dict[str, Any]:
     """Say what a run would take; makes no run directory.
 
     Args:
         start_training: Begins the training of a position's task; train.TaskTraining.at.
+        num_learned: Tasks that the run which it continues has learned.
 
     Returns:
         What is said: numbers of weights, bytes, seconds.
@@ -43,15 +46,15 @@ def try_out(
     position = Position.start(seeds).on_device(experiment.device, experiment.method.init)
     step_seconds, by_task = time_steps(experiment, position, start_training)
     evaluation = time_evaluation(experiment, position)
-    steps = [experiment.length(task).num_steps for task in tasks]
-    ends = range(1, len(tasks) + 1)  # of tasks: how many are tested
+    steps = [experiment.length(task).num_steps for task in tasks[num_learned:]]
+    ends = range(num_learned + 1, len(tasks) + 1)  # of tasks: how many are tested
     inferred = ends if options.evaluation.scenarios_every_task else ends[-1:]
     num_tests = sum(ends)
     if experiment.method.network_by_task:
         num_tests += sum(n * n for n in inferred)
     main, trained = experiment.net.num_weights, experiment.method.num_trained
     num_bytes = len(position.seeds) * experiment.bytes_per_member()
-    seconds = len(seeds) * (float(np.dot(steps, by_task)) + num_tests * evaluation)
+    seconds = len(seeds) * (float(np.dot(steps, by_task[num_learned:])) + num_tests * evaluation)
     content = {
         "num_weights": {"main": main, "hypernet": trained},
         "compression_ratio": trained / main,
