@@ -6,7 +6,7 @@ python run.py --help
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypercl.errors import RunFailed
 from hypercl.interruption import Interruption
@@ -15,6 +15,10 @@ from hypercl.rundir.directory import RunDir
 from hypercl.shell import command_line, end_process, importing
 from hypercl.sizes import require_memory
 from train_args import altered_options, parse_args
+
+if TYPE_CHECKING:
+    from hypercl.experiment import Experiment
+    from hypercl.rundir.checkpoint import Position
 
 # torch takes seconds to import. It is imported where the command line has been accepted, in the
 # functions below, so that --help, a mistyped option and a finished run answer at once.
@@ -70,9 +74,9 @@ def learn(
 ) -> dict[str, Any]:
     """Learn all tasks with all seeds, from the beginning or from the last checkpoint."""
     from hypercl.experiment import Experiment
-    from hypercl.learned import save_weights
+    from hypercl.learned import keep_weights, save_weights
     from hypercl.report.results import Report
-    from hypercl.rundir.checkpoint import Checkpoints, Position, load_checkpoint
+    from hypercl.rundir.checkpoint import Checkpoints, load_checkpoint
     from hypercl.rundir.provenance import describe_run
     from hypercl.tasks.task import fingerprint
     from train import learn_tasks
@@ -84,7 +88,8 @@ def learn(
     data = fingerprint(experiment.tasks)
     saved = load_checkpoint(run_dir, options.recorded, described, data)
     if saved is None:
-        position, report_state, lengths = Position.start(experiment.groups_of_seeds()), None, None
+        position, report_state = first_position(experiment, described)
+        lengths = None
         # All input has been found good: from here on, there is a run directory.
         run_dir.begin(described)
     else:
@@ -95,12 +100,17 @@ def learn(
     checkpoints = Checkpoints(
         run_dir, described, data, report.state, options.run.ckpt_iter, interruption
     )
+
+    def after_task(position: "Position") -> None:
+        if options.run.keep_weights:
+            keep_weights(run_dir, experiment, position, config)
+
     with report, interruption.grace():
         if saved is None:
             checkpoints.save(position)
         while position.group < len(position.groups):
             report.start_group(position.groups[position.group])
-            position = learn_tasks(experiment, position, report, checkpoints)
+            position = learn_tasks(experiment, position, report, checkpoints, after_task)
             if position.learned:
                 save_weights(run_dir, experiment, position, config)
             checkpoints.save(position)
@@ -109,6 +119,20 @@ def learn(
         if not position.learned:
             raise RunFailed(report.results["seeds"][0]["failed"])
     return report.results
+
+
+def first_position(
+    experiment: "Experiment", described: dict[str, Any]
+) -> tuple["Position", dict[str, Any] | None]:
+    """Before the first task, or behind the last one of the run that is continued; the state of the
+    report, where there is one.
+    """
+    from hypercl.commands.continue_from import find_source, start_after
+    from hypercl.rundir.checkpoint import Position
+
+    if experiment.options.run.continue_from is None:
+        return Position.start(experiment.groups_of_seeds()), None
+    return start_after(find_source(experiment.options), experiment, described)
 
 
 def open_run_dir(options: Options) -> RunDir:
@@ -122,6 +146,10 @@ def open_run_dir(options: Options) -> RunDir:
             require_same(path, run_dir.results["config"], options.recorded)
         if not options.run.overwrite:
             run_dir.require_config()
+        if options.run.continue_from is not None and run_dir.config is None:
+            from hypercl.commands.continue_from import find_source
+
+            find_source(options)  # refused at once, before torch is imported
     except BaseException:
         run_dir.close()
         raise
@@ -146,11 +174,15 @@ def retest_run(path: Path, argv: list[str]) -> dict[str, Any]:
 
 def try_out_run(options: Options) -> dict[str, Any]:
     """``--dry_run``: say what a run would take."""
+    from hypercl.commands.continue_from import find_source
     from hypercl.commands.dry_run import try_out
     from hypercl.experiment import Experiment
     from train import TaskTraining
 
-    return try_out(Experiment.build(options), TaskTraining.at)
+    num_learned = 0
+    if options.run.continue_from is not None:
+        num_learned = find_source(options).num_tasks
+    return try_out(Experiment.build(options), TaskTraining.at, num_learned)
 
 
 if __name__ == "__main__":

@@ -29,18 +29,24 @@ LOG_ITER = 50  # steps from one line in metrics.jsonl to the next
 
 
 def learn_tasks(
-    experiment: Experiment, position: Position, report: Report, checkpoints: Checkpoints
+    experiment: Experiment,
+    position: Position,
+    report: Report,
+    checkpoints: Checkpoints,
+    after_task: Callable[[Position], None] = lambda position: None,
 ) -> Position:
     """Learn, one after the other, the tasks that a group of seeds has yet to learn.
+
+    Args:
+        after_task: Called when a task has been learned and tested.
 
     Returns:
         The position at which the next group starts.
     """
     method, num_tasks = experiment.method, len(experiment.tasks)
     position = position.on_device(experiment.device, method.init)
-    if position.task_id == 0 and report.lacks_untrained(position.seeds):
-        leave = partial(checkpoints.leave_at, position)
-        report.untrained(test_unlearned(experiment, position, range(1, num_tasks), leave))
+    if position.task_id < num_tasks:
+        test_beforehand(experiment, position, report, partial(checkpoints.leave_at, position))
     while position.task_id < num_tasks:
         training = TaskTraining.at(experiment, position)
         report.start_task(
@@ -60,6 +66,7 @@ def learn_tasks(
             return after.of_next_group()
         test_tasks(experiment, after, report, partial(checkpoints.leave_at, position))
         position = after
+        after_task(position)
         if position.task_id < num_tasks:
             checkpoints.save(position)
     return position.of_next_group()
@@ -112,6 +119,20 @@ def test_tasks(
     if not at_end:
         before = test_unlearned(experiment, position, [num_learned], between)
     report.end_task(num_learned - 1, accuracy, inferred, before)
+
+
+def test_beforehand(
+    experiment: Experiment, position: Position, report: Report, between: Callable[[], None]
+) -> None:
+    """Test the tasks that are yet to be learned, where a run has not done so: when it begins."""
+    seeds, task_id = position.seeds, position.task_id
+    unlearned = range(max(1, task_id), len(experiment.tasks))
+    if report.lacks_untrained(seeds, unlearned):
+        fresh = replace(position, params=experiment.method.init(seeds), stats=[])
+        accuracy = test_unlearned(experiment, fresh, unlearned, between)
+        report.untrained(task_id, unlearned, accuracy)
+    if report.lacks_before(seeds, task_id):
+        report.before(task_id, test_unlearned(experiment, position, [task_id], between))
 
 
 def test_unlearned(

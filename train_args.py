@@ -2,18 +2,21 @@
 
 import argparse
 import difflib
+import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from hypercl import presets
+from hypercl import option_file, presets
+from hypercl.errors import InputError
+from hypercl.option_file import OptionFile
 from hypercl.options import (
     GROUPS,
+    OF_THE_PROCESS,
     Options,
     all_options,
-    as_arguments,
     differing,
     options_of,
 )
@@ -51,30 +54,51 @@ def parse_args(argv: list[str] | None = None, stored: Mapping[str, Any] | None =
         SystemExit: With code 2 and one line on stderr for a bad option, with code 0 for ``--help``.
     """
     parser = make_parser()
-    argv = sys.argv[1:] if argv is None else argv
-    given_here = {argument[2:].split("=")[0] for argument in argv if argument.startswith("--")}
-    argv = _with_preset(parser, argv)
-    if stored is not None:  # with their preset's as they were when that run began
-        argv = [*as_arguments(stored), *argv]
-    given = vars(parser.parse_args(argv))
+    given = _read(parser, sys.argv[1:] if argv is None else argv)
+    try:
+        file = option_file.read(given["config"]) if given.get("config") is not None else None
+        preset = _chosen_preset(given, file)
+        # With their preset's as they were when that run began.
+        layers = [_of_stored(stored or {}), preset, file.options if file else {}]
+        options = Options.of(_joined(*layers, given))
+        problems = [*_problems_of_process(options, given), *_problems_of_number(options, given)]
+        if stored is not None or not (options.run.resume or options.run.eval is not None):
+            problems += _problems(options)
+            unread = _without_effect(options)
+            problems += [problem for name, problem in unread.items() if name in given]
+            if file is not None and not file.of_run:
+                problems += _without_effect_in(file, unread, Options.of(_joined(*layers[1:])))
+    except InputError as error:
+        parser.error(str(error))
+    for problem in problems:
+        parser.error(problem + _from_preset(options, problem) + _from_file(file, options, problem))
+    return options
+
+
+def _read(parser: argparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
+    """The options that a command line gives, by name, as JSON has them."""
+    given: dict[str, Any] = {}
+    parser.parse_args(argv, argparse.Namespace(given=given))
+    known = all_options()
     for name, value in given.items():
         if isinstance(value, list):  # Python's argparse makes an empty one of --name=--
             parser.error(f"argument --{name}: expected one argument")
-    known = all_options()
-    options = Options.of({n: known[n].metadata["range"].to_plain(v) for n, v in given.items()})
-    problems = [*_problems_of_process(options)]
-    if "num_tasks" in given_here and given["num_tasks"] != options.task.num_tasks:
-        sizes = options.spelled("num_classes_per_task")
-        problems.append(
-            f"--num_tasks={given['num_tasks']} is not the {options.task.num_tasks} of {sizes}: "
-            "leave it out"
-        )
-    if stored is not None or not (options.run.resume or options.run.eval is not None):
-        problems += _problems(options)
-        problems += _without_effect(options, given_here)
-    for problem in problems:
-        parser.error(problem + _from_preset(options, problem))
-    return options
+    return {name: known[name].metadata["range"].to_plain(v) for name, v in given.items()}
+
+
+def _joined(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Options from the weakest layer to the strongest, each of which wins over those before it."""
+    values: dict[str, Any] = {}
+    for layer in layers:
+        if "n_iter" in layer:  # or the epochs before it would win over it
+            values.pop("epochs", None)
+        values |= layer
+    return values
+
+
+def _of_stored(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's options, without those of its process."""
+    return {n: v for n, v in stored.items() if v is not None and n not in OF_THE_PROCESS}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -119,6 +143,7 @@ def _add(group: argparse._ArgumentGroup, name: str) -> None:
         default = as_argument(default)
     group.add_argument(
         f"--{name}",
+        action=_Once,
         default=default,
         type=allowed.read,
         choices=allowed.choices,
@@ -141,51 +166,77 @@ _SAME_EXPERIMENT = ("random_seed", "num_seeds", "val_iter", "val_batch_size", "n
                     "deterministic_run", "scenarios_every_task", "test_iter")  # fmt: skip
 
 
-def _with_preset(parser: argparse.ArgumentParser, argv: list[str]) -> list[str]:
-    """A preset's options before those given, which win over them."""
-    chosen = _Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
-    chosen.add_argument("--preset")
-    name = chosen.parse_known_args(argv)[0].preset
+def _chosen_preset(given: Mapping[str, Any], file: OptionFile | None) -> dict[str, Any]:
+    """The options of the preset that is given on the command line, or else in a TOML file.
+
+    Raises:
+        InputError: There is none of that name, or all options are a run's.
+    """
+    name, option = given.get("preset"), "--preset"
+    if file is not None and file.of_run:  # with its preset's as they were when that run began
+        if name is not None:
+            raise InputError(
+                f"--preset={name} beside --config={file.path}, which has all options of a run: "
+                "leave one out"
+            )
+        return {}
+    if name is None and file is not None:
+        name, option = file.options.get("preset"), f"{file.path}: preset"
     if name is None:
-        return argv
+        return {}
     if name not in presets.names():
         close = difflib.get_close_matches(name, presets.names(), n=1)
-        parser.error(
-            f"--preset={name} is not known"
+        raise InputError(
+            f"{option}={name} is not known"
             + (f" (did you mean {close[0]}?)" if close else "")
             + ": --list_presets shows all"
         )
-    options = dict(presets.load(name).options)
-    given = {argument.split("=")[0] for argument in argv}
-    if "--n_iter" in given:  # or the preset's --epochs would win over it
-        options.pop("epochs", None)
-    return [*as_arguments(options), *argv]
+    options = {"preset": name, **presets.load(name).options}
+    return {n: all_options()[n].metadata["range"].parsed(v) for n, v in options.items()}
 
 
 def _from_preset(options: Options, problem: str) -> str:
     """A remark on which of the options that a problem names are as the preset has them."""
     if options.run.preset not in presets.names():
         return ""
-    preset, here = presets.load(options.run.preset).options, options.values
+    name = options.run.preset
+    return _remark(f"--preset={name}", presets.load(name).options, options, problem)
+
+
+def _from_file(file: OptionFile | None, options: Options, problem: str) -> str:
+    """The same of a file."""
+    if file is None:
+        return ""
+    return _remark(f"--config={file.path}", file.options, options, problem)
+
+
+def _remark(source: str, has: Mapping[str, Any], options: Options, problem: str) -> str:
+    here = options.values
     named = dict.fromkeys(re.findall(r"--(\w+)", problem))
     kept = [
-        f"--{name}={as_argument(preset[name])}"
+        f"--{name}={as_argument(has[name])}"
         for name in named
-        if name in preset and as_argument(preset[name]) == as_argument(here[name])
+        if name in has and as_argument(has[name]) == as_argument(here[name])
     ]
-    if not kept:
-        return ""
-    return f" (--preset={options.run.preset} has {', '.join(kept)}; what is given beside it wins)"
+    return f" ({source} has {', '.join(kept)}; what is given beside it wins)" if kept else ""
 
 
-class _Switch(argparse.Action):
+class _Once(argparse.Action):
+    """Notes what is given in the namespace's ``given``; refuses a second value for an option."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        before = namespace.given.setdefault(self.dest, values)
+        if before != values:
+            to_plain = all_options()[self.dest].metadata["range"].to_plain
+            first, second = (as_argument(to_plain(value)) for value in (before, values))
+            parser.error(f"--{self.dest} is given as {first} and as {second}: leave one out")
+
+
+class _Switch(_Once):
     """``--name`` and ``--name=on``, or ``--name=off`` against a preset that has it on."""
 
     def __init__(self, option_strings, dest, **options) -> None:
         super().__init__(option_strings, dest, nargs="?", const=True, default=False, **options)
-
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        setattr(namespace, self.dest, values)
 
 
 class _ListPresets(argparse.Action):
@@ -198,19 +249,40 @@ class _ListPresets(argparse.Action):
         parser.exit(0)
 
 
-def _problems_of_process(options: Options) -> Iterator[str]:
-    """What is wrong across the options that say what to do, rather than with which settings."""
+def _problems_of_process(options: Options, given: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong across the options that say what to do, rather than with which settings.
+
+    Args:
+        given: Those on the command line.
+    """
     run = options.run
+    if "n_iter" in given and given.get("epochs", -1) != -1:
+        yield "--epochs replaces --n_iter: leave one out"
     if run.resume and run.overwrite:
         yield "--resume continues a run and --overwrite replaces it: give one of them"
     if run.overwrite and run.out_dir is None:
         yield "--overwrite replaces the run in --out_dir: give that, too"
+    both = run.continue_from, run.out_dir
+    if None not in both and len({os.path.realpath(path) for path in both if path}) == 1:
+        yield (
+            f"--continue_from={run.continue_from} is --out_dir too, and stays as it is: give "
+            "another --out_dir"
+        )
     if run.eval is not None and (
         run.resume or run.overwrite or run.dry_run or run.out_dir is not None
     ):
         yield (
             "--eval trains nothing and writes nothing: leave --out_dir, --resume, --overwrite and "
             "--dry_run out"
+        )
+
+
+def _problems_of_number(options: Options, given: Mapping[str, Any]) -> Iterator[str]:
+    """Whether the number of tasks given is another one than a list of their sizes has."""
+    if "num_tasks" in given and given["num_tasks"] != options.task.num_tasks:
+        yield (
+            f"--num_tasks={given['num_tasks']} is not the {options.task.num_tasks} of "
+            f"{options.spelled('num_classes_per_task')}: leave it out"
         )
 
 
@@ -221,6 +293,11 @@ def _problems(options: Options) -> Iterator[str]:
     yield from options.task.kind.problems(options)
     if options.evaluation.test_with_val_set and options.task.val_set_size == 0:
         yield "--test_with_val_set needs a validation set: give --val_set_size above 0"
+    if options.run.continue_from is not None and options.task.multi_head:
+        yield (
+            "--continue_from cannot be used with --multi_head: the main network of that run has no "
+            "outputs for more tasks; train all tasks from the start"
+        )
     yield from _problems_of_training(options)
     if options.main_net.specnorm:
         yield (
@@ -233,11 +310,12 @@ def _problems(options: Options) -> Iterator[str]:
     yield from options.method.kind.problems(options)
 
 
-def _without_effect(options: Options, given: Set[str]) -> Iterator[str]:
-    """Which of the options given on the command line nothing in the run would read.
+def _without_effect(options: Options) -> dict[str, str]:
+    """Which options nothing in the run would read: by name, what each goes with.
 
-    Defaults and a preset's options may be such.
+    Defaults, a preset's options and a stored run's may be such; what is given may not.
     """
+    unread: dict[str, str] = {}
     chosen = [type(kind) for kind in options.kinds]
     for group in GROUPS.values():
         if group.registry is None:
@@ -246,13 +324,29 @@ def _without_effect(options: Options, given: Set[str]) -> Iterator[str]:
         for name, entry in entries(group.registry).items():
             for field in options_of(entry):
                 owners.setdefault(field.name, []).append(name)
-        for option in sorted(owners.keys() & given):
+        for option in sorted(owners):
             if not any(option in (field.name for field in options_of(e)) for e in chosen):
                 with_ = " or ".join(f"--{group.chosen_by}={name}" for name in owners[option])
-                yield f"--{option} goes with {with_}: give that too, or leave it out"
+                unread[option] = f"--{option} goes with {with_}: give that too, or leave it out"
     for kind in options.kinds:
-        unread = kind.unread(options)
-        yield from (f"--{option} {unread[option]}" for option in sorted(unread.keys() & given))
+        for option, remark in sorted(kind.unread(options).items()):
+            unread.setdefault(option, f"--{option} {remark}")
+    return unread
+
+
+def _without_effect_in(
+    file: OptionFile, unread: Mapping[str, str], alone: Options
+) -> Iterator[str]:
+    """Which options of a file nothing reads, be it with the file's own choices or with those of
+    the command line: with another method given beside it, one file serves both.
+
+    Args:
+        unread: Of the run; ``alone``: the options without the command line's.
+    """
+    unread_alone = _without_effect(alone)
+    for option in file.options:
+        if option in unread and option in unread_alone:
+            yield f"{file.path}: {unread[option]}"
 
 
 def _problems_of_training(options: Options) -> Iterator[str]:
@@ -310,31 +404,13 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         return "" if isinstance(action, _Switch) else super()._format_args(action, default_metavar)
 
 
-# What other scripts call what this one calls otherwise; a name that is merely close would mislead.
-_USUAL_NAMES = {
-    "--seed": "--random_seed",
-    "--gpu": "--no_cuda",
-    "--cuda": "--no_cuda",
-    "--use_cuda": "--no_cuda",
-    "--device": "--no_cuda",
-    "--lr_hyper": "--lr",
-    "--learning_rate": "--lr",
-    "--dataset": "--cl_exp",
-    "--experiment": "--cl_exp",
-    "--hidden": "--mlp_arch",
-    "--emb_size": "--cond_emb_size",
-    "--output_dir": "--out_dir",
-    "--quiet": "--loglevel_info",
-}
-
-
 class _Parser(argparse.ArgumentParser):
     """Errors in one line on stderr, with the name that an unknown option may have meant."""
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: "):
             given = message.split(": ", 1)[1].split("=")[0].partition(" ")[0]
-            close = difflib.get_close_matches(given, self._option_string_actions, n=1)
-            close = [_USUAL_NAMES[given]] if given in _USUAL_NAMES else close
-            message += f" (did you mean {close[0]}?)" if close else " (--help lists the options)"
+            names = [option.removeprefix("--") for option in self._option_string_actions]
+            meant = option_file.nearest(given.lstrip("-"), names) if given[:1] == "-" else None
+            message += f" (did you mean --{meant}?)" if meant else " (--help lists the options)"
         self.exit(2, f"{self.prog}: error: {message}\n")

@@ -27,6 +27,16 @@ from train_args import parse_args
 RESULTS = Path(__file__).parent / "results"
 
 
+def last_wins(options: Sequence[str]) -> list[str]:
+    """A command line in which an option replaces itself further in front, and --epochs replaces
+    --n_iter.
+    """
+    by_name = {option.partition("=")[0]: option for option in options}
+    if by_name.get("--epochs", "--epochs=-1") != "--epochs=-1":
+        by_name.pop("--n_iter", None)
+    return list(by_name.values())
+
+
 def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
     """Rows of equal keys as a table."""
     table = Table(title=title or None)

@@ -40,7 +40,7 @@ import torch.utils.tensorboard  # these two are imported where a run comes to th
 from hypothesis import strategies as st
 
 import run
-from benchmarks.common import print_table, save
+from benchmarks.common import last_wins, print_table, save
 from hypercl.report import metrics
 from hypercl.report import results as report
 from hypercl.rundir import directory as rundir
@@ -63,7 +63,9 @@ SMALL = {
     "resnet": ["--resnet_block_depth=1", "--resnet_channel_sizes=2,2,3,4"],
     "wrn": ["--wrn_block_depth=1", "--wrn_widening_factor=1"],
 }
-JOB = [*BASE, *SMALL["mlp"], "--cl_exp=splitcifar", "--num_classes_per_task=10", "--n_iter=6"]
+JOB = last_wins(
+    [*BASE, *SMALL["mlp"], "--cl_exp=splitcifar", "--num_classes_per_task=10", "--n_iter=6"]
+)
 OWN = {
     "config.json", "results.json", "metrics.jsonl", "logfile.txt", "weights.pt", "checkpoint.pt",
     "checkpoint.before.pt", "run.lock",
@@ -112,7 +114,7 @@ _SLOW = ("n_iter", "epochs", "num_seeds", "num_tasks")  # take time, not memory
 
 def _values(action: argparse.Action) -> st.SearchStrategy[str]:
     """Values for an option, most of them of its kind."""
-    if action.dest in ("out_dir", "data_dir", "eval"):
+    if action.dest in ("out_dir", "data_dir", "eval", "config", "continue_from"):
         return st.sampled_from(_PATHS)
     if action.choices:
         own = st.sampled_from(sorted(action.choices))
@@ -136,7 +138,7 @@ _EXPERIMENTS = [
     ["--hnet_init=xavier", "--std_normal_temb=1", "--std_normal_emb=0.1"], ["--hyper_fan_init"],
     ["--preset=paper-splitmnist", "--epochs=-1"], ["--preset=splitmnist-large-1task"],
 ]  # fmt: skip
-_NEVER_VALID = {"out_dir", "data_dir", "eval", "resume", "specnorm", "momentum", "cl_exp", "net_type", "lenet_type", "net_act", "batchnorm", "bn_no_running_stats", "bn_no_stats_checkpointing", "resnet_channel_sizes", "dropout_rate", "no_bias", "num_classes_per_task", "num_tasks", "preset", argparse.SUPPRESS, "n_iter", "epochs", "plateau_lr_scheduler", "lambda_lr_scheduler", "lookahead", "use_sgd", "use_rmsprop", "hyper_fan_init", "hnet_init", "std_normal_temb", "std_normal_emb", "compression", "skip_tasks", "class_order", "mlp_arch", "resnet_block_depth", "wrn_block_depth", "wrn_widening_factor", "wrn_use_fc_bias", "padding", "no_augmentation"}  # noqa: E501 # fmt: skip
+_NEVER_VALID = {"out_dir", "data_dir", "eval", "config", "continue_from", "resume", "specnorm", "momentum", "cl_exp", "net_type", "lenet_type", "net_act", "batchnorm", "bn_no_running_stats", "bn_no_stats_checkpointing", "resnet_channel_sizes", "dropout_rate", "no_bias", "num_classes_per_task", "num_tasks", "preset", argparse.SUPPRESS, "n_iter", "epochs", "plateau_lr_scheduler", "lambda_lr_scheduler", "lookahead", "use_sgd", "use_rmsprop", "hyper_fan_init", "hnet_init", "std_normal_temb", "std_normal_emb", "compression", "skip_tasks", "class_order", "mlp_arch", "resnet_block_depth", "wrn_block_depth", "wrn_widening_factor", "wrn_use_fc_bias", "padding", "no_augmentation"}  # noqa: E501 # fmt: skip
 _VALID_SIZES, _VALID_FLOATS = [4, 5, 7, 10, 50], [0.0001, 0.1, 0.5, 0.9, 1e-30]
 
 
@@ -151,14 +153,15 @@ def command_lines(draw) -> Case:
         allowed = [a for a in actions if a.dest not in _NEVER_VALID]
         for action in draw(st.lists(st.sampled_from(allowed), max_size=8)):
             argv.append(f"--{action.dest}{draw(_valid_value(action))}")
-        return Case(argv, None)
+        return Case(last_wins(argv), None)
     argv = [*BASE, *draw(st.sampled_from(list(SMALL.values())))]
     for action in draw(st.lists(st.sampled_from(actions), max_size=6)):
         name = draw(st.sampled_from([action.option_strings[-1]] * 9 + ["--" + action.dest[:-1]]))
         flag = action.nargs in (0, "?")
         flag = flag == draw(st.sampled_from([True] * 9 + [False]))
         argv.append(name if flag else f"{name}={draw(_values(action))}")
-    return Case(argv, None)
+    once = draw(st.sampled_from([True] * 9 + [False]))
+    return Case(last_wins(argv) if once else argv, None)
 
 
 def _valid_value(action: argparse.Action) -> st.SearchStrategy[str]:
@@ -178,11 +181,11 @@ def _valid_value(action: argparse.Action) -> st.SearchStrategy[str]:
 
 
 _COMMANDS = {
-    "same": lambda path: [*JOB, f"--out_dir={path}"],
+    "same": lambda path: last_wins([*JOB, f"--out_dir={path}"]),
     "resume": lambda path: ["--resume", f"--out_dir={path}"],
     "eval": lambda path: [f"--eval={path}", "--data_dir=data"],
-    "overwrite": lambda path: [*JOB, f"--out_dir={path}", "--overwrite"],
-    "other": lambda path: [*JOB, f"--out_dir={path}", "--lr=0.5"],
+    "overwrite": lambda path: last_wins([*JOB, f"--out_dir={path}", "--overwrite"]),
+    "other": lambda path: last_wins([*JOB, f"--out_dir={path}", "--lr=0.5"]),
 }
 _FILES = [*sorted(OWN - {"run.lock"}), "data/cifar10.npz"]
 _DAMAGES = ["flip", "flips", "cut", "empty", "remove", "swap", "junk", "folder", "values", "append"]
@@ -270,10 +273,10 @@ class Range:
         mine = self.template / "mine"
         mine.mkdir()
         (mine / "notes.txt").write_text("not the run's")
-        end = in_child(self.template, [*JOB, "--out_dir=finished"])
+        end = in_child(self.template, last_wins([*JOB, "--out_dir=finished"]))
         if end.code != 0:
             raise SystemExit(f"the undisturbed run ends with {end.code}: {end.errors}")
-        end = in_child(self.template, [*JOB, "--out_dir=stopped"], stop_at=11)
+        end = in_child(self.template, last_wins([*JOB, "--out_dir=stopped"]), stop_at=11)
         if end.code != 143:
             raise SystemExit(f"the stopped run ends with {end.code}: {end.errors}")
         for name in ("finished", "stopped"):

@@ -30,6 +30,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.common import last_wins
+
 # Before the options of every command, which win over these.
 SHORT = ["--num_tasks=3", "--n_iter=40", "--val_iter=20"]
 # Relative to a folder of each run, so that both sides are given the same.
@@ -214,7 +216,7 @@ def compare(name: str, old: Path, new: Path, folder: Path, lone: set[str]) -> in
 
 def run_side(name: str, checkout: Path, folder: Path) -> Side:
     """Run a command in one checkout, and once more with stops where it is to be stopped."""
-    options = [*PLACES, *SHORT, *(COMMANDS | STOPPED)[name]]
+    options = last_wins([*PLACES, *SHORT, *(COMMANDS | STOPPED)[name]])
     command = [sys.executable, str(checkout.resolve() / "run.py"), *options]
     started, left, problems = time.monotonic(), {}, []
     try:

@@ -41,7 +41,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 import run
 import train
-from benchmarks.common import print_table, save
+from benchmarks.common import last_wins, print_table, save
 from hypercl import evaluation
 from hypercl.engine import groups
 from hypercl.report import results as report
@@ -254,7 +254,7 @@ def live(folder: Path, name: str, blow: Blow | None) -> Life:
     folder.mkdir(exist_ok=True)
     side, errors = folder / "side.txt", folder / "errors.txt"
     side.write_text("")
-    options = [*SHORT, *JOBS[name], "--out_dir=run"]
+    options = last_wins([*SHORT, *JOBS[name], "--out_dir=run"])
     own_process = blow is not None and blow.place == "start-up" and name in ("plain", "dense")
     if own_process:
         code = _killed_while_starting(folder, options, blow, errors)

@@ -1,4 +1,4 @@
-"""What a finished run has learned: its file weights.pt, written and read."""
+"""What a run has learned: weights.pt at its end, weights/ after every task; written and read."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ from hypercl.rundir import saving
 from hypercl.rundir.checkpoint import Position
 from hypercl.rundir.directory import RunDir
 
+_AT_END = "weights.pt"
+
 
 def save_weights(
     run_dir: RunDir, experiment: Experiment, position: Position, config: Mapping[str, Any]
@@ -27,21 +29,60 @@ def save_weights(
     Args:
         config: The options with which the run began, by name.
     """
+    stats = {seed: list(position.learned_stats[seed]) for seed in position.learned}
+    tested_together = [[s for s in group if s in stats] for group in position.groups]
+    groups = [group for group in tested_together if group]
+    data = _encode(experiment, position.learned, stats, groups, config)
+    run_dir.write_bytes(_AT_END, data)
+
+
+def keep_weights(
+    run_dir: RunDir, experiment: Experiment, position: Position, config: Mapping[str, Any]
+) -> None:
+    """The same after a task that a group of seeds has learned, as a file of their own in weights/.
+
+    Args:
+        position: After that task.
+    """
+    by_seed = position.by_seed()
+    data = _encode(
+        experiment,
+        {seed: of_seed.params for seed, of_seed in by_seed.items()},
+        {seed: of_seed.stats for seed, of_seed in by_seed.items()},
+        [list(position.seeds)],
+        config,
+    )
+    group = f"_group_{position.group + 1:02d}" if len(position.groups) > 1 else ""
+    run_dir.write_weights_by_task(f"{_name_of(position.task_id - 1)}{group}.pt", data)
+
+
+def _name_of(task: int) -> str:
+    return f"task_{task + 1:02d}"
+
+
+def _encode(
+    experiment: Experiment,
+    learned: Mapping[int, Params],
+    stats: Mapping[int, list[Params]],
+    groups: list[list[int]],
+    config: Mapping[str, Any],
+) -> bytes:
+    """A file of what some seeds have learned."""
     method = experiment.method
-    states = {seed: method.state_dict(params) for seed, params in position.learned.items()}
-    tested_together = [[seed for seed in group if seed in states] for group in position.groups]
     content = {
-        experiment.options.method.method: states,
-        "stats": {seed: list(position.learned_stats[seed]) for seed in states},
-        "groups": [group for group in tested_together if group],
+        experiment.options.method.method: {
+            seed: method.state_dict(params) for seed, params in learned.items()
+        },
+        "stats": dict(stats),
+        "groups": groups,
         "options": dict(config),
     }
-    run_dir.write_bytes("weights.pt", saving.encode(content))
+    return saving.encode(content)
 
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """What a finished run has learned, ready for use."""
+    """What a run has learned, ready for use."""
 
     experiment: Experiment  # its options, tasks, main network and method
     params: dict[int, Params]  # by seed
@@ -49,8 +90,12 @@ class Run:
     groups: list[list[int]]  # of seeds that were trained and tested together
 
     def __repr__(self) -> str:
-        tasks, seeds = len(self.experiment.tasks), list(self.params)
-        return f"<run of {tasks} tasks with the seeds {seeds}>"
+        return f"<run of {self.num_tasks} tasks with the seeds {list(self.params)}>"
+
+    @property
+    def num_tasks(self) -> int:
+        """How many have been learned."""
+        return len(next(iter(self.stats.values())))
 
     @property
     def main_net(self) -> MainNetInterface:
@@ -63,7 +108,7 @@ class Run:
         Raises:
             InputError: There is no such task or seed.
         """
-        last = len(self.experiment.tasks) - 1
+        last = self.num_tasks - 1
         if not 0 <= task <= last:
             raise InputError(f"there is no task {task}, the last is {last}")
         if seed not in self.params:
@@ -76,50 +121,75 @@ class Run:
         """The networks of some seeds, together."""
         stats = [
             stack_members([self.stats[seed][task_id] for seed in seeds])
-            for task_id in range(len(self.experiment.tasks))
+            for task_id in range(self.num_tasks)
         ]
         params = stack_members([self.params[seed] for seed in seeds])
         return Learned(self.experiment.net, self.experiment.method, params, stats)
 
 
-def load_run(path: str | Path, **options: Any) -> Run:
-    """Rebuild the networks of a finished run from its weights.pt.
+def load_run(path: str | Path, *, after_task: int | None = None, **options: Any) -> Run:
+    """Rebuild the networks of a finished run from its weights.pt, or of one with --keep_weights
+    from what it had learned after a task.
 
     Args:
         path: The run directory.
+        after_task: Counted from 0: the networks for the tasks 0 … after_task, as they were then;
+            the run need not be finished.
         options: Those that may differ, like ``data_dir="…"`` and ``no_cuda=True``.
 
     Raises:
-        InputError: weights.pt is missing or damaged, or an option does not fit.
+        InputError: A file of weights is missing or damaged, or an option does not fit.
     """
-    return load(path, lambda stored: Options.of(stored).having(**options))
+    return load(path, lambda stored: Options.of(stored).having(**options), after_task)
 
 
-def load(path: str | Path, choose: Callable[[Mapping[str, Any]], Options]) -> Run:
+def load(
+    path: str | Path,
+    choose: Callable[[Mapping[str, Any]], Options],
+    after_task: int | None = None,
+) -> Run:
     """:func:`load_run`, with options that are chosen when the run's are known.
 
     Args:
         choose: From the run's options by name, those to load it with.
     """
-    path = Path(path, "weights.pt")
-    saved = saving.load_newest([path])
-    if saved is None:
-        raise InputError(f"{path} does not exist: the run's own command writes it at its end")
-    stored = saved.get("options", {})
+    files = _files(Path(path), after_task)
+    parts = [_read(file) for file in files]
+    stored = parts[0].get("options", {})
     method = stored.get("method", defaults()["method"])
-    if method not in saved:
-        raise InputError(f"{path} holds no weights: put a good copy there")
+    for file, part in zip(files, parts, strict=True):
+        if method not in part:
+            raise InputError(f"{file} holds no weights: put a good copy there")
     chosen = choose(stored)
     there = {**stored, "no_cuda": chosen.run.no_cuda}
     if differences := differing(there, chosen.recorded):
-        raise InputError(f"{path} was learned with other options: {', '.join(differences)}")
+        raise InputError(f"{files[0]} was learned with other options: {', '.join(differences)}")
     experiment = Experiment.build(chosen)
     experiment.net.module.eval()
     params = {
-        seed: experiment.method.load_state_dict(state) for seed, state in saved[method].items()
+        seed: experiment.method.load_state_dict(state)
+        for part in parts
+        for seed, state in part[method].items()
     }
     stats = {
         seed: [to_device(in_task, experiment.device) for in_task in by_task]
-        for seed, by_task in saved["stats"].items()
+        for part in parts
+        for seed, by_task in part["stats"].items()
     }
-    return Run(experiment, params, stats, saved["groups"])
+    return Run(experiment, params, stats, [group for part in parts for group in part["groups"]])
+
+
+def _files(run: Path, after_task: int | None) -> list[Path]:
+    """The run's files of weights: one, or one a group of seeds."""
+    if after_task is None:
+        return [run / _AT_END]
+    name = _name_of(after_task)
+    return sorted(run.glob(f"weights/{name}_group_*.pt")) or [run / "weights" / f"{name}.pt"]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    saved = saving.load_newest([path])
+    if saved is None:
+        when = "at its end" if path.name == _AT_END else "after that task, with --keep_weights"
+        raise InputError(f"{path} does not exist: the run's own command writes it {when}")
+    return saved

@@ -15,6 +15,7 @@ from hypercl.ranges import (
     as_argument,
     count,
     count_or_counts,
+    folder,
     int_list,
     natural,
     non_negative,
@@ -132,9 +133,12 @@ class RunOptions:
     """The process, its files, its device and its seeds."""
 
     preset: str | None = option(None, text("NAME"), "settings of a published run; options given beside it win over them, a switch as in --lookahead=off")
+    config: str | None = option(None, path("FILE"), "options from a TOML file, or those of a run: its directory, config.json or results.json; options given beside it win over them (default: none)")
     out_dir: str | None = option(None, path("DIR"), "run directory to make, or to continue with the same options (default: ./out/run_<timestamp>)")
     overwrite: bool = option(False, switch, "if --out_dir is an earlier run's directory, replace that run")
     resume: bool = option(False, switch, "continue the run in --out_dir, or without it the newest unfinished one in ./out, with its options")
+    continue_from: str | None = option(None, folder("RUN"), "learn more tasks, after those of a finished run: the same options with a larger --num_tasks and another --out_dir; a hypernetwork starts otherwise than with all tasks from the start (default: none)")
+    keep_weights: bool = option(False, switch, "keep what has been learned after each task, too, as weights/task_01.pt …")
     ckpt_iter: int = option(500, natural, "steps from one checkpoint to the next; 0: after each task alone")
     eval: str | None = option(None, path("RUN"), "test the networks of a finished run again, and compare with its results (default: train)")
     dry_run: bool = option(False, switch, "say how large the networks are, and what memory and time the run would take, without running it")
@@ -293,17 +297,8 @@ def defaults() -> Mapping[str, Any]:
 
 # What these say of a run, it may say otherwise when it is continued: the results are the same, but
 # for the rounding by another number of threads, of which it is warned.
-_OF_THE_PROCESS = ("out_dir", "overwrite", "resume", "eval", "dry_run", "loglevel_info")
-_WITHOUT_EFFECT = (*_OF_THE_PROCESS, "data_dir", "ckpt_iter", "num_threads")
-
-
-def as_arguments(values: Mapping[str, Any]) -> list[str]:
-    """A command line that gives these options, but for those of a run's process."""
-    return [
-        f"--{name}={as_argument(value)}"
-        for name, value in values.items()
-        if value is not None and name not in _OF_THE_PROCESS
-    ]
+OF_THE_PROCESS = ("config", "out_dir", "overwrite", "resume", "eval", "dry_run", "loglevel_info")
+_WITHOUT_EFFECT = (*OF_THE_PROCESS, "data_dir", "ckpt_iter", "keep_weights", "num_threads")
 
 
 def differing(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
@@ -340,7 +335,12 @@ def require_same(path: object, stored: Mapping[str, Any], given: Mapping[str, An
         InputError: An option that bears on the results differs.
     """
     if differences := differing(stored, given):
+        mend = "choose another --out_dir, or replace that run with --overwrite"
+        if given.get("resume"):
+            mend = (
+                "--resume continues a run with its own: leave out what differs, or choose another "
+                "--out_dir without --resume"
+            )
         raise InputError(
-            f"{path} belongs to a run with other options: {', '.join(differences)}; choose another "
-            "--out_dir, or replace that run with --overwrite"
+            f"{path} belongs to a run with other options: {', '.join(differences)}; {mend}"
         )

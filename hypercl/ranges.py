@@ -26,6 +26,7 @@ class Range:
     choices: Sequence[str] | None = None
     unset_up_to: int | None = None  # numbers that stand for None; None: none does
     is_switch: bool = False
+    types: tuple[type, ...] = ()  # of a value in a file; float: whole numbers too; (): any
 
     def to_plain(self, value: Any) -> Any:
         """A value as JSON has it."""
@@ -59,6 +60,14 @@ class Range:
         """A value as JSON has it, in the one spelling that it has there."""
         return self.to_plain(self.from_plain(value))
 
+    def parsed(self, value: Any) -> Any:
+        """The same of a value as JSON has it, or as the command line has it.
+
+        Raises:
+            argparse.ArgumentTypeError: It is out of range.
+        """
+        return self.to_plain(self.read(as_argument(value)))
+
 
 def as_argument(value: Any) -> str:
     """An option's value, as JSON has it, in the spelling of the command line."""
@@ -91,7 +100,7 @@ def int_at_least(minimum: int) -> Range:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {minimum} or more")
         return value
 
-    return Range(read, "N")
+    return Range(read, "N", types=(int,))
 
 
 def _read_limit(text: str) -> int | None:
@@ -114,7 +123,7 @@ def float_in(interval: str) -> Range:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number in {interval}")
         return value
 
-    return Range(read, "X")
+    return Range(read, "X", types=(float,))
 
 
 def or_unset(numbers: Range) -> Range:
@@ -128,7 +137,7 @@ def or_unset(numbers: Range) -> Range:
                 return None
             raise argparse.ArgumentTypeError(f"{error}, nor -1 (not set)") from None
 
-    return Range(read, numbers.metavar, unset_up_to=_UNSET)
+    return Range(read, numbers.metavar, unset_up_to=_UNSET, types=numbers.types)
 
 
 def int_list(length: int | None = None) -> Range:
@@ -146,7 +155,7 @@ def int_list(length: int | None = None) -> Range:
             raise argparse.ArgumentTypeError(f"{text!r} has {len(items)} numbers, not {length}")
         return tuple(int(item) for item in items)
 
-    return Range(read, "LIST")
+    return Range(read, "LIST", types=(list,))
 
 
 class _OneOrMore(Range):
@@ -199,21 +208,31 @@ def _on_or_off(text: str) -> bool:
 
 def one_of(*names: str) -> Range:
     """Names."""
-    return Range(str, choices=names)
+    return Range(str, choices=names, types=(str,))
 
 
 def text(metavar: str) -> Range:
     """Any text, like a path."""
-    return Range(str, metavar)
+    return Range(str, metavar, types=(str,))
 
 
 def path(metavar: str) -> Range:
     """A path; ``~`` is the user's home, also where the shell has left it."""
-    return Range(os.path.expanduser, metavar)
+    return Range(os.path.expanduser, metavar, types=(str,))
+
+
+def folder(metavar: str) -> Range:
+    """A folder's path in the one spelling it has; empty: not set."""
+
+    def read(text: str) -> str | None:
+        return os.path.normpath(os.path.expanduser(text)) if text else None
+
+    return Range(read, metavar, types=(str,))
 
 
 count, natural = int_at_least(1), int_at_least(0)
-limit = Range(_read_limit, "N", unset_up_to=0)  # whole numbers; 0 or less: no limit, None
+# Whole numbers; 0 or less: no limit, None.
+limit = Range(_read_limit, "N", unset_up_to=0, types=(int,))
 non_negative, positive = float_in("[0, inf)"), float_in("(0, inf)")
 share = float_in("[0, 1)")
-switch = Range(_on_or_off, is_switch=True)
+switch = Range(_on_or_off, is_switch=True, types=(bool,))

@@ -9,6 +9,7 @@ import pytest
 from docutils.core import publish_string
 
 import run
+from hypercl import option_file
 from hypercl.methods.hnet import reference
 from hypercl.options import defaults
 from train_args import EXAMPLES, parse_args
@@ -27,7 +28,9 @@ def commands(text):
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_every_command_parses(name):
+def test_every_command_parses(name, monkeypatch):
+    there = option_file.OptionFile(Path("a file"), {}, of_run=True)
+    monkeypatch.setattr(option_file, "read", lambda path: there)
     for options in commands(TEXTS[name]):
         leaves = "--help" in options or "--list_presets" in options
         if not leaves and "..." not in options:

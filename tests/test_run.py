@@ -17,6 +17,7 @@ from helpers import read_json
 
 import run
 import train
+from benchmarks.common import last_wins
 from hypercl import load_run
 from hypercl.commands import dry_run
 from hypercl.commands import eval as eval_command
@@ -34,7 +35,8 @@ SHORT = ["--n_iter=60", "--num_tasks=3", "--val_iter=30", "--no_cuda"]
 
 
 def main(tmp_path, *options, name="run"):
-    return run.main([*SHORT, f"--out_dir={tmp_path / name}", f"--data_dir={tmp_path}", *options])
+    places = [f"--out_dir={tmp_path / name}", f"--data_dir={tmp_path}"]
+    return run.main(last_wins([*SHORT, *places, *options]))
 
 
 def without_times(results):
@@ -319,6 +321,25 @@ def test_other_options_are_refused_by_name(finished):
     assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
 
 
+def test_a_run_that_is_resumed_keeps_its_own_options(finished):
+    words = r"--beta \(0\.01 there, 0\.5 here\); --resume continues .* with its own: leave out what"
+    with pytest.raises(InputError, match=words) as refused:
+        run.main(["--resume", f"--out_dir={finished[0]}", "--beta=0.5"])
+    assert "--overwrite" not in str(refused.value)
+
+
+def test_a_run_with_the_options_of_another(finished, tmp_path, capsys):
+    """Their directory stays as it is."""
+    path, results = finished
+    before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    new = run.main([f"--config={path}", f"--out_dir={tmp_path / 'new'}"])
+    assert new["seeds"] == results["seeds"]
+    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
+    assert run.main(["--resume", f"--out_dir={tmp_path / 'new'}"]) == new
+    with pytest.raises(InputError, match=r"--lr \(0\.0001 there, 0\.5 here\)"):
+        run.main([f"--config={path}", f"--out_dir={tmp_path / 'new'}", "--lr=0.5"])
+
+
 def test_overwrite_starts_anew(tmp_path):
     main(tmp_path, "--n_iter=2", "--num_tasks=1")
     results = main(tmp_path, "--n_iter=2", "--num_tasks=1", "--overwrite", "--random_seed=9")
@@ -443,8 +464,15 @@ def test_divergence(tmp_path, capsys):
 
 
 def test_no_memory(tmp_path):
-    options = ["--batch_size=1000000000", f"--out_dir={tmp_path / 'run'}", "--loglevel_info"]
-    done = shell(*options)
+    """What no estimate has foreseen."""
+    code = (
+        "import sys, run, train\n"
+        "from hypercl.shell import command_line\n"
+        "train.draw_steps = lambda *_: train.torch.empty(1 << 50)\n"
+        f"sys.exit(command_line(lambda: run.main(['--no_cuda', '--out_dir={tmp_path / 'run'}'])))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("run.py: failed: out of memory: lower --batch_size")
     assert done.stderr.count("\n") == 1
@@ -662,11 +690,11 @@ def test_a_dry_run_counts_the_tests_that_a_run_makes(test_iter, tmp_path, monkey
     monkeypatch.setattr(train, "evaluate_tasks", counted)
     main(tmp_path, f"--test_iter={test_iter}", "--n_iter=1")
     options = EvaluationOptions(test_iter=test_iter)
-    assert dry_run.count_tests(3, options, inferred=False) == len(tested)
-    assert dry_run.count_tests(3, options, inferred=True) == len(tested) + 9
+    assert dry_run.count_tests(range(1, 4), options, inferred=False) == len(tested)
+    assert dry_run.count_tests(range(1, 4), options, inferred=True) == len(tested) + 9
     every_time = EvaluationOptions(test_iter=test_iter, scenarios_every_task=True)
     inferred = 1 + 4 + 9 if test_iter == 1 else 4 + 9
-    assert dry_run.count_tests(3, every_time, inferred=True) == len(tested) + inferred
+    assert dry_run.count_tests(range(1, 4), every_time, inferred=True) == len(tested) + inferred
 
 
 STATS = ["--cl_exp=splitcifar", "--net_type=resnet", "--resnet_block_depth=1",
@@ -695,9 +723,8 @@ def test_schedulers_and_heads_of_each_task_with_validation(cifar_dir):
     options = [o for o in STATS if o != "--batchnorm" and not o.startswith("--resnet")]
     options += ["--net_type=zenke", "--dropout_rate=0.2", "--multi_head", "--clip_grad_norm=1"]
     options += ["--plateau_lr_scheduler", "--lambda_lr_scheduler", "--epochs=2", "--no_cuda"]
-    results = run.main(
-        [*options, f"--data_dir={cifar_dir}", f"--out_dir={cifar_dir / 'run'}"]
-    )  # fmt: skip
+    options += [f"--data_dir={cifar_dir}", f"--out_dir={cifar_dir / 'run'}"]
+    results = run.main(last_wins(options))
     assert results["status"] == "finished"
 
 

@@ -17,6 +17,7 @@ from helpers import fake_images, read_json
 
 import run
 import train
+from benchmarks.common import last_wins
 from hypercl import evaluation, learned
 from hypercl.engine import groups, schedules
 from hypercl.errors import InputError, RunFailed
@@ -103,7 +104,7 @@ _member_bytes = 1000
 
 def main(*options, out_dir="run"):
     small = [] if "--net_type=resnet" in options else ["--mlp_arch=8"]
-    return run.main([*TINY, *small, *options, f"--out_dir={out_dir}"])
+    return run.main(last_wins([*TINY, *small, *options, f"--out_dir={out_dir}"]))
 
 
 def outcome(path):

@@ -451,11 +451,14 @@ class Ledger:
         self.due = lambda step: False
         self.save = self.positions.append
 
-    def lacks_untrained(self, seeds):
+    def lacks_untrained(self, seeds, task_ids):
         return self.at_start is None
 
-    def untrained(self, accuracy):
+    def untrained(self, task_id, task_ids, accuracy):
         self.at_start = accuracy
+
+    def lacks_before(self, seeds, task_id):
+        return False
 
     def end_task(self, task_id, accuracy, inferred, before):
         self.rows.append(accuracy)

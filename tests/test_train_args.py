@@ -54,7 +54,10 @@ DEFAULTS = {  # as JSON has them
     "val_batch_size": 256,
     "val_set_size": 100,
     "test_with_val_set": False,
+    "config": None,
     "out_dir": None,
+    "continue_from": None,
+    "keep_weights": False,
     "overwrite": False,
     "resume": False,
     "ckpt_iter": 500,
@@ -62,6 +65,7 @@ DEFAULTS = {  # as JSON has them
     "data_dir": "./datasets",
     "no_cuda": False,
     "loglevel_info": False,
+    "num_threads": -1,
     "deterministic_run": False,
     "random_seed": 42,
     "num_seeds": 1,
@@ -151,6 +155,11 @@ CIFAR = "--cl_exp=splitcifar"
         "--batchnorm --val_set_size=1",
         "--batchnorm --bn_no_stats_checkpointing",
         "--use_rmsprop --momentum=0.5 --clip_grad_norm=1",
+        "--lr=0.5 --lr=5e-1 --mlp_arch=3,4 --mlp_arch=3,4 --lookahead --lookahead=on",
+        "--n_iter=3 --epochs=-1",
+        "--preset=splitcifar10-resnet --n_iter=3",
+        "--preset=splitmnist-small --epochs=2",
+        "--preset=splitmnist-small --lr=1 --multi_head=off",
     ],
 )
 def test_accepted(line):
@@ -204,6 +213,16 @@ def test_accepted(line):
             ["--bn_no_stats_checkpointing", "--bn_no_running_stats"],
         ),
         ("--batchnorm --batch_size=1", ["--batch_size=1"]),
+        ("--continue_from=a --num_tasks=3 --multi_head", ["--continue_from", "--multi_head"]),
+        ("--continue_from=a --compression=1", ["--compression=1", "--continue_from"]),
+        ("--continue_from=a/ --out_dir=./a", ["--continue_from=a is --out_dir too"]),
+        # given twice
+        ("--lr=1 --lr=2", ["--lr is given as 1.0 and as 2.0: leave one out"]),
+        ("--lookahead=off --lookahead", ["--lookahead is given as off and as on: leave one out"]),
+        ("--epochs=2 --epochs=-1", ["--epochs is given as 2 and as -1: leave one out"]),
+        ("--mlp_arch=3,4 --mlp_arch=", ["--mlp_arch is given as 3,4 and as : leave one out"]),
+        ("--n_iter=3 --epochs=2", ["--epochs replaces --n_iter: leave one out"]),
+        ("--resume --n_iter=3 --epochs=2", ["--epochs replaces --n_iter: leave one out"]),
         # without effect
         ("--lenet_type=cifar", ["--lenet_type goes with --net_type=lenet"]),
         ("--wrn_use_fc_bias=off", ["--wrn_use_fc_bias goes with --net_type=wrn"]),
@@ -352,7 +371,6 @@ def test_stored_options_give_a_command_line_that_gives_them(line):
 def test_a_switch_can_be_turned_off_against_a_preset(capsys):
     assert parse_args(["--preset=paper-splitmnist"]).values["lookahead"]
     assert not parse_args(["--preset=paper-splitmnist", "--lookahead=off"]).values["lookahead"]
-    assert parse_args(["--lookahead=off", "--lookahead=on"]).values["lookahead"]
     with pytest.raises(SystemExit) as exit_:
         parse_args(["--lookahead", "maybe"])
     assert exit_.value.code == 2

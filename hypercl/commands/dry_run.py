@@ -31,12 +31,15 @@ class Training(Protocol):
 
 
 def try_out(
-    experiment: Experiment, start_training: Callable[[Experiment, Position], Training]
+    experiment: Experiment,
+    start_training: Callable[[Experiment, Position], Training],
+    num_learned: int = 0,
 ) -> dict[str, Any]:
     """Say what a run would take; makes no run directory.
 
     Args:
         start_training: Begins the training of a position's task; train.TaskTraining.at.
+        num_learned: Tasks that the run which it continues has learned.
 
     Returns:
         What is said: numbers of weights, bytes, seconds.
@@ -46,13 +49,15 @@ def try_out(
     position = Position.start(seeds).on_device(experiment.device, experiment.method.init)
     step_seconds, by_task = time_steps(experiment, position, start_training)
     evaluation = time_evaluation(experiment, position)
-    steps = [experiment.length(task).num_steps for task in tasks]
+    steps = [experiment.length(task).num_steps for task in tasks[num_learned:]]
     num_tests = count_tests(
-        len(tasks), options.evaluation, inferred=experiment.method.network_by_task
+        range(num_learned + 1, len(tasks) + 1),
+        options.evaluation,
+        inferred=experiment.method.network_by_task,
     )
     main, trained = experiment.net.num_weights, experiment.method.num_trained
     num_bytes = len(position.seeds) * experiment.bytes_per_member()
-    seconds = len(seeds) * (float(np.dot(steps, by_task)) + num_tests * evaluation)
+    seconds = len(seeds) * (float(np.dot(steps, by_task[num_learned:])) + num_tests * evaluation)
     content = {
         "num_weights": {"main": main, "hypernet": trained},
         "compression_ratio": trained / main,
@@ -76,16 +81,16 @@ def try_out(
     return content
 
 
-def count_tests(num_tasks: int, options: EvaluationOptions, *, inferred: bool) -> int:
+def count_tests(ends: range, options: EvaluationOptions, *, inferred: bool) -> int:
     """How often a run tests one task with one network.
 
     Args:
+        ends: Of its tasks: how many have been learned.
         inferred: Whether the tasks of samples are inferred.
     """
-    ends = range(1, num_tasks + 1)  # of tasks: how many have been learned
-    of_all = [n for n in ends if n % options.test_iter == 0 or n == num_tasks]
-    num_tests = sum(of_all) + num_tasks - len(of_all)
-    num_tests += 2 * (num_tasks - 1)  # of tasks yet to be learned
+    of_all = [n for n in ends if n % options.test_iter == 0 or n == ends[-1]]
+    num_tests = sum(of_all) + len(ends) - len(of_all)
+    num_tests += 2 * (len(ends) - 1)  # of tasks yet to be learned
     if inferred:
         num_tests += sum(n * n for n in (of_all if options.scenarios_every_task else of_all[-1:]))
     return num_tests

@@ -76,6 +76,28 @@ class Method(Protocol):
         """Fresh parameters, on the device; those of a seed do not depend on the other seeds."""
         ...
 
+    def extended(
+        self, params: "Params", memory: "Params", seeds: "Sequence[int]", num_tasks_before: int
+    ) -> "tuple[Params, Params]":
+        """What the same method, built for the first ``num_tasks_before`` of the tasks alone, has
+        learned of them, made ready for all of them.
+
+        Called once for each seed, before a run that continues another begins. What is new is to be
+        drawn from a stream of its own for each seed and task, so that it does not depend on where
+        the earlier run ended.
+
+        Args:
+            params: After the last of those tasks, [members, …] each, on the device.
+            memory: What :meth:`after_task` returned then.
+
+        Returns:
+            Parameters as :meth:`init` has them, and memory as :meth:`remember` takes it.
+
+        Raises:
+            InputError: It cannot learn more tasks than it was built for.
+        """
+        ...
+
     def trainable(self, params: "Params", task_id: int) -> "Params":
         """Those of the parameters, or views of parts of them, that learn in a task."""
         ...
@@ -198,6 +220,12 @@ class OwnWeights:
         net, device = self.setting.net, self.setting.device
         fresh = [net.fresh_weights(generator(seed, "initialization")) for seed in seeds]
         return {"weights": torch.stack(fresh).to(device)}
+
+    def extended(
+        self, params: "Params", memory: "Params", seeds: "Sequence[int]", num_tasks_before: int
+    ) -> "tuple[Params, Params]":
+        """As they are: nothing in them depends on the number of tasks."""
+        return params, memory
 
     def trainable(self, params: "Params", task_id: int) -> "Params":
         """All."""

@@ -24,12 +24,21 @@ if TYPE_CHECKING:
 
 
 def build_module(
-    options: "HypernetOptions", net: MainNetwork, num_tasks: int, seed: int
+    options: "HypernetOptions",
+    net: MainNetwork,
+    num_tasks: int,
+    seed: int,
+    *,
+    purpose: str = "initialization",
+    task_id: int = 0,
 ) -> HyperNetInterface:
     """A hypernetwork with an embedding for each task, freshly initialized from a seed, on the CPU.
 
+    Embeddings are drawn before layers, so the initial layers depend on the number of tasks.
+
     Args:
         net: Whose weights it generates.
+        purpose: With ``task_id``, the seed's stream from which it is drawn.
 
     Raises:
         InputError: The compression ratio that is asked for cannot be had.
@@ -44,7 +53,7 @@ def build_module(
         "dropout_rate": options.hnet_dropout_rate or -1,  # hypnettorch refuses 0
         "verbose": False,
     }
-    with seeded_globally(derive_seed(seed, "initialization")):
+    with seeded_globally(derive_seed(seed, purpose, task_id)):
         if options.hnet_type == "hmlp":
             module = HMLP(**common)
         else:

@@ -68,9 +68,7 @@ class Report:
         self._preset = options.run.preset if known else None
         self._task_started = time.monotonic()
         self._plotted = started
-        self._steps_before = 0  # of the group's earlier tasks, for TensorBoard's axis
-        self._num_steps = 0  # of this task
-        self._in_group = 0  # seeds that are trained together now
+        self._steps_before = 0  # of the earlier tasks, for TensorBoard's axis
         self._tag = ""  # before TensorBoard's tags, where there are several groups of seeds
         self._validation = ""  # the last one of this task, as the screen says it
         main, trained = experiment.net.num_weights, experiment.method.num_trained
@@ -92,11 +90,9 @@ class Report:
             "summary": {},
             "seconds": {"total": 0.0, "train": [], "test": []},
         }
-        # Of the group and the task in which the run goes on; 0 in one that starts.
-        self._restored_steps, self._restored_seconds = 0, 0.0
+        self._restored_seconds = 0.0  # of the task in which the run goes on
         if state is not None:
-            self.results |= {k: state["results"][k] for k in ("seeds", "summary", "seconds")}
-            self._restored_steps = state["steps_before"]
+            self.results |= state["results"]
             self._restored_seconds = state["task_seconds"]
         for seed in self.results["seeds"]:  # an earlier version's may lack it
             seed |= self._not_yet_learned(len(seed["accuracy"])) | seed
@@ -134,6 +130,8 @@ class Report:
         say = self._screen.say
         if goes_on:
             say(f"continues {self._run_dir.path} at {position.describe(len(tasks))}")
+        elif (source := self.results.get("continued_from")) is not None:
+            say(f"goes on from {source['run']}, which has learned {source['num_tasks']} tasks")
         say(
             f"{options.task.cl_exp}: {describe(tasks)} on "
             f"{processor(self._experiment.device)}; {options.main_net.net_type} with "
@@ -151,15 +149,12 @@ class Report:
         """What a report needs that goes on from here, as JSON has it."""
         self._count_total()
         return {
-            "results": {k: self.results[k] for k in ("seeds", "summary", "seconds")},
-            "steps_before": self._steps_before,
+            "results": {name: self.results[name] for name in _KEPT if name in self.results},
             "task_seconds": time.monotonic() - self._task_started,
         }
 
     def start_group(self, seeds: Sequence[int]) -> None:
         """From now on, these seeds are trained together."""
-        self._steps_before, self._restored_steps = self._restored_steps, 0
-        self._in_group = len(seeds)
         self._tag = "" if len(seeds) == len(self._seeds) else f"seeds {ranges(seeds)}/"
         if len(seeds) < len(self._seeds):
             self._screen.say(f"seed{'s' if len(seeds) > 1 else ''} {ranges(seeds)}")
@@ -171,19 +166,35 @@ class Report:
             "accuracy_before": [None] * min(num_learned + 1, len(self._task_names)),
         }
 
-    def lacks_untrained(self, seeds: Sequence[int]) -> bool:
-        """Whether the tasks behind the first have yet to be tested without any training."""
-        return any(self._seeds[seed]["accuracy_untrained"][1:2] == [None] for seed in seeds)
+    def lacks_untrained(self, seeds: Sequence[int], task_ids: Sequence[int]) -> bool:
+        """Whether a task has yet to be tested without any training."""
+        entries = [self._seeds[seed]["accuracy_untrained"] for seed in seeds]
+        return any(of_seed[k] is None for of_seed in entries for k in task_ids)
 
-    def untrained(self, accuracy: Mapping[int, Sequence[float]]) -> None:
-        """Enter the accuracies before any training.
+    def untrained(
+        self, task_id: int, task_ids: Sequence[int], accuracy: Mapping[int, Sequence[float]]
+    ) -> None:
+        """Enter the accuracies without any training.
 
         Args:
-            accuracy: By seed, in percent, on the tasks 1, 2, …
+            task_id: To be learned next.
+            accuracy: By seed, in percent, on the tasks ``task_ids``.
         """
-        self._add_seconds("test", 0)
+        self._add_seconds("test", task_id)
         for seed, row in accuracy.items():
-            self._seeds[seed]["accuracy_untrained"] = [None, *row]
+            for k, value in zip(task_ids, row, strict=True):
+                self._seeds[seed]["accuracy_untrained"][k] = value
+
+    def lacks_before(self, seeds: Sequence[int], task_id: int) -> bool:
+        """Whether a task behind the first has yet to be tested right before it is learned."""
+        entries = [self._seeds[seed]["accuracy_before"] for seed in seeds]
+        return task_id > 0 and any(of_seed[task_id:] in ([], [None]) for of_seed in entries)
+
+    def before(self, task_id: int, accuracy: Mapping[int, Sequence[float]]) -> None:
+        """Enter the accuracies on a task right before it is learned, by seed, in percent."""
+        self._add_seconds("test", task_id)
+        for seed, row in accuracy.items():
+            self._seeds[seed]["accuracy_before"][task_id:] = row
 
     def start_task(
         self, task_id: int, num_steps: int, num_samples: int, remark: str, steps_done: int = 0
@@ -196,7 +207,8 @@ class Report:
         )
         self._screen.start_progress(number, num_steps, steps_done)
         self._validation = ""
-        self._num_steps = num_steps
+        lengths = map(self._experiment.length, self._experiment.tasks[:task_id])
+        self._steps_before = sum(length.num_steps for length in lengths)
         self._task_started = time.monotonic() - self._restored_seconds
         self._restored_seconds = 0.0
 
@@ -236,8 +248,6 @@ class Report:
         """
         self._screen.stop_progress()
         self._add_seconds("train", task_id)
-        if len(failed) == self._in_group:  # the next group's axis starts anew
-            self._steps_before = 0
         for seed, reason in failed.items():
             self._seeds[seed]["failed"] = reason
             self._screen.say(f"seed {seed} failed: {reason}")
@@ -285,7 +295,6 @@ class Report:
         show_row(self._screen, self._tested_on, rows, len(self._task_names))
         if inferred is not None and not at_end:  # the summary shows the last ones
             show_scenarios(self._screen, _summary_of(list(map(as_json, inferred.values()))))
-        self._steps_before = 0 if at_end else self._steps_before + self._num_steps
 
     def _compare(self) -> None:
         """Enter what was published beside what was measured, on test sets."""
@@ -346,4 +355,5 @@ def _summary_of(scenarios: Sequence[Mapping[str, Any]]) -> dict[str, metrics.Sum
     }
 
 
+_KEPT = ("seeds", "summary", "seconds", "continued_from")  # of the results, in a checkpoint
 _SHOWN_LOSSES = {"task loss": "task_loss", "penalty": "penalty"}

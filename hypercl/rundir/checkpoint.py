@@ -4,11 +4,11 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from hypercl.engine.members import Params, select_members, to_device
+from hypercl.engine.members import Params, select_members, stack_members, to_device
 from hypercl.errors import InputError
 from hypercl.interruption import Interruption
 from hypercl.options import require_same
@@ -39,12 +39,41 @@ class Position:
     training: Mapping[str, Any] | None = None  # train.TaskState as a dict; None: at the first step
     learned: Mapping[int, Params] = field(default_factory=dict)  # of the groups done, by seed
     learned_stats: Mapping[int, Sequence[Params]] = field(default_factory=dict)  # by seed and task
+    learned_memory: Mapping[int, Params] = field(default_factory=dict)  # the same, by seed
+    # Of the groups to come, where an earlier run is continued: by seed, OfSeed as a dict.
+    waiting: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, groups: Sequence[Sequence[int]], group: int = 0, **learned: Any) -> "Position":
-        """Before the first task of a group, or behind the last group."""
-        seeds = groups[group] if group < len(groups) else []
-        return cls(groups, group, seeds, 0, **learned)
+    def start(
+        cls,
+        groups: Sequence[Sequence[int]],
+        group: int = 0,
+        *,
+        waiting: Mapping[int, Mapping[str, Any]] | None = None,
+        **learned: Any,
+    ) -> "Position":
+        """Before the first task of a group, or behind the last group.
+
+        Args:
+            waiting: :class:`OfSeed` as a dictionary, by seed, of this group and those to come,
+                where an earlier run is continued; the first task is then the one behind its last.
+        """
+        seeds, waiting = groups[group] if group < len(groups) else [], waiting or {}
+        if waiting.keys().isdisjoint(seeds):
+            return cls(groups, group, seeds, 0, **learned)
+        seeds = [seed for seed in seeds if seed in waiting]  # without those that failed there
+        own = [OfSeed(**waiting[seed]) for seed in seeds]
+        return cls(
+            groups,
+            group,
+            seeds,
+            len(own[0].stats),
+            stack_members([of_seed.params for of_seed in own]),
+            stack_members([of_seed.memory for of_seed in own]),
+            [stack_members(in_task) for in_task in zip(*(w.stats for w in own), strict=True)],
+            waiting={seed: w for seed, w in waiting.items() if seed not in seeds},
+            **learned,
+        )
 
     @property
     def ready_params(self) -> Params:
@@ -67,23 +96,32 @@ class Position:
             stats=[to_device(in_task, device) for in_task in self.stats],
         )
 
+    def by_seed(self) -> dict[int, "OfSeed"]:
+        """What this group has learned so far, on the CPU."""
+        params, memory = to_device(self.params or {}, "cpu"), to_device(self.memory, "cpu")
+        stats = [to_device(in_task, "cpu") for in_task in self.stats]
+        return {
+            seed: OfSeed(
+                select_members(params, i),
+                select_members(memory, i),
+                [select_members(in_task, i) for in_task in stats],
+            )
+            for i, seed in enumerate(self.seeds)
+        }
+
     def of_next_group(self) -> "Position":
         """Before the next group of seeds, with what this one has learned.
 
         That lies on the CPU, so that the next one has the device to itself.
         """
-        params = to_device(self.params or {}, "cpu")
-        stats = [to_device(in_task, "cpu") for in_task in self.stats]
-        learned = {seed: select_members(params, i) for i, seed in enumerate(self.seeds)}
-        learned_stats = {
-            seed: [select_members(in_task, i) for in_task in stats]
-            for i, seed in enumerate(self.seeds)
-        }
+        by_seed = self.by_seed().items()
         return self.start(
             self.groups,
             self.group + 1,
-            learned={**self.learned, **learned},
-            learned_stats={**self.learned_stats, **learned_stats},
+            waiting=self.waiting,
+            learned={**self.learned, **{seed: of.params for seed, of in by_seed}},
+            learned_stats={**self.learned_stats, **{seed: of.stats for seed, of in by_seed}},
+            learned_memory={**self.learned_memory, **{seed: of.memory for seed, of in by_seed}},
         )
 
     def describe(self, num_tasks: int) -> str:
@@ -93,6 +131,14 @@ class Position:
         step = 0 if self.training is None else self.training["step"]
         group = f" of group {self.group + 1}" if len(self.groups) > 1 else ""
         return f"task {self.task_id + 1}/{num_tasks}{group}, step {step}"
+
+
+class OfSeed(NamedTuple):
+    """What one seed has learned, without a dimension of members."""
+
+    params: Params
+    memory: Params
+    stats: list[Params]  # running statistics by task
 
 
 class Checkpoints:
@@ -182,13 +228,22 @@ def load_checkpoint(
             f"the data are not those with which {run_dir.path} began: give their --data_dir, or "
             "start anew with --overwrite"
         )
+    warn_of_changes(made_by, described)
+    return position_in(content), json.loads(content["report"]), content["lengths"]
+
+
+def position_in(content: Mapping[str, Any]) -> Position:
+    """The position that a checkpoint holds; what an earlier version did not save is empty."""
+    return Position(**{f.name: content[f.name] for f in fields(Position) if f.name in content})
+
+
+def warn_of_changes(made_by: Mapping[str, Any], described: Mapping[str, Any]) -> None:
+    """Say which versions, which device and which commit are others than a run was left with."""
     there, here = ({**by, **by["versions"]} for by in (made_by, described))
     for name in (*here["versions"], "device", "git_commit"):
         if there.get(name) != here[name]:
             warnings.warn(
                 f"the run was left with {name} {there.get(name)} and goes on with {here[name]}: "
                 "it may differ from one without a break",
-                stacklevel=2,
+                stacklevel=3,
             )
-    position = Position(**{f.name: content[f.name] for f in fields(Position)})
-    return position, json.loads(content["report"]), content["lengths"]

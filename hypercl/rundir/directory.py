@@ -1,6 +1,6 @@
 """The run directory: what a run writes, each file whole or not at all, and reads when it goes on.
 
-config.json, results.json, metrics.jsonl, logfile.txt, weights.pt, checkpoint.pt, summary/
+config.json, results.json, metrics.jsonl, logfile.txt, weights.pt, weights/, checkpoint.pt, summary/
 (TensorBoard), plots/; docs/runs.rst says what is in each. Imports no torch, so that a finished
 run's results are shown at once.
 """
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 _CONFIG, _RESULTS, _LOCK = "config.json", "results.json", "run.lock"
 _CHECKPOINT, _CHECKPOINT_BEFORE = "checkpoint.pt", "checkpoint.before.pt"
 _GROWING = ("metrics.jsonl", "logfile.txt")
-_WEIGHTS = "weights.pt"
+_WEIGHTS, _WEIGHTS_BY_TASK = "weights.pt", "weights"
 _FILES = (_RESULTS, *_GROWING, _WEIGHTS, _CHECKPOINT, _CHECKPOINT_BEFORE)
-_FOLDERS = ("summary", "plots")
+_FOLDERS = ("summary", "plots", _WEIGHTS_BY_TASK)
 _MARKS = {_CONFIG: ("options", "versions"), _RESULTS: ("status", "config", "seeds")}
 _EVENTS = "summary/events.out.tfevents.*"
 
@@ -238,6 +238,15 @@ class RunDir:
         """Replace ``name`` by ``data``."""
         self._replace(name, lambda part: part.write_bytes(data))
 
+    def write_weights_by_task(self, name: str, data: bytes) -> None:
+        """Write weights/<name>."""
+
+        def write(part: Path) -> None:
+            part.parent.mkdir(exist_ok=True)
+            part.write_bytes(data)
+
+        self._replace(f"{_WEIGHTS_BY_TASK}/{name}", write)
+
     def write_checkpoint(self, data: bytes) -> None:
         """Replace checkpoint.pt, and keep the one before."""
         self._replace(_CHECKPOINT, lambda part: part.write_bytes(data), keep=_CHECKPOINT_BEFORE)
@@ -288,7 +297,8 @@ class RunDir:
     def _parts(self) -> list[Path]:
         """Where a run that was killed may have left half a file."""
         names = [self.path / f".{name}.part" for name in (_CONFIG, *_FILES)]
-        return [*names, *self.path.glob("plots/.*.png.part")]
+        in_folders = ("plots/.*.png.part", f"{_WEIGHTS_BY_TASK}/.*.pt.part")
+        return names + [part for pattern in in_folders for part in self.path.glob(pattern)]
 
     def _append(self, file, text: str) -> None:
         try:

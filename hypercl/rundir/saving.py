@@ -27,11 +27,30 @@ class Damaged(Exception):  # noqa: N818 - it is what the messages call it
 
 
 def encode(content: Mapping[str, Any]) -> bytes:
-    """The bytes of a file of tensors, numbers, strings, and lists and dicts of them."""
+    """The bytes of a file of tensors, numbers, strings, and lists and dicts of them.
+
+    They follow from the content alone.
+    """
     buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
+    torch.save(_with_equal_strings_once(dict(content), {}), buffer)
     archive = buffer.getvalue()[:-_LENGTH] + _COMMENT.to_bytes(_LENGTH, "little")
     return archive + _MARK + hashlib.sha256(archive).hexdigest().encode()
+
+
+def _with_equal_strings_once(value: Any, known: dict[str, str]) -> Any:
+    """A copy in which equal strings are one object: pickle writes an object out once, and a run
+    that goes on has read some of its strings, others not.
+    """
+    if isinstance(value, str):
+        return known.setdefault(value, value)
+    if isinstance(value, Mapping):
+        items = value.items()
+        return {
+            _with_equal_strings_once(k, known): _with_equal_strings_once(v, known) for k, v in items
+        }
+    if isinstance(value, list):
+        return [_with_equal_strings_once(item, known) for item in value]
+    return value
 
 
 def decode(data: bytes) -> dict[str, Any]:

@@ -71,6 +71,8 @@ def test_overwrite_replaces_a_run_and_nothing_else(tmp_path):
         run.write_scalars(1, {"old": 1.0})
         run.write_checkpoint(b"old")
         run.write_checkpoint(b"older")
+        run.write_weights_by_task("task_01.pt", b"old")
+        (path / "weights" / ".task_02.pt.part").write_text("half")
         (path / "plots" / "old.png").write_text("")
         (path / "notes.txt").write_text("mine")
         (path / ".results.json.part").write_text("half")

@@ -26,6 +26,14 @@ def test_what_is_written_is_read():
     assert equal(decode(encode(CONTENT)), CONTENT)
 
 
+def test_equal_content_gives_equal_bytes():
+    """Whichever of its strings are one object: a run that goes on has read some of them."""
+    content = {"one": {"name": torch.ones(2)}, "two": [{"name": "name"}]}
+    name = [str(b"name", "utf-8") for _ in range(3)]
+    copied = {"one": {name[0]: torch.ones(2)}, "two": [{name[1]: name[2]}]}
+    assert encode(content) == encode(copied) == encode(decode(encode(content)))
+
+
 def test_torch_reads_such_a_file_as_any_other(tmp_path):
     (tmp_path / "weights.pt").write_bytes(encode(CONTENT))
     assert equal(torch.load(tmp_path / "weights.pt", weights_only=True), CONTENT)

@@ -40,6 +40,12 @@ class Hnet(MethodEntry):
                 "--lookahead looks at a step of Adam: leave it out, or leave out --use_sgd and "
                 "--use_rmsprop"
             )
+        if options.run.continue_from is not None and options.hypernet.compression is not None:
+            yield (
+                f"--compression={options.hypernet.compression:g} chooses the chunk size by the "
+                "number of tasks, which --continue_from changes: train all tasks from the start, "
+                "or begin with --chmlp_chunk_size"
+            )
         yield from problems_of_hypernet(options.hypernet)
 
     def unread(self, options):

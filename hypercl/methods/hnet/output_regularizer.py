@@ -69,6 +69,26 @@ class OutputRegularizer:
         params = hnet_modules.as_function(module, self.setting.hypernet)[1]
         return to_device(params, self.setting.device)
 
+    def extended(
+        self, params: Params, memory: Params, seeds: Sequence[int], num_tasks_before: int
+    ) -> tuple[Params, Params]:
+        """With fresh embeddings of the later tasks, for each seed and task from its own stream."""
+        fresh = stack_members([self._fresh_embeddings(seed, num_tasks_before) for seed in seeds])
+        rows = {name: torch.cat([params[name], value], dim=1) for name, value in fresh.items()}
+        return params | rows, memory
+
+    def _fresh_embeddings(self, seed: int, first: int) -> Params:
+        """Of one member, for the tasks from ``first`` on, [tasks, …] each."""
+        setting = self.setting
+        rows = []
+        for task_id in range(first, len(setting.tasks)):
+            module = hnet_modules.build_module(
+                setting.hypernet, setting.net, 1, seed, purpose="a later task", task_id=task_id
+            )
+            params = self.from_module(module)
+            rows.append({name: params[name] for name in self.hnet.per_task if name in params})
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
     def trainable(self, params: Params, task_id: int) -> Params:
         """All but the embeddings of later tasks, so that neither weight decay nor momentum moves
         them; with frozen embeddings, but those of earlier ones too.

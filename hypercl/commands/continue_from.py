@@ -1,0 +1,155 @@
+"""--continue_from: more tasks after those that a finished run has learned."""
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hypercl.errors import InputError
+from hypercl.options import Options, differing
+from hypercl.rundir.directory import read_finished
+
+if TYPE_CHECKING:
+    from hypercl.experiment import Experiment
+    from hypercl.rundir.checkpoint import OfSeed, Position
+
+# torch is imported in the functions that need it, so that a run that cannot be continued is refused
+# at once.
+
+
+class Source(NamedTuple):
+    """The run that is continued."""
+
+    path: Path
+    results: Mapping[str, Any]  # its results.json
+
+    @property
+    def num_tasks(self) -> int:
+        """How many it has learned."""
+        return len(self.results["tasks"])
+
+
+def find_source(options: Options) -> Source:
+    """The finished run that ``--continue_from`` names.
+
+    Raises:
+        InputError: There is none, it is not finished or damaged, it was learned with other options,
+            or there are no more tasks than it has learned.
+    """
+    assert options.run.continue_from is not None
+    path = Path(options.run.continue_from)
+    source = Source(path, read_finished(path))
+    may_differ = {name: options.values[name] for name in ("num_tasks", "continue_from")}
+    if differences := differing({**source.results["config"], **may_differ}, options.recorded):
+        raise InputError(
+            f"--continue_from={path} was learned with other options: {', '.join(differences)}; "
+            f"give the same ones (--config={path} has them)"
+        )
+    if options.task.num_tasks <= source.num_tasks:
+        raise InputError(
+            f"--num_tasks={options.task.num_tasks} leaves nothing to learn after the "
+            f"{source.num_tasks} tasks of --continue_from={path}: give more"
+        )
+    return source
+
+
+def start_after(
+    source: Source, experiment: "Experiment", described: Mapping[str, Any]
+) -> tuple["Position", dict[str, Any]]:
+    """Where a run begins that continues another: behind that one's last task.
+
+    All that it needs of the other one is in the position. Seeds that failed there are left out.
+
+    Args:
+        described: What config.json will say of this process.
+
+    Returns:
+        The position, and the state of the report.
+
+    Raises:
+        InputError: The other run's checkpoint is missing or damaged, or the data are others.
+    """
+    from hypercl.rundir.checkpoint import OfSeed, Position
+
+    end = _end_of(source, experiment, described)
+    waiting = {}
+    for seed, params in end.learned.items():
+        learned = OfSeed(params, end.learned_memory[seed], list(end.learned_stats[seed]))
+        waiting[seed] = _extended(experiment, seed, learned, source.num_tasks)._asdict()
+    groups = [g for g in experiment.groups_of_seeds() if not waiting.keys().isdisjoint(g)]
+    return Position.start(groups, waiting=waiting), _report_state(source, experiment)
+
+
+def _extended(experiment: "Experiment", seed: int, learned: "OfSeed", num_tasks: int) -> "OfSeed":
+    """What a seed has learned of so many tasks, ready for all of the experiment's, on the CPU."""
+    from hypercl.engine.members import select_members, stack_members, to_device
+
+    device, method = experiment.device, experiment.method
+    params = to_device(stack_members([learned.params]), device)
+    memory = to_device(stack_members([learned.memory]), device)
+    params, memory = method.extended(params, memory, [seed], num_tasks)
+    params, memory = (select_members(to_device(v, "cpu"), 0) for v in (params, memory))
+    return learned._replace(params=params, memory=memory)
+
+
+def _end_of(source: Source, experiment: "Experiment", described: Mapping[str, Any]) -> "Position":
+    """The position at the end of the run that is continued."""
+    from hypercl.rundir import saving
+    from hypercl.rundir.checkpoint import FORMAT, position_in, warn_of_changes
+    from hypercl.tasks.task import fingerprint
+
+    path = source.path / "checkpoint.pt"
+    otherwise = "put a good copy there, or train all tasks from the start"
+    try:
+        content = saving.decode(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: {otherwise}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}): mend that") from None
+    except saving.Damaged:
+        raise InputError(f"{path} is damaged: {otherwise}") from None
+    of_another_version = (
+        f"{path} is not of this version of the program, which needs more than it holds: train all "
+        "tasks from the start"
+    )
+    if content.get("format") != FORMAT:
+        raise InputError(of_another_version)
+    made_by, end = json.loads(content["made_by"]), position_in(content)
+    if end.learned.keys() != end.learned_memory.keys():
+        raise InputError(of_another_version)
+    if end.group < len(end.groups) or differing(made_by["options"], source.results["config"]):
+        raise InputError(f"{path} is not of that run's end: {otherwise}")
+    if content["data"] != fingerprint(experiment.tasks[: source.num_tasks]):
+        raise InputError(
+            f"the data are not those with which {source.path} was learned: give their --data_dir"
+        )
+    warn_of_changes(made_by, described)
+    return end
+
+
+def _report_state(source: Source, experiment: "Experiment") -> dict[str, Any]:
+    """As report.results.Report.state has it: the earlier tasks' accuracies and seconds."""
+    from hypercl.report.metrics import METRICS
+
+    results = source.results
+    seeds, summary = copy.deepcopy(results["seeds"]), results["summary"]
+    for seed in seeds:  # what is not known yet of the new tasks
+        seed["accuracy_untrained"] += [None] * (len(experiment.tasks) - source.num_tasks)
+    if not experiment.options.evaluation.scenarios_every_task:  # they are of that run's end
+        for seed in seeds:
+            seed.pop("scenarios", None)
+        summary = {name: summary[name] for name in METRICS}
+    return {
+        "results": {
+            "seeds": seeds,
+            "summary": summary,
+            "seconds": copy.deepcopy(results["seconds"]),
+            "continued_from": {
+                "run": str(source.path),
+                "num_tasks": source.num_tasks,
+                "sha256": results["sha256"],
+            },
+        },
+        "task_seconds": 0.0,
+    }
