@@ -175,7 +175,7 @@ def count_or_counts() -> Range:
             return count.read(text)
         return several.read(text)
 
-    return _OneOrMore(read, "N[,N...]")
+    return _OneOrMore(read, "N[,N...]", types=(int, list))
 
 
 def order_of_numbers() -> Range:
@@ -197,7 +197,7 @@ def order_of_numbers() -> Range:
             raise argparse.ArgumentTypeError(f"{text!r} has {twice[0]} more than once")
         return numbers
 
-    return Range(read, "ORDER")
+    return Range(read, "ORDER", types=(str, list))
 
 
 def _on_or_off(text: str) -> bool:
