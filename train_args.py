@@ -331,6 +331,12 @@ def _without_effect(options: Options) -> dict[str, str]:
     for kind in options.kinds:
         for option, remark in sorted(kind.unread(options).items()):
             unread.setdefault(option, f"--{option} {remark}")
+    if options.task.val_set_size == 0:
+        unread["val_iter"] = (
+            "--val_iter concerns validation, and --val_set_size=0 leaves none: leave one out"
+        )
+    if options.run.no_cuda:
+        unread["tf32"] = "--tf32 concerns GPUs, and --no_cuda leaves them alone: leave one out"
     return unread
 
 

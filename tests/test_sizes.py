@@ -50,7 +50,7 @@ def test_what_does_not_fit_is_refused_and_says_what_it_would_take(options, said)
     [
         "", "--num_seeds=1000", "--n_iter=1000000", "--mlp_arch=1000,1000 --hnet_type=hmlp",
         f"{PERMUTED} --num_tasks=1000", f"{CIFAR} --net_type=wrn --chmlp_chunk_size=10000",
-        "--compression=0.1 --chmlp_chunk_size=1000000000", "--val_batch_size=1000000000",
+        "--val_batch_size=1000000000",
     ],
 )  # fmt: skip
 def test_what_may_fit_is_not(options, monkeypatch):

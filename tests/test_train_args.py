@@ -357,7 +357,7 @@ def test_help_imports_no_torch_and_is_quick():
     "line",
     [
         "",
-        "--lr=1e-30 --mlp_arch= --hmlp_arch=7 --dropout_rate=0.1 --hnet_reg_batch_size=-3",
+        "--lr=1e-30 --mlp_arch= --hmlp_arch=7 --hnet_reg_batch_size=-3",
         "--no_cuda --amp --data_dir=/some/where --ckpt_iter=7 --random_seed=0",
         f"{CIFAR} --net_type=resnet --batchnorm --bn_no_running_stats --num_seeds=2",
         "--preset=paper-splitmnist --lookahead=off --lr=0.5",

@@ -53,6 +53,11 @@ class Hnet(MethodEntry):
         if options.hypernet.hnet_type == "hmlp":
             remark = "goes with --hnet_type=chunked_hmlp: leave it out, or take that"
             unread |= dict.fromkeys(("chmlp_chunk_size", "chunk_emb_size", "std_normal_emb"), remark)
+        if options.hypernet.compression is not None:
+            unread["chmlp_chunk_size"] = "is chosen by --compression: leave one out"
+        if not options.hypernet.hmlp_arch:
+            remark = "concerns hidden layers, and --hmlp_arch= has none: leave one out"
+            unread |= dict.fromkeys(("hnet_net_act", "hnet_dropout_rate"), remark)
         if self.beta == 0:
             remark = "concerns the regularizer, and --beta=0 takes it away: leave one out"
             unread |= dict.fromkeys(_OF_THE_REGULARIZER, remark)

@@ -19,6 +19,12 @@ class Mlp(MainNet):
         (100, 100), int_list(), "mlp: sizes of the hidden layers; empty: none"
     )
 
+    def unread(self, options):
+        if self.mlp_arch:
+            return {}
+        remark = "concerns hidden layers, and --mlp_arch= has none: leave one out"
+        return dict.fromkeys(("net_act", "dropout_rate", "batchnorm"), remark)
+
     def least_weights(self, in_shape):
         widths = (prod(in_shape), *self.mlp_arch)
         return sum(a * b for a, b in pairwise(widths)), ("mlp_arch",)
