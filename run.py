@@ -161,6 +161,10 @@ def import_torch(interruption: Interruption) -> None:
 
     Raised within it, where torch's C++ calls Python, an exception would abort the process.
     """
+    if "torch" not in sys.modules:
+        from hypercl.report.screen import Screen
+
+        Screen(lambda line: None).say("loading torch, which takes some seconds")
     with interruption.grace(), importing():
         import train  # noqa: F401
 

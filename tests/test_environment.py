@@ -118,3 +118,12 @@ def test_the_global_generator_is_neither_used_nor_changed(tmp_path):
         losses.append((tmp_path / name / "metrics.jsonl").read_text())
         torch.rand(3)
     assert losses[0] == losses[1]
+
+
+def test_the_first_line_comes_before_torch(tmp_path):
+    """Where importing torch fails, that line is all there is on the screen."""
+    (tmp_path / "torch.py").write_text("raise MemoryError")
+    for command in (TINY, ["--dry_run"]):
+        done = run_with({"PYTHONPATH": str(tmp_path)}, tmp_path, *command)
+        assert done.stdout.decode() == "loading torch, which takes some seconds\n"
+        assert done.returncode == 1
