@@ -138,6 +138,7 @@ class RunOptions:
     dry_run: bool = option(False, switch, "say how large the networks are, and what memory and time the run would take, without running it")
     no_cuda: bool = option(False, switch, "run on the CPU even where there is a GPU")
     loglevel_info: bool = option(False, switch, "hide the debug lines on the screen; logfile.txt keeps them")
+    plot_format: str = option("png", one_of("png", "pdf", "both"), "format of the plots")
     deterministic_run: bool = option(False, switch, "use deterministic algorithms alone; slower on a GPU")
     random_seed: int = option(42, natural, "seed from which all randomness of the run is derived")
     num_seeds: int = option(1, count, "train the seeds random_seed … random_seed + N - 1 together, in one process")
@@ -275,7 +276,7 @@ def defaults() -> Mapping[str, Any]:
 
 # What these say of a run, it may say otherwise when it is continued: the results are the same.
 _OF_THE_PROCESS = ("out_dir", "overwrite", "resume", "eval", "dry_run", "loglevel_info")
-_WITHOUT_EFFECT = (*_OF_THE_PROCESS, "data_dir", "ckpt_iter")
+_WITHOUT_EFFECT = (*_OF_THE_PROCESS, "data_dir", "ckpt_iter", "plot_format")
 
 
 def as_arguments(values: Mapping[str, Any]) -> list[str]:
@@ -285,6 +286,11 @@ def as_arguments(values: Mapping[str, Any]) -> list[str]:
         for name, value in values.items()
         if value is not None and name not in _OF_THE_PROCESS
     ]
+
+
+def bearing_on_results(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a run's options on which its results depend."""
+    return {name: value for name, value in values.items() if name not in _WITHOUT_EFFECT}
 
 
 def differing(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

@@ -44,12 +44,20 @@ METRICS: dict[str, Callable[[Matrix], float | None]] = {
 }
 
 
-def mean_matrix(matrices: Sequence[Matrix]) -> list[list[float]]:
-    """Mean over seeds of each entry; the matrices have equal shapes."""
+def mean_matrix(
+    matrices: Sequence[Sequence[Sequence[float | None]]],
+) -> list[list[float | None]]:
+    """Mean over seeds of each entry, None where any has None; the matrices have equal shapes."""
     return [
-        [statistics.fmean(values) for values in zip(*rows, strict=True)]
+        [mean_of_whole(values) for values in zip(*rows, strict=True)]
         for rows in zip(*matrices, strict=True)
     ]
+
+
+def mean_of_whole(values: Sequence[float | None]) -> float | None:
+    """Mean; None where any value is None."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None
 
 
 class Summary(TypedDict):
