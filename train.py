@@ -303,6 +303,7 @@ class TaskTraining:
                         f"the parameters are not finite after task {self.task_id + 1} at step "
                         f"{step}: lower --lr or --beta",
                     )
+        rates = self.rates.of_members
         accuracies: list = [None] * len(self.seeds)
         if self.is_validated(step):
             accuracies = self._validate()
@@ -310,8 +311,10 @@ class TaskTraining:
             self.rates.look(accuracies)
         losses = zip(*rows[-1], strict=True)  # of the members
         return {
-            seed: MemberProgress._make((*of_member, accuracy))
-            for seed, of_member, accuracy in zip(self.seeds, losses, accuracies, strict=True)
+            seed: MemberProgress._make((*of_member, accuracy, rate))
+            for seed, of_member, accuracy, rate in zip(
+                self.seeds, losses, accuracies, rates, strict=True
+            )
             if seed not in self.failed
         }
 

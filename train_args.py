@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -27,16 +28,22 @@ EXAMPLES = """\
 examples:
   SplitMNIST, 5 tasks of 2 digits, default networks
     python run.py
-  the same over five seeds: in one process, or in a shell loop
+  the same over five seeds, in one process
     python run.py --num_seeds=5
-    for s in 1 2 3 4 5; do python run.py --random_seed=$s --out_dir=out/s$s --loglevel_info; done
-  PermutedMNIST, 10 tasks, one random earlier task regularized per step
-    python run.py --cl_exp=permmnist --num_classes_per_task=10 --num_tasks=10 \\
+  or in a shell loop
+    for s in 1 2 3 4 5; do
+      python run.py --random_seed=$s --out_dir=out/s$s
+    done
+  PermutedMNIST, one random earlier task regularized per step
+    python run.py --cl_exp=permmnist \\
+        --num_classes_per_task=10 --num_tasks=10 \\
         --hnet_reg_batch_size=1
   SplitCIFAR-10/100, 6 tasks of 10 classes, ResNet-32
-    python run.py --cl_exp=splitcifar --num_classes_per_task=10 --num_tasks=6 --net_type=resnet
-  a convolutional main network whose weights come from a full, linear hypernetwork
-    python run.py --net_type=lenet --hnet_type=hmlp --hmlp_arch= --epochs=1
+    python run.py --cl_exp=splitcifar --net_type=resnet \\
+        --num_classes_per_task=10 --num_tasks=6
+  a convolutional main network from a full, linear hnet
+    python run.py --net_type=lenet --hnet_type=hmlp \\
+        --hmlp_arch= --epochs=1
   what is forgotten without the regularizer
     python run.py --beta=0 --out_dir=out/no_regularizer
 """
@@ -400,6 +407,13 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         columns = shutil.get_terminal_size().columns - 2
         super().__init__(prog, max_help_position=min(36, columns // 2), width=min(110, columns))
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = text.splitlines()  # of the description and the examples, as they are where they fit
+        return "\n".join(textwrap.fill(x, width) if len(x) > width else x for x in lines) + "\n"
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.nargs == 0 or action.default is None or isinstance(action, _Switch):

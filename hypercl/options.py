@@ -145,6 +145,7 @@ class RunOptions:
     no_cuda: bool = option(False, switch, "run on the CPU even where there is a GPU")
     num_threads: int | None = option(None, or_unset(count), "threads on a CPU; -1: as OMP_NUM_THREADS says, without it one, or for convolutions with much work in a step all processors")
     loglevel_info: bool = option(False, switch, "hide the debug lines on the screen; logfile.txt keeps them")
+    plot_format: str = option("png", one_of("png", "pdf", "both"), "format of the plots")
     deterministic_run: bool = option(False, switch, "use deterministic algorithms alone; slower on a GPU")
     random_seed: int = option(42, natural, "seed from which all randomness of the run is derived")
     num_seeds: int = option(1, count, "train the seeds random_seed … random_seed + N - 1 together, in one process")
@@ -298,7 +299,14 @@ def defaults() -> Mapping[str, Any]:
 # What these say of a run, it may say otherwise when it is continued: the results are the same, but
 # for the rounding by another number of threads, of which it is warned.
 OF_THE_PROCESS = ("config", "out_dir", "overwrite", "resume", "eval", "dry_run", "loglevel_info")
-_WITHOUT_EFFECT = (*OF_THE_PROCESS, "data_dir", "ckpt_iter", "keep_weights", "num_threads")
+_WITHOUT_EFFECT = (
+    *OF_THE_PROCESS, "data_dir", "ckpt_iter", "keep_weights", "num_threads", "plot_format",
+)  # fmt: skip
+
+
+def bearing_on_results(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a run's options on which its results depend."""
+    return {name: value for name, value in values.items() if name not in _WITHOUT_EFFECT}
 
 
 def differing(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

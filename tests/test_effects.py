@@ -111,7 +111,7 @@ CHANGED = {
 # What these do is no part of what one run on a CPU leaves; tests of their own see to it.
 ELSEWHERE = {
     "method", "preset", "config", "out_dir", "overwrite", "resume", "continue_from", "eval",
-    "dry_run", "no_cuda", "specnorm", "tf32",
+    "dry_run", "no_cuda", "plot_format", "specnorm", "tf32",
 }  # fmt: skip
 
 
@@ -141,7 +141,8 @@ def leave(folder, monkeypatch, capsys):
         small = data_set._replace(md5=None, num_train=300, num_test=150)
         monkeypatch.setitem(images._DATASETS, name, small)
     monkeypatch.setattr(Report, "_write_plots", lambda self: None)
-    monkeypatch.setattr(RunDir, "write_scalars", lambda *_: None)
+    for name in ("write_scalars", "write_settings"):
+        monkeypatch.setattr(RunDir, name, lambda *_: None)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     write = RunDir.write_checkpoint
     threads = torch.get_num_threads()

@@ -37,7 +37,7 @@ def test_matplotlibs_settings_do_not_reach_into_a_run(backend, tmp_path):
     assert done.returncode == 0, done.stderr
     assert b"warning" not in done.stderr
     assert (tmp_path / "run" / "weights.pt").exists()
-    assert len(list((tmp_path / "run" / "plots").glob("*.png"))) == 3
+    assert len(list((tmp_path / "run" / "plots").glob("*.png"))) == 4
     plain = run_with({}, tmp_path, *TINY, "--out_dir=plain")
     assert plain.returncode == 0
     for picture in (tmp_path / "plain" / "plots").iterdir():

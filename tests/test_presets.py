@@ -69,7 +69,19 @@ def test_the_list_shows_every_preset(capsys):
         (line,) = [line for line in shown.splitlines() if line.split()[:1] == [name]]
         networks = presets.load(name).networks
         assert networks in line
-    assert "99.79 ± 0.01" in shown
+    assert "99.79 / 69.48" in shown  # without the spread, which may be a standard error
+    assert "99.67 ± 0.10 / 63.14 ± 4.19, n = 20" in shown
+    assert "± standard deviation over n" in shown
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 200])
+def test_the_list_fits_the_terminal(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit):
+        parse_args(["--list_presets"])
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= columns
+    assert "…" not in shown
 
 
 @pytest.mark.parametrize("name", MEASURED)

@@ -475,7 +475,9 @@ def test_every_group_and_seed_is_tested_again_exactly(capsys):
     assert saved["groups"] == [[42, 43], [44]]
     results = run.main(["--eval=run"])
     row = [seed["accuracy"][-1] for seed in results["seeds"]]
-    assert f"{np.mean(row, axis=0)[0]:.2f} ± " in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"{np.mean(row, axis=0)[0]:.2f}" in shown
+    assert "± standard deviation, n = 3" in shown
 
 
 def test_processes_that_are_really_killed():

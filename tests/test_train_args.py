@@ -61,6 +61,7 @@ DEFAULTS = {  # as JSON has them
     "overwrite": False,
     "resume": False,
     "ckpt_iter": 500,
+    "plot_format": "png",
     "eval": None,
     "data_dir": "./datasets",
     "no_cuda": False,
@@ -308,6 +309,17 @@ def test_an_empty_argument(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize("columns", [60, 80, 100, 200])
+def test_help_fits_the_terminal_and_breaks_no_word(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit):
+        parse_args(["--help"])
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= columns
+    words = {word for field in all_options().values() for word in field.metadata["help"].split()}
+    assert words <= set(text.split())
+
+
 def test_help_groups_every_option_and_shows_its_default(capsys):
     with pytest.raises(SystemExit) as exit_:
         parse_args(["--help"])
@@ -418,7 +430,10 @@ def test_options_that_bear_on_the_results_are_told_from_those_that_do_not():
         return dict(parse_args(line.split()).values)
 
     stored = options("--lr=0.1 --mlp_arch=3,4 --out_dir=x")
-    free = options("--lr=0.1 --mlp_arch=3,4 --data_dir=y --ckpt_iter=9 --loglevel_info --resume")
+    free = options(
+        "--lr=0.1 --mlp_arch=3,4 --data_dir=y --plot_format=both --ckpt_iter=9 --loglevel_info "
+        "--resume"
+    )
     assert differing(stored, free) == []
     other = options("--lr=0.2 --mlp_arch=3 --no_cuda")
     assert differing(stored, other) == [

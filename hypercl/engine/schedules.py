@@ -55,6 +55,13 @@ class LearningRates:
             self.now = self._base.clone()
         self._steps_per_epoch = steps_per_epoch
 
+    @property
+    def of_members(self) -> list[float]:
+        """Of each member, at the last step; to the seven digits that float32 has."""
+        if isinstance(self.now, Tensor):
+            return [float(f"{rate:.7g}") for rate in self.now.tolist()]
+        return [self.now] * len(self._base)
+
     def set(self, step: Tensor) -> None:
         """Take the rate of a step, whose number is in [1] int64 on the device."""
         if isinstance(self.now, Tensor):

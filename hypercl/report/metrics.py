@@ -16,18 +16,18 @@ Matrix = Sequence[Row]
 
 def final_accuracy(accuracy: Matrix) -> float | None:
     """Mean over all tasks after learning the last one."""
-    return _mean(accuracy[-1])
+    return mean_of_whole(accuracy[-1])
 
 
 def during_accuracy(accuracy: Matrix) -> float | None:
     """Mean over the tasks of the accuracy right after learning each."""
-    return _mean([row[-1] for row in accuracy])
+    return mean_of_whole([row[-1] for row in accuracy])
 
 
 def backward_transfer(accuracy: Matrix) -> float | None:
     """Mean change of the earlier tasks since each was learned (Lopez-Paz & Ranzato, 2017)."""
     earlier = range(len(accuracy) - 1)
-    return _mean([_difference(accuracy[-1][t], accuracy[t][t]) for t in earlier])
+    return mean_of_whole([_difference(accuracy[-1][t], accuracy[t][t]) for t in earlier])
 
 
 def forgetting(accuracy: Matrix) -> float | None:
@@ -37,7 +37,7 @@ def forgetting(accuracy: Matrix) -> float | None:
     """
     earlier = range(len(accuracy) - 1)
     best = [max(v for row in accuracy[t:-1] if (v := row[t]) is not None) for t in earlier]
-    return _mean([_difference(best[t], accuracy[-1][t]) for t in earlier])
+    return mean_of_whole([_difference(best[t], accuracy[-1][t]) for t in earlier])
 
 
 def forward_transfer(before: Row, untrained: Row) -> float | None:
@@ -48,10 +48,11 @@ def forward_transfer(before: Row, untrained: Row) -> float | None:
         before: By task, the accuracy right before it is learned; so far as there is one.
         untrained: By task, that before any task is learned. Those of task 0 do not count.
     """
-    return _mean([_difference(before[k], untrained[k]) for k in range(1, len(before))])
+    return mean_of_whole([_difference(before[k], untrained[k]) for k in range(1, len(before))])
 
 
-def _mean(values: Row) -> float | None:
+def mean_of_whole(values: Row) -> float | None:
+    """Mean; None where there is no value, or one of them is None."""
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known and len(known) == len(values) else None
 
@@ -75,7 +76,7 @@ METRICS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
 def mean_matrix(matrices: Sequence[Matrix]) -> list[list[float | None]]:
     """Mean over seeds of each entry, None where one has none; the matrices have equal shapes."""
     return [
-        [_mean(values) for values in zip(*rows, strict=True)]
+        [mean_of_whole(values) for values in zip(*rows, strict=True)]
         for rows in zip(*matrices, strict=True)
     ]
 

@@ -1,22 +1,27 @@
 """Figures of a run, made without a display and without matplotlib's global state."""
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from hypercl.report.metrics import Matrix, final_accuracy, mean_matrix
+from hypercl.report.metrics import Matrix, mean_matrix, mean_of_whole
 
 _MAX_NUMBERS = 20  # tasks beyond which numbers in the cells could not be read
 _MAX_LEGEND = 10
 
 
+_settings = threading.Lock()  # matplotlib's, which all threads share
+
+
 @contextmanager
 def own_defaults() -> Iterator[None]:
     """A context with matplotlib's own settings: a user's may ask for what a machine lacks."""
-    with mpl.rc_context():
+    with _settings, mpl.rc_context():
         mpl.rcdefaults()
         yield
 
@@ -25,22 +30,28 @@ def accuracy_matrix(matrices: Sequence[Matrix], task_names: Sequence[str], title
     """Heatmap of the accuracy (%) on each task (column) after learning each task (row).
 
     Args:
-        matrices: One accuracy matrix for each seed; their mean is shown.
+        matrices: One accuracy matrix for each seed; their mean is shown. A cell is empty where a
+            task was not tested.
     """
     accuracy = mean_matrix(matrices)
     cells = np.full((len(task_names), len(task_names)), np.nan)
     for t, row in enumerate(accuracy):
-        cells[t, : len(row)] = np.array(row, dtype=float)  # None becomes NaN
+        cells[t, : len(row)] = [np.nan if value is None else value for value in row]
     low = min(90.0, 10 * np.floor(np.nanmin(cells) / 10))
-    figure = _heatmap(cells, task_names, title, low, "accuracy (%)")
+    figure = _heatmap(cells, task_names, _of_mean(title, len(matrices)), low, "accuracy (%)")
     figure.axes[0].set(xlabel="task tested", ylabel="after learning task")
     return figure
 
 
-def task_confusion(confusion: Matrix, task_names: Sequence[str], title: str) -> Figure:
-    """Heatmap of the share (%) of each task's samples (row) taken for each task (column)."""
+def task_confusion(matrices: Sequence[Matrix], task_names: Sequence[str], title: str) -> Figure:
+    """Heatmap of the share (%) of each task's samples (row) taken for each task (column).
+
+    Args:
+        matrices: One for each seed; their mean is shown.
+    """
     label = "share of the task's samples (%)"
-    figure = _heatmap(np.array(confusion), task_names, title, 0, label)
+    shares = np.array(mean_matrix(matrices), dtype=float)
+    figure = _heatmap(shares, task_names, _of_mean(title, len(matrices)), 0, label)
     figure.axes[0].set(xlabel="task inferred, by the lowest entropy", ylabel="task")
     return figure
 
@@ -73,47 +84,157 @@ def _heatmap(
 def accuracy_over_time(matrices: Sequence[Matrix], task_names: Sequence[str], title: str) -> Figure:
     """Accuracy (%) of each task after each task learned, and the mean over the tasks so far.
 
+    Lines join the points at which a task was tested; means are of points at which all were.
+
     Args:
         matrices: One accuracy matrix for each seed; lines are their means, bands ± the standard
-            error.
+            deviation.
     """
     size, num_learned = len(task_names), len(matrices[0])
-    learned = np.arange(1, num_learned + 1)
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     colors = mpl.colormaps["viridis"](np.linspace(0, 0.9, size))
-
-    def draw(x, values, style: str, **look) -> None:  # values [seeds, rows]
-        values = np.array(values, dtype=float)
-        tested = ~np.isnan(values).any(axis=0)
-        x, values = x[tested], values[:, tested]
-        middle, sem = np.mean(values, axis=0), _sem(values)
-        axes.plot(x, middle, style, **look)
-        if len(values) > 1:
-            axes.fill_between(x, middle - sem, middle + sem, alpha=0.2, lw=0, color=look["color"])
-
+    many = size > _MAX_NUMBERS
+    if many:  # a tangle, in which the last point tells and the mean is to be seen
+        look: dict[str, Any] = {"style": "-", "lw": 0.5, "alpha": 0.5}
+    else:
+        look = {"style": "o-", "ms": 4, "lw": 1.2}
     for k in range(num_learned):
-        values = [[row[k] for row in accuracy[k:]] for accuracy in matrices]
+        column: list[list[float | None]] = [[*[None] * k, *(row[k] for row in accuracy[k:])]
+                                            for accuracy in matrices]  # fmt: skip
         label = f"{k + 1}: {task_names[k]}" if size <= _MAX_LEGEND else None
-        draw(learned[k:], values, "o-", ms=4, lw=1.2, color=colors[k], label=label)
-    means = [[final_accuracy([row]) for row in accuracy] for accuracy in matrices]
-    draw(learned, means, "s--", ms=5, lw=2, color="crimson", label="mean of tasks so far")
+        _draw_known(axes, column, color=colors[k], label=label, band=not many, **look)
+    if many:
+        learned = [[row[-1] for row in accuracy] for accuracy in matrices]
+        _draw_known(axes, learned, "-", color="black", lw=1.2, label="task just learned")
+    means = [[mean_of_whole(row) for row in accuracy] for accuracy in matrices]
+    look = {"lw": 2} if many else {"ms": 5, "lw": 2}
+    _draw_known(axes, means, "-" if many else "s--", color="crimson", label="mean of tasks so far",
+                **look)  # fmt: skip
     axes.set_xlim(0.8, size + 0.2)
-    axes.set_xticks(learned if size <= _MAX_NUMBERS else learned[:: size // 10])
+    axes.set_xticks(_few_of(size))
     axes.set_xlabel("tasks learned")
     axes.set_ylabel("accuracy (%)")
     axes.grid(alpha=0.3)
     if size > _MAX_LEGEND:
-        scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(1, size), mpl.colormaps["viridis"])
+        scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(1, size), _UP_TO_YELLOW)
         figure.colorbar(scale, ax=axes, label="task")
         axes.legend(loc="lower left")
     else:
         axes.legend(title="task", loc="center left", bbox_to_anchor=(1.01, 0.5))
-    axes.set_title(title, fontsize=10)
+    axes.set_title(_with_spread(title, len(matrices)), fontsize=10)
     return figure
 
 
-def _sem(values) -> np.ndarray:
-    """Standard error of the mean over the first axis; zero for one value."""
-    count = len(values)
-    return np.std(values, axis=0, ddof=1) / np.sqrt(count) if count > 1 else np.zeros(1)
+# The part of the colormap that lines have: yellow ones could not be seen on white.
+_UP_TO_YELLOW = mpl.colors.ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.9, 256)))
+
+
+def _draw_known(
+    axes, values: Sequence[Sequence[float | None]], style: str, *, band: bool = True, **look
+) -> None:
+    """A line through the mean over seeds after 1, 2, … tasks, and a band of ± their deviation.
+
+    Args:
+        values: [seeds, tasks learned]; None, for all seeds alike, where there is no point.
+    """
+    numbers = np.array(values, dtype=float)
+    known = ~np.isnan(numbers).any(axis=0)
+    x, numbers = 1 + np.flatnonzero(known), numbers[:, known]
+    _draw(axes, x, numbers, style, band=band, **look)
+
+
+def _draw(axes, x, values: np.ndarray, style: str, *, band: bool = True, **look) -> None:
+    """A line through the mean over the first axis, and a band of ± the standard deviation."""
+    middle = values.mean(axis=0)
+    axes.plot(x, middle, style, **look)
+    if band and len(values) > 1:
+        std = values.std(axis=0, ddof=1)
+        axes.fill_between(x, middle - std, middle + std, alpha=0.2, lw=0, color=look["color"])
+
+
+class LossHistory(NamedTuple):
+    """The losses at the logged steps of all tasks; a NaN stands between two tasks."""
+
+    steps: np.ndarray  # [N], counted through all tasks
+    task_loss: np.ndarray  # [seeds, N]
+    penalty: np.ndarray  # [seeds, N]
+    ends: list[int]  # of the tasks, in steps
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, Any]], seeds: Sequence[int]) -> "LossHistory":
+        """From the lines of metrics.jsonl, at the steps that are logged of all ``seeds``."""
+        by_step: dict[tuple[int, int], dict[int, tuple[float, float]]] = {}
+        for row in rows:
+            at_step = by_step.setdefault((row["task"], row["step"]), {})
+            at_step[row["seed"]] = row["task_loss"], row["penalty"]
+        steps: list[float] = []
+        losses: list[list[tuple[float, float]]] = []
+        ends: list[int] = []
+        before, task_now, last = 0, None, 0
+        for (task, step), at_step in sorted(by_step.items()):
+            if not all(seed in at_step for seed in seeds):
+                continue
+            if task != task_now:
+                if task_now is not None:
+                    before += last
+                    ends.append(before)
+                    steps.append(np.nan)
+                    losses.append([(np.nan, np.nan)] * len(seeds))
+                task_now = task
+            steps.append(before + step)
+            losses.append([at_step[seed] for seed in seeds])
+            last = step
+        ends.append(before + last)
+        numbers = np.array(losses, dtype=float).reshape(len(steps), len(seeds), 2)
+        return cls(np.array(steps), numbers[:, :, 0].T, numbers[:, :, 1].T, ends)
+
+
+def losses(history: LossHistory, title: str) -> Figure:
+    """Task loss and penalty over the steps of all tasks; lines stand where tasks end."""
+    width = min(16.0, max(8.0, 0.3 * len(history.ends)))
+    figure = Figure(figsize=(width, 6), layout="constrained")
+    top, bottom = figure.subplots(2, sharex=True)
+    for axes, values, color, label in (
+        (top, history.task_loss, "tab:blue", "task loss of the batch"),
+        (bottom, history.penalty, "tab:orange", "penalty, without beta"),
+    ):
+        values = np.where(values > 0, values, np.nan)  # a logarithm has no place for zeros
+        if np.isfinite(values).any():
+            axes.set_yscale("log", nonpositive="clip")
+            _draw(axes, history.steps, values, "-", color=color, lw=1)
+            # A band that reaches zero has no lower end there.
+            axes.set_ylim(np.nanmin(values) / 1.5, np.nanmax(values) * 1.5)
+        else:
+            axes.set_yticks([])  # a first task has no penalty
+        axes.vlines(history.ends[:-1], 0, 1, transform=axes.get_xaxis_transform(), color="gray",
+                    lw=0.8 if len(history.ends) <= _MAX_NUMBERS else 0.3)  # fmt: skip
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+    starts = [0, *history.ends[:-1]]
+    middles = [(start + end) / 2 for start, end in zip(starts, history.ends, strict=True)]
+    shown = [k - 1 for k in _few_of(len(middles))]
+    tasks = top.secondary_xaxis("top")
+    tasks.set_xticks([middles[k] for k in shown], [str(k + 1) for k in shown])
+    tasks.tick_params(length=0)
+    tasks.set_xlabel("task")
+    top.set_xlim(0, history.ends[-1])
+    bottom.set_xlabel("steps")
+    figure.suptitle(_with_spread(title, len(history.task_loss)), fontsize=10)
+    return figure
+
+
+def _few_of(size: int) -> list[int]:
+    """Tasks to write at an axis, counted from 1."""
+    step = 1 if size <= _MAX_NUMBERS else size // 10
+    return list(range(step, size + 1, step))
+
+
+def _of_mean(title: str, num_seeds: int) -> str:
+    return title if num_seeds == 1 else f"{title}\nmean of n = {num_seeds} seeds"
+
+
+def _with_spread(title: str, num_seeds: int) -> str:
+    if num_seeds == 1:
+        return title
+    return f"{title}\nmean ± standard deviation, n = {num_seeds} seeds"

@@ -11,11 +11,12 @@ from hypercl.engine.threads import processor
 from hypercl.errors import RunFailed
 from hypercl.evaluation import SCENARIOS, Inference, as_json
 from hypercl.experiment import Experiment
-from hypercl.report import metrics, plots
+from hypercl.options import bearing_on_results
+from hypercl.report import metrics
+from hypercl.report.drawing import draw_all
 from hypercl.report.screen import Screen
 from hypercl.report.summary import (
     furthest,
-    mean_and_sem,
     ranges,
     show_row,
     show_scenarios,
@@ -26,7 +27,8 @@ from hypercl.rundir.directory import RunDir, seal
 from hypercl.tasks.task import describe
 
 FORMAT = 1  # of results.json
-_PLOT_SECONDS = 30  # at least, from one drawing of the plots to the next; one takes half a second
+_PLOT_SECONDS = 30  # at least, from one drawing of the plots to the next; one takes a second
+_PLOT_SHARE = 50  # and so many times as long as the last drawing took: long runs have more to draw
 
 
 class MemberProgress(NamedTuple):
@@ -37,6 +39,7 @@ class MemberProgress(NamedTuple):
     loss: float
     train_accuracy: float  # of this step's batch
     validation_accuracy: float | None  # None at steps without validation
+    learning_rate: float
 
 
 class Report:
@@ -67,7 +70,7 @@ class Report:
         known = options.run.preset in presets.names()  # a stored run's may be gone since
         self._preset = options.run.preset if known else None
         self._task_started = time.monotonic()
-        self._plotted = started
+        self._next_plots = started + _PLOT_SECONDS
         self._steps_before = 0  # of the earlier tasks, for TensorBoard's axis
         self._tag = ""  # before TensorBoard's tags, where there are several groups of seeds
         self._validation = ""  # the last one of this task, as the screen says it
@@ -109,6 +112,7 @@ class Report:
             if error is None:
                 self.results["status"] = "finished"
                 self._compare()
+                self._write_settings()
             elif isinstance(error, KeyboardInterrupt):
                 self.results["status"] = "interrupted"
             else:
@@ -119,7 +123,9 @@ class Report:
                 show_summary(self._screen, self.results, self._run_dir.path)
             elif isinstance(error, KeyboardInterrupt):
                 path = shlex.quote(str(self._run_dir.path))
-                self._screen.say(f"continue with: python run.py --resume --out_dir={path}")
+                self._screen.say_command(
+                    "continue with", f"python run.py --resume --out_dir={path}"
+                )
         except RunFailed:
             if error is None:  # else the error that is under way says more
                 raise
@@ -224,21 +230,39 @@ class Report:
         for seed, values in members.items():
             row = {"seed": seed, "task": task_id, "step": step, **values._asdict()}
             self._run_dir.write_metrics(row)
-        columns = zip(MemberProgress._fields, zip(*members.values(), strict=True), strict=True)
-        summary = {name: metrics.summarize(column) for name, column in columns}
-        scalars = {
-            f"{self._tag}train/{name}": entry["mean"]
-            for name, entry in summary.items()
-            if entry["mean"] is not None
-        }
-        self._run_dir.write_scalars(self._steps_before + step, scalars)
+        curves = {seed: _in_percent(values) for seed, values in members.items()}
+        means = self._write_curves(self._steps_before + step, "train/", curves)
+        validation = means.get("validation_accuracy")
+        if validation is not None:
+            self._validation = f", validation {validation:.1f} %"
+        shown = (f"{name} {means[key]:.4f}" for name, key in _SHOWN_LOSSES.items())
+        text = ", ".join(shown) + self._validation
+        self._screen.show_progress(step, text, milestone=validation is not None)
 
-        validation = summary["validation_accuracy"]
-        if validation["n"]:
-            self._validation = f", validation {mean_and_sem(validation, 100, 1)} %"
-        losses = (f"{name} {summary[key]['mean']:.4f}" for name, key in _SHOWN_LOSSES.items())
-        text = ", ".join(losses) + self._validation
-        self._screen.show_progress(step, text, milestone=validation["n"] > 0)
+    def _write_curves(
+        self, step: int, prefix: str, by_seed: Mapping[int, Mapping[str, float | None]]
+    ) -> dict[str, float]:
+        """Points of TensorBoard's curves: the means over seeds and, of several, each seed's.
+
+        Args:
+            by_seed: Numbers by name, the same names for all; None where there is no point.
+
+        Returns:
+            The means.
+        """
+        means, scalars = {}, {}
+        for name in next(iter(by_seed.values())):
+            values = {seed: numbers[name] for seed, numbers in by_seed.items()}
+            mean = metrics.mean_of_whole(list(values.values()))
+            if mean is None:
+                continue
+            means[name] = scalars[f"{self._tag}{prefix}{name}"] = mean
+            if len(self._seeds) > 1:
+                for seed, value in values.items():
+                    assert value is not None  # or the mean were none
+                    scalars[f"seed {seed}/{prefix}{name}"] = value
+        self._run_dir.write_scalars(step, scalars)
+        return means
 
     def end_training(self, task_id: int, failed: Mapping[int, str]) -> None:
         """Stop the clock of a task's training and start that of its tests.
@@ -283,15 +307,20 @@ class Report:
             self.results["summary"] |= _summary_of([seed["scenarios"] for seed in done])
         at_end = task_id + 1 == len(self._task_names)
         self._write_results()
-        if at_end or time.monotonic() - self._plotted > _PLOT_SECONDS:
+        if at_end or time.monotonic() > self._next_plots:
             self._write_plots()
         rows = list(accuracy.values())
-        columns = zip(*rows, strict=True)
-        means = {f"task_{k + 1}": metrics.summarize(c) for k, c in enumerate(columns)}
-        means["mean"] = metrics.summarize([metrics.final_accuracy([row]) for row in rows])
-        tag = f"{self._tag}{self._tested_on}/"
-        scalars = {tag + k: v["mean"] for k, v in means.items() if v["mean"] is not None}
-        self._run_dir.write_scalars(task_id + 1, scalars)
+        curves: dict[int, dict[str, float | None]] = {
+            seed: {
+                **{f"task_{k + 1}": value for k, value in enumerate(row)},
+                "mean": metrics.mean_of_whole(row),
+            }
+            for seed, row in accuracy.items()
+        }
+        for seed in inferred or ():
+            scenarios = self._seeds[seed]["scenarios"]
+            curves[seed] |= {name: scenarios[name]["mean"] for name in SCENARIOS}
+        self._write_curves(task_id + 1, f"{self._tested_on}/", curves)
         show_row(self._screen, self._tested_on, rows, len(self._task_names))
         if inferred is not None and not at_end:  # the summary shows the last ones
             show_scenarios(self._screen, _summary_of(list(map(as_json, inferred.values()))))
@@ -302,6 +331,19 @@ class Report:
             preset = presets.load(self._preset)
             self.results["published"] = presets.compare(preset, self.results["summary"])
             self.results["altered"] = self._altered
+
+    def _write_settings(self) -> None:
+        """Enter in TensorBoard what compares finished runs: options and final metrics."""
+        final = {
+            f"final/{name}": entry["mean"]
+            for name, entry in self.results["summary"].items()
+            if entry["mean"] is not None
+        }
+        self._run_dir.write_scalars(len(self._task_names), final)
+        options = self._experiment.options
+        self._run_dir.write_settings(
+            bearing_on_results(options.recorded), bearing_on_results(options.values), final
+        )
 
     def _add_seconds(self, what: str, task_id: int) -> None:
         """Enter the time since the last call; groups of seeds add up, task by task."""
@@ -322,29 +364,16 @@ class Report:
 
     def _write_plots(self) -> None:
         """Draw; what cannot be drawn costs a warning, never a training."""
-        self._plotted = time.monotonic()
+        started = time.monotonic()
         try:
-            with plots.own_defaults():
-                self._draw()
+            draw_all(self._run_dir, self.results, self._experiment.options.run.plot_format)
         except RunFailed:  # a file cannot be written
             raise
         except Exception as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             warnings.warn(f"the plots could not be drawn ({reason[0]})", stacklevel=2)
-
-    def _draw(self) -> None:
-        done = furthest(self.results["seeds"])
-        seeds = ranges([seed["seed"] for seed in done])
-        plural = "s" if len(done) > 1 else ""
-        title = f"{self.results['experiment']}, {self._tested_on} sets, seed{plural} {seeds}"
-        for plot in (plots.accuracy_matrix, plots.accuracy_over_time):
-            figure = plot([seed["accuracy"] for seed in done], self._task_names, title)
-            self._run_dir.write_figure(plot.__name__, figure)
-        if "scenarios" in done[0]:
-            confusion = metrics.mean_matrix([seed["scenarios"]["task_confusion"] for seed in done])
-            names = self._task_names[: len(confusion)]
-            figure = plots.task_confusion(confusion, names, title)
-            self._run_dir.write_figure("task_confusion", figure)
+        ended = time.monotonic()
+        self._next_plots = ended + max(_PLOT_SECONDS, _PLOT_SHARE * (ended - started))
 
 
 def _summary_of(scenarios: Sequence[Mapping[str, Any]]) -> dict[str, metrics.Summary]:
@@ -357,3 +386,12 @@ def _summary_of(scenarios: Sequence[Mapping[str, Any]]) -> dict[str, metrics.Sum
 
 _KEPT = ("seeds", "summary", "seconds", "continued_from")  # of the results, in a checkpoint
 _SHOWN_LOSSES = {"task loss": "task_loss", "penalty": "penalty"}
+
+
+def _in_percent(values: MemberProgress) -> dict[str, float | None]:
+    """By name, as TensorBoard has them: accuracies in percent there, as after the tasks."""
+    numbers: dict[str, float | None] = values._asdict()
+    for name in ("train_accuracy", "validation_accuracy"):
+        value = numbers[name]
+        numbers[name] = None if value is None else 100 * value
+    return numbers

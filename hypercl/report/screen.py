@@ -1,16 +1,21 @@
 """What the user sees: live on a terminal, plain lines elsewhere, and the same lines in the log."""
 
 import os
+import re
+import shlex
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from hypercl import presets
+
+Row = Sequence[str]
+_SHORTEST_BAR = 4
+_INDENT = "  "  # of a table, and of a sentence from its second line on
 
 
 class _Console(Console):
@@ -32,6 +37,9 @@ class _Console(Console):
 
 class Screen:
     """Says lines, tables and progress on the console, and hands plain lines to ``write_log``.
+
+    On the console no line is wider than the terminal but for a single long word, as a path is one;
+    elsewhere a line has 80 columns, or as many as COLUMNS says. The log has sentences whole.
 
     Args:
         write_log: Receives each line, debug lines included, as plain text.
@@ -55,30 +63,50 @@ class Screen:
 
     def say(self, text: str) -> None:
         """A line that matters."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._print(_wrapped(text, self._console.width))
         self._log("INFO", text)
 
     def debug(self, text: str) -> None:
         """A line that --loglevel_info hides."""
         if self._show_debug:
-            self._console.print(text, markup=False, soft_wrap=True, style="dim")
+            self._print(_wrapped(text, self._console.width), style="dim")
         self._log("DEBUG", text)
 
-    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table, the first column flush left and the others right."""
-        plain = [title, *(f"  {line}" for line in _columns([header, *rows]))]
-        for line in plain:
-            self._log("INFO", line)
-        if not self._console.is_terminal:
-            self._console.print("\n".join(plain), markup=False, soft_wrap=True)
-            return
-        self._console.print(title, markup=False, soft_wrap=True)  # a table would break it
-        table = Table(box=box.SIMPLE_HEAD)
-        for i, name in enumerate(header):
-            table.add_column(name, justify="right" if i else "left")
-        for row in rows:
-            table.add_row(*row)
-        self._console.print(table)
+    def say_command(self, text: str, command: str) -> None:
+        """A command after what it is, in lines that can be copied to a shell as they are."""
+        line = f"{text}: {command}"
+        lines = [line]
+        if len(line) > self._console.width:
+            words = [shlex.quote(word) for word in shlex.split(command)]
+            lines = [f"{text}:", *_continued(words, self._console.width)]
+        self._print(lines)
+        self._log("INFO", line)
+
+    def table(self, title: str, header: Row, rows: Sequence[Row]) -> None:
+        """A table, the first column flush left and the others right.
+
+        What is wider than the terminal has its columns in several blocks below each other, each
+        with the first column, and without the rows that have nothing in it.
+        """
+        self.say(title)
+        for block in _blocks([header, *rows], self._console.width - len(_INDENT)):
+            head, *body = (_INDENT + line for line in _columns(block))
+            for line in (head, *body):
+                self._log("INFO", line)
+            if self._console.is_terminal:
+                self._print([head], style="bold")
+                self._print([_INDENT + "─" * (max(map(len, (head, *body))) - len(_INDENT))])
+            else:
+                self._print([head])
+            self._print(body)
+
+    def fits(self, rows: Sequence[Row]) -> bool:
+        """Whether the rows of a table, its header among them, need one block."""
+        return max(map(len, _columns(rows))) <= self._console.width - len(_INDENT)
+
+    def _print(self, lines: Sequence[str], style: str | None = None) -> None:
+        for line in lines:
+            self._console.print(line, markup=False, soft_wrap=True, style=style)
 
     def start_progress(self, title: str, num_steps: int, steps_done: int = 0) -> None:
         """Begin a task: one live bar on a terminal, lines for its milestones elsewhere.
@@ -106,7 +134,11 @@ class Screen:
         assert self._bar is not None  # start_progress() has made it
         row = self._bar.tasks[0]
         assert row.total is not None
-        self._bar.update(row.id, completed=step, text=text)
+        taken = len(f"{row.description}  {row.total:g}/{row.total:g}  -:--:-- ") + _SHORTEST_BAR
+        shown = text
+        while len(shown) > self._console.width - taken:  # the last part first, no number cut
+            shown = shown.rpartition(", ")[0]
+        self._bar.update(row.id, completed=step, text=shown)
         if milestone:
             per_step = (time.monotonic() - self._bar_started) / max(1, step - self._bar_start)
             left = per_step * (row.total - step)
@@ -128,7 +160,7 @@ class Screen:
             self._write_log(f"{stamp} {level:5} {line}")
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+def _columns(rows: Sequence[Row]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -139,6 +171,50 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def _blocks(rows: Sequence[Row], width: int) -> Iterator[list[list[str]]]:
+    """The rows, the header first, by as many of their columns at a time as a line has room for."""
+    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    start = 1
+    while start <= len(widths):
+        end, used = start, first
+        while end <= len(widths) and (end == start or used + 2 + widths[end - 1] <= width):
+            used += 2 + widths[end - 1]
+            end += 1
+        header, *others = ([row[0], *row[start:end]] for row in rows)
+        whole = end - start == len(widths)
+        yield [header, *(row for row in others if whole or any(row[1:]))]
+        start = end
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of whole words; a number stays with its ± and its unit."""
+    lines = []
+    for line in text.splitlines() or [""]:
+        indent = line[: len(line) - len(line.lstrip())]
+        lines += textwrap.wrap(
+            re.sub(" (?=[±=%])|(?<=[±=]) ", "\0", line),
+            width,
+            subsequent_indent=indent + _INDENT,
+            expand_tabs=False,
+            replace_whitespace=False,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]
+    return [line.replace("\0", " ") for line in lines]
+
+
+def _continued(words: Sequence[str], width: int) -> list[str]:
+    """A command's words on lines with a backslash at the end of all but the last."""
+    lines = [_INDENT + words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) + 3 <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines[-1] += " \\"
+            lines.append(2 * _INDENT + word)
+    return lines
+
+
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -146,29 +222,37 @@ def _duration(seconds: float) -> str:
 
 
 def show_presets(console: Console | None = None) -> None:
-    """A table of the presets: what was published, what was measured here, and how long it took."""
-    if console is None:
-        console = _Console(highlight=False, soft_wrap=True)
-        console.width = max(console.width, 180)  # a line a preset, on any terminal
-    title = "accuracy (%), task known / inferred by entropy, ± standard deviation over n seeds"
-    table = Table(box=box.SIMPLE, title=title)
-    for heading in ("preset", "experiment", "networks", "published", "measured here", "minutes"):
-        table.add_column(heading, no_wrap=True)
-    for name in presets.names():
-        preset, results = presets.load(name), presets.measured(name)
-        values = [
-            f"{v.value:.2f}" + (f" ± {v.spread:.2f}" if v.spread else "") for v in preset.published
-        ]
-        measured, minutes = "", ""
-        if results is not None:
-            rows = presets.compare(preset, results["summary"])
-            measured = " / ".join(
-                f"{row['measured']:.2f}" + (f" ± {row['std']:.2f}" if row["n"] > 1 else "")
-                for row in rows
-            )
-            measured += f" (n = {results['summary']['final_accuracy']['n']})"
-            minutes = f"{results['seconds']['total'] / 60:.1f}"
-        table.add_row(
-            name, preset.experiment, preset.networks, " / ".join(values), measured, minutes
-        )  # fmt: skip
-    console.print(table)
+    """The presets: what was published, what was measured here, and how long it took.
+
+    A row each where the terminal is wide enough, else a few lines each.
+    """
+    screen = Screen(lambda line: None, console=console)
+    title = "accuracy (%), task known / inferred by entropy; ± standard deviation over n seeds"
+    header = ("preset", "experiment", "networks", "published", "measured here", "minutes")
+    rows = [_preset_row(name) for name in presets.names()]
+    if screen.fits([header, *rows]):
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        table = [list(map(str.ljust, row, widths)) for row in (header, *rows)]  # all flush left
+        screen.table(title, table[0], table[1:])
+        return
+    screen.say(title)
+    for name, experiment, networks, published, measured, minutes in rows:
+        screen.say(f"{name}  {experiment}, {networks}")
+        if published:
+            screen.say(f"    published  {published}")
+        if measured:
+            screen.say(f"    measured   {measured}, {minutes} minutes")
+
+
+def _preset_row(name: str) -> tuple[str, str, str, str, str, str]:
+    preset, results = presets.load(name), presets.measured(name)
+    published = " / ".join(f"{v.value:.2f}" for v in preset.published)
+    if results is None:
+        return name, preset.experiment, preset.networks, published, "", ""
+    measured = " / ".join(
+        f"{row['measured']:.2f}" + (f" ± {row['std']:.2f}" if row["n"] > 1 else "")
+        for row in presets.compare(preset, results["summary"])
+    )
+    measured += f", n = {results['summary']['final_accuracy']['n']}"
+    minutes = f"{results['seconds']['total'] / 60:.1f}"
+    return name, preset.experiment, preset.networks, published, measured, minutes

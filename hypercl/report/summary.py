@@ -1,9 +1,9 @@
 """What the screen says of results: a row after each task, and the whole at the end."""
 
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hypercl import presets
 from hypercl.report import metrics
 from hypercl.report.screen import Screen
 from hypercl.rundir.directory import RunDir
@@ -17,28 +17,46 @@ def show_row(
     """The accuracies after a task.
 
     Args:
-        rows: Of each seed, in percent, on the tasks so far; None where not tested.
+        rows: Of each seed, in percent, on the tasks so far; None for those that were not tested.
     """
-    columns = list(zip(*rows, strict=True))
-    title = f"{tested_on} accuracy (%) after task {len(columns)}/{num_tasks}"
-    if any(None in row for row in rows):
-        alone = mean_and_sem(metrics.summarize(columns[-1]))
-        screen.say(f"{title}: {alone} on that task, the others not tested")
-        return
-    shown = [mean_and_sem(metrics.summarize(column)) for column in columns]
-    mean = mean_and_sem(metrics.summarize([metrics.final_accuracy([row]) for row in rows]))
+    title = f"{tested_on} accuracy (%) after task {len(rows[0])}/{num_tasks}"
+    columns = zip(*rows, strict=True)
+    tested = {
+        k: metrics.summarize(column) for k, column in enumerate(columns) if None not in column
+    }
+    whole = metrics.summarize([metrics.mean_of_whole(row) for row in rows])
+    last = tested[len(rows[0]) - 1]
     if num_tasks > _MAX_COLUMNS:
-        worst = min(range(len(columns)), key=lambda k: statistics.fmean(columns[k]))
-        screen.say(
-            f"{title}: {shown[-1]}, mean of all so far {mean}, worst {shown[worst]} "
-            f"(task {worst + 1})"
-        )
+        text = f"{title}: {mean_and_std(last)}"
+        if whole["n"]:
+            worst = min(tested, key=lambda k: _known(tested[k]["mean"]))
+            text += (
+                f", mean {mean_and_std(whole)}, worst {mean_and_std(tested[worst])} "
+                f"(task {worst + 1})"
+            )
+        screen.say(text + about_spread(last, "; "))
         return
-    screen.table(
-        title,
-        ["task", *(str(k + 1) for k in range(len(columns))), "mean"],
-        [["", *shown, mean]],
-    )
+    shown = {str(k + 1): summary for k, summary in tested.items()}
+    if whole["n"]:
+        shown["mean"] = whole
+
+    def lines(digits: int) -> list[list[str]]:
+        means = [number(summary["mean"], digits) for summary in shown.values()]
+        table = [["task", *shown], ["", *means]]
+        if last["std"] is not None:
+            table.append(["±", *(number(s["std"], digits) for s in shown.values())])
+        return table
+
+    header, *body = _with_digits_that_fit(screen, lines)
+    screen.table(title + about_spread(last, ", "), header, body)
+
+
+def _with_digits_that_fit(
+    screen: Screen, make: Callable[[int], list[list[str]]]
+) -> list[list[str]]:
+    """A table with two digits behind the point, with one where two are too wide for the screen."""
+    one = make(1)
+    return one if screen.fits(one) and not screen.fits(make(2)) else make(2)
 
 
 def show_summary(screen: Screen, results: Mapping[str, Any], path: object) -> None:
@@ -48,22 +66,30 @@ def show_summary(screen: Screen, results: Mapping[str, Any], path: object) -> No
     mean = metrics.mean_matrix([seed["accuracy"] for seed in done])
     of_seeds = f", mean of {len(done)} seeds" if len(done) > 1 else ""
     if len(names) <= _MAX_COLUMNS:
+
+        def lines(digits: int) -> list[list[str]]:
+            header = ["after", *(str(k + 1) for k in range(len(names)))]
+            return [
+                header,
+                *(
+                    [str(t + 1), *(number(v, digits) for v in row), *[""] * (len(names) - len(row))]
+                    for t, row in enumerate(mean)
+                ),
+            ]
+
+        header, *body = _with_digits_that_fit(screen, lines)
         screen.table(
             f"accuracy matrix (%{of_seeds}): rows after learning a task, columns tested on one",
-            ["after", *(str(k + 1) for k in range(len(names)))],
-            [
-                [str(t + 1), *map(_accuracy, row), *[""] * (len(names) - len(row))]
-                for t, row in enumerate(mean)
-            ],
+            header,
+            body,
         )
     else:
         screen.table(
             f"accuracy (%{of_seeds}) on each task",
             ["task", "when learned", "at the end", "change"],
             [
-                [name, _accuracy(row[-1]), _accuracy(last), _accuracy(last - row[-1], "+.2f")]
-                for name, row, last in zip(names, mean, mean[-1], strict=True)
-                if last is not None and row[-1] is not None  # never: both are always tested
+                [name, number(mean[k][k]), number(last), _change(mean[k][k], last)]
+                for k, (name, last) in enumerate(zip(names, mean[-1], strict=True))
             ],
         )
     if "cl1" in results["summary"]:
@@ -71,7 +97,7 @@ def show_summary(screen: Screen, results: Mapping[str, Any], path: object) -> No
     for name, entry in results["summary"].items():
         if name not in metrics.METRICS:
             continue
-        shown = f"{mean_and_sem(entry)} %" if entry["n"] else "undefined with one task"
+        shown = f"{mean_and_std(entry)} %{about_spread(entry)}" if entry["n"] else "undefined"
         screen.say(f"{name.replace('_', ' ')}: {shown}")
     if results.get("published"):
         show_published(screen, results["config"]["preset"], results["published"])
@@ -84,44 +110,49 @@ def show_summary(screen: Screen, results: Mapping[str, Any], path: object) -> No
     screen.say(f"everything is in {path}")
 
 
-def _accuracy(value: float | None, spec: str = ".2f") -> str:
-    return "" if value is None else format(value, spec)
-
-
 def show_scenarios(screen: Screen, summary: Mapping[str, metrics.Summary]) -> None:
     """What is right when the task is known, and when it is inferred."""
-    rules = {"lowest entropy": "entropy", "highest confidence": "confidence"}
     columns = ("task_inference", "cl2", "cl3")
+    known = summary["cl1"]
     screen.table(
-        f"accuracy (%) with the task known {mean_and_sem(summary['cl1'])}, with the task inferred:",
-        ["task inferred by", "the task", "class within it (CL2)", "both (CL3)"],
+        f"accuracy (%{about_spread(known, ', ')}) with the task known {mean_and_std(known)}, with "
+        "the task inferred:",
+        ["task inferred by", "the task", "class (CL2)", "both (CL3)"],
         [
-            [rule, *(mean_and_sem(summary[f"{column}_{name}"]) for column in columns)]
-            for rule, name in rules.items()
+            [rule, *(mean_and_std(summary[f"{column}_{rule}"]) for column in columns)]
+            for rule in ("entropy", "confidence")
         ],
     )
 
 
 def show_published(screen: Screen, preset: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Published numbers beside the run's."""
+    """Published numbers beside the run's.
+
+    The spreads that were published may be of another kind than the ± of the run; each shows as the
+    difference that is allowed, where it is that.
+    """
+    columns = ("metric", "published", "measured", "off by", "")
+    body = []
+    for row in rows:
+        measured: metrics.Summary = {
+            "mean": row["measured"], "std": row["std"], "sem": None, "n": row["n"]
+        }  # fmt: skip
+        verdict = "within" if row["within"] else "outside"
+        allowed = max(presets.TOLERANCE, row["spread"] or 0)
+        metric = _SHOWN_METRICS.get(row["metric"], row["metric"])
+        body.append(
+            [metric, number(row["published"]), mean_and_std(measured), f"{row['difference']:+.2f}",
+             f"{verdict} {allowed:g}"]
+        )  # fmt: skip
     screen.table(
-        f"{preset}: published and measured (%)",
-        ["", "published", "measured ± std", "difference", ""],
-        [
-            [
-                _SHOWN_METRICS.get(row["metric"], row["metric"]),
-                f"{row['published']:.2f}" + (f" ± {row['spread']:.2f}" if row["spread"] else ""),
-                f"{row['measured']:.2f}"
-                + (f" ± {row['std']:.2f} (n = {row['n']})" if row["n"] > 1 else ""),
-                f"{row['difference']:+.2f}",
-                "within" if row["within"] else "outside",
-            ]
-            for row in rows
-        ],
+        f"{preset}: published and measured (%), with the task known (CL1) or inferred by entropy "
+        f"(CL3){about_spread(rows[0], '; ')}",
+        columns,
+        body,
     )
 
 
-_SHOWN_METRICS = {"cl1": "task known (CL1)", "cl3_entropy": "task inferred by entropy (CL3)"}
+_SHOWN_METRICS = {"cl1": "CL1", "cl3_entropy": "CL3"}
 
 
 def furthest(seeds: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -131,12 +162,32 @@ def furthest(seeds: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [seed for seed in alive if len(seed["accuracy"]) == most]
 
 
-def mean_and_sem(summary: metrics.Summary, scale: float = 1, digits: int = 2) -> str:
-    """``98.12``, and of several seeds ``98.12 ± 0.34``, the standard error."""
-    mean, sem = summary["mean"], summary["sem"]
-    assert mean is not None
-    text = f"{scale * mean:.{digits}f}"
-    return text if sem is None else f"{text} ± {scale * sem:.{digits}f}"
+def mean_and_std(summary: metrics.Summary) -> str:
+    """``98.12``, and of several seeds ``98.12 ± 0.34``, the standard deviation."""
+    text = number(summary["mean"])
+    return text if summary["std"] is None else f"{text} ± {number(summary['std'])}"
+
+
+def about_spread(summary: Mapping[str, Any], before: str = " (") -> str:
+    """What the ± of :func:`mean_and_std` is, behind ``before``; empty where there is none."""
+    if summary["std"] is None:
+        return ""
+    end = ")" if before.endswith("(") else ""
+    return f"{before}± standard deviation, n = {summary['n']}{end}"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A percentage as the screen has it; ``-`` for what was not measured."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _change(before: float | None, after: float | None) -> str:
+    return "-" if before is None or after is None else f"{after - before:+.2f}"
+
+
+def _known(value: float | None) -> float:
+    assert value is not None
+    return value
 
 
 def ranges(seeds: Sequence[int]) -> str:
@@ -152,6 +203,6 @@ def show_again(run_dir: RunDir) -> dict[str, Any]:
     assert config is not None
     assert results is not None
     screen = Screen(lambda line: None)
-    screen.say(f"finished before, {config['started']}: {config['command']}")
+    screen.say_command(f"finished before, {config['started']}", config["command"])
     show_summary(screen, results, run_dir.path)
     return results

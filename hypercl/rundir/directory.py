@@ -12,16 +12,17 @@ import shlex
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from hypercl.errors import InputError, RunFailed
 from hypercl.lock import Held, Lock, is_held
+from hypercl.ranges import as_argument
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard import FileWriter
 
 # Everything a run may write; --overwrite removes these and nothing else.
 _CONFIG, _RESULTS, _LOCK = "config.json", "results.json", "run.lock"
@@ -31,6 +32,7 @@ _WEIGHTS, _WEIGHTS_BY_TASK = "weights.pt", "weights"
 _FILES = (_RESULTS, *_GROWING, _WEIGHTS, _CHECKPOINT, _CHECKPOINT_BEFORE)
 _FOLDERS = ("summary", "plots", _WEIGHTS_BY_TASK)
 _MARKS = {_CONFIG: ("options", "versions"), _RESULTS: ("status", "config", "seeds")}
+_FIGURE_METADATA: Mapping[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}}
 _EVENTS = "summary/events.out.tfevents.*"
 
 
@@ -60,7 +62,7 @@ class RunDir:
         self._lock: Lock | None = None
         self._metrics: TextIO | None = None
         self._log: TextIO | None = None
-        self._summary: SummaryWriter | None = None
+        self._summary: FileWriter | None = None
         self._without_summary = False
         try:
             self._look(overwrite)
@@ -251,35 +253,79 @@ class RunDir:
         """Replace checkpoint.pt, and keep the one before."""
         self._replace(_CHECKPOINT, lambda part: part.write_bytes(data), keep=_CHECKPOINT_BEFORE)
 
-    def write_figure(self, name: str, figure) -> None:
-        """Write a matplotlib figure as plots/<name>.png."""
-        self._replace(f"plots/{name}.png", lambda part: figure.savefig(part, format="png", dpi=150))
+    def write_figure(self, name: str, figure, formats: Sequence[str] = ("png",)) -> None:
+        """Write a matplotlib figure as plots/<name>.png, .pdf or both.
+
+        An older one in a format that is not asked for goes, as it would show something else.
+        """
+        for kind, metadata in _FIGURE_METADATA.items():
+            file = f"plots/{name}.{kind}"
+            if kind in formats:
+                options = {"format": kind, "dpi": 150, "metadata": metadata}
+                self._replace(file, lambda part, options=options: figure.savefig(part, **options))
+            else:
+                with suppress(OSError):
+                    (self.path / file).unlink(missing_ok=True)
 
     def write_metrics(self, row: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
         self._append(self._metrics, json.dumps(row))
+
+    def read_metrics(self) -> Iterator[dict[str, Any]]:
+        """The lines of metrics.jsonl, those written before a break too."""
+        with (self.path / _GROWING[0]).open(encoding="utf-8") as file:
+            yield from map(json.loads, file)
 
     def write_log(self, text: str) -> None:
         """Append text to logfile.txt."""
         self._append(self._log, text)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Add numbers to the TensorBoard summary."""
+        """Add numbers to the TensorBoard summary, in one event."""
+        if scalars:
+            self._write_events(lambda: [_scalar_event(scalars)], step)
+
+    def write_settings(
+        self, settings: Mapping[str, Any], known: Mapping[str, Any], metrics: Mapping[str, float]
+    ) -> None:
+        """Add what TensorBoard's HParams tab shows of a finished run.
+
+        Written beside the curves, and not by SummaryWriter.add_hparams, which makes a folder and a
+        file of its own with a time in its name.
+
+        Args:
+            settings: Of this run, as JSON has them; ``known``: those of any run, for the columns.
+            metrics: Tags and values of numbers that have been added as scalars.
+        """
+
+        def events() -> list:
+            from torch.utils.tensorboard.summary import hparams
+
+            of_any, _, _ = hparams(_plain(known), dict(metrics))
+            _, start, end = hparams(_plain(settings), dict(metrics))
+            return [of_any, start, end]
+
+        self._write_events(events, None)
+        if self._summary is not None:
+            self._summary.flush()
+
+    def _write_events(self, events: Callable[[], list], step: int | None) -> None:
+        """Add events to the process' one file; ``events`` makes them when torch is imported."""
         if self._without_summary:
             return
         try:
             if self._summary is None:
-                from torch.utils.tensorboard import SummaryWriter  # slow to import
+                from torch.utils.tensorboard import FileWriter  # slow to import
 
-                self._summary = SummaryWriter(self.path / "summary")
-            for tag, value in scalars.items():
-                self._summary.add_scalar(tag, value, step)
+                self._summary = FileWriter(str(self.path / "summary"))
+            for event in events():
+                self._summary.add_summary(event, step)
         except OSError as error:
             raise self._failure("summary", error) from error
         except UnicodeEncodeError:
             self._without_summary = True
             warnings.warn(
-                "there will be no TensorBoard curves, which need a path in UTF-8", stacklevel=2
+                "there will be no TensorBoard curves, which need a path in UTF-8", stacklevel=3
             )
 
     def close(self) -> None:
@@ -297,7 +343,7 @@ class RunDir:
     def _parts(self) -> list[Path]:
         """Where a run that was killed may have left half a file."""
         names = [self.path / f".{name}.part" for name in (_CONFIG, *_FILES)]
-        in_folders = ("plots/.*.png.part", f"{_WEIGHTS_BY_TASK}/.*.pt.part")
+        in_folders = ("plots/.*.part", f"{_WEIGHTS_BY_TASK}/.*.pt.part")
         return names + [part for pattern in in_folders for part in self.path.glob(pattern)]
 
     def _append(self, file, text: str) -> None:
@@ -462,6 +508,22 @@ def _make_default_dir(root: Path = Path("out")) -> Path:
             number += 1
         else:
             return path
+
+
+def _scalar_event(scalars: Mapping[str, float]) -> Any:
+    """A summary of many numbers: one a number costs twenty times as long."""
+    from torch.utils.tensorboard.summary import Summary
+
+    return Summary(value=[Summary.Value(tag=t, simple_value=v) for t, v in scalars.items()])
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers, and text for anything else."""
+    return {
+        name: value if type(value) in (int, float) else as_argument(value)
+        for name, value in settings.items()
+        if value is not None
+    }
 
 
 def _cut(path: Path, length: int) -> None:

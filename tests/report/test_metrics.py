@@ -53,6 +53,12 @@ def test_summary_over_seeds():
     assert summary["n"] == 3
 
 
+def test_a_mean_is_missing_where_a_seed_has_none():
+    assert metrics.mean_matrix([[[1.0], [2.0, 3.0]], [[3.0], [None, 5.0]]]) == [[2.0], [None, 4.0]]
+    assert metrics.mean_of_whole([1.0, 2.0]) == 1.5
+    assert metrics.mean_of_whole([1.0, None]) is None
+
+
 def test_summary_of_one_or_no_value():
     assert metrics.summarize([5.0]) == {"mean": 5.0, "std": None, "sem": None, "n": 1}
     assert metrics.summarize([None]) == {"mean": None, "std": None, "sem": None, "n": 0}

@@ -1,6 +1,14 @@
+import math
+
 import pytest
 
-from hypercl.report.plots import accuracy_matrix, accuracy_over_time, task_confusion
+from hypercl.report.plots import (
+    LossHistory,
+    accuracy_matrix,
+    accuracy_over_time,
+    losses,
+    task_confusion,
+)
 
 
 def matrix(size, learned):
@@ -25,7 +33,7 @@ def test_figures_hold_the_matrix(size, learned, tmp_path):
 
     figure = accuracy_over_time([accuracy], names, "title")
     lines = figure.axes[0].lines
-    assert len(lines) == learned + 1
+    assert len(lines) == learned + (2 if size > 20 else 1)  # with many, also that just learned
     assert list(lines[0].get_ydata()) == [row[0] for row in accuracy]
     assert list(lines[-1].get_ydata()) == pytest.approx([sum(r) / len(r) for r in accuracy])
     assert "accuracy (%)" in figure.axes[0].get_ylabel()
@@ -53,16 +61,58 @@ def test_several_seeds_have_their_mean_and_a_band():
     assert list(axes.lines[0].get_ydata()) == [82, 93]
     assert len(axes.collections) == 3  # a band for each task and for their mean
     band = axes.collections[0].get_paths()[0].vertices
-    assert band[:, 1].max() == pytest.approx(96)  # 93 and its standard error, 3
+    assert band[:, 1].max() == pytest.approx(93 + 18**0.5)  # 93 and the standard deviation
+    assert axes.get_title() == "title\nmean ± standard deviation, n = 2 seeds"
     alone = accuracy_over_time(seeds[:1], names, "title").axes[0]
     assert len(alone.collections) == 0
+    assert alone.get_title() == "title"
+
+
+def test_gaps_are_empty_cells_and_lines_join_the_points_that_there_are():
+    seeds = [[[90.0], [None, 80.0], [70.0, 60.0, 50.0]]] * 2
+    cells = accuracy_matrix(seeds, ["a", "b", "c"], "title").axes[0].images[0].get_array()
+    assert cells.mask.tolist() == [[False, True, True], [True, False, True], [False] * 3]
+    lines = accuracy_over_time(seeds, ["a", "b", "c"], "title").axes[0].lines
+    assert [list(line.get_xdata()) for line in lines] == [[1, 3], [2, 3], [3], [1, 3]]
+    assert [list(line.get_ydata()) for line in lines] == [[90, 70], [80, 60], [50], [90, 60]]
+
+
+def loss_rows(seeds, tasks):
+    return [
+        {"seed": seed, "task": task, "step": step, "task_loss": 1.0 + seed, "penalty": float(task)}
+        for task in range(tasks)
+        for step in (1, 5, 8)
+        for seed in seeds
+    ]
+
+
+def test_losses_run_over_the_steps_of_all_tasks():
+    rows = loss_rows([1, 3], 2)
+    history = LossHistory.of([*rows, {**rows[0], "step": 9}], [1, 3])  # of one seed alone
+    assert [step for step in history.steps if not math.isnan(step)] == [1, 5, 8, 9, 13, 16]
+    assert history.ends == [8, 16]
+    assert history.task_loss[:, 0].tolist() == [2, 4]
+    assert history.penalty[:, -1].tolist() == [1, 1]
+    figure = losses(history, "title")
+    top, bottom = figure.axes
+    assert top.lines[0].get_ydata()[0] == 3
+    assert top.get_yscale() == bottom.get_yscale() == "log"
+    boundaries = top.collections[-1].get_segments()
+    assert [segment[0][0] for segment in boundaries] == [8]
+    assert figure.get_suptitle() == "title\nmean ± standard deviation, n = 2 seeds"
+
+
+@pytest.mark.parametrize(("tasks", "seeds"), [(1, [1]), (100, [1, 2])])
+def test_losses_of_one_task_and_of_many_can_be_drawn(tasks, seeds, tmp_path):
+    figure = losses(LossHistory.of(loss_rows(seeds, tasks), seeds), "title")
+    figure.savefig(tmp_path / "losses.png")
 
 
 @pytest.mark.parametrize("size", [3, 30])
 def test_task_confusion_shows_every_share(size):
     confusion = [[100.0 if k == t else 0.0 for k in range(size)] for t in range(size)]
     confusion[1][0], confusion[1][1] = 25.0, 75.0
-    figure = task_confusion(confusion, [f"t{i}" for i in range(size)], "title")
+    figure = task_confusion([confusion], [f"t{i}" for i in range(size)], "title")
     axes = figure.axes[0]
     assert axes.images[0].get_array()[1, 0] == 25
     shown = [text.get_text() for text in axes.texts]

@@ -1,9 +1,12 @@
 import io
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from hypercl.report.screen import Screen
@@ -11,9 +14,9 @@ from hypercl.report.screen import Screen
 ROOT = Path(__file__).parent.parent.parent
 
 
-def make_screen(terminal, **options):
+def make_screen(terminal, width=80, **options):
     output, log = io.StringIO(), []
-    console = Console(file=output, force_terminal=terminal, highlight=False, width=80)
+    console = Console(file=output, force_terminal=terminal, highlight=False, width=width)
     return Screen(log.append, console=console, **options), output, log
 
 
@@ -81,10 +84,56 @@ def test_a_reader_that_has_gone_does_not_end_the_run():
     assert done.stderr == "alive\n"
 
 
-def test_long_lines_are_not_broken():
-    screen, output, _ = make_screen(terminal=False)
+def test_long_words_are_not_broken_and_long_sentences_between_words():
+    screen, output, log = make_screen(terminal=False)
     screen.say("x" * 300)
-    assert output.getvalue() == "x" * 300 + "\n"
+    sentence = f"{'word ' * 14}12.34 ± 0.56 % (n = 5)"
+    screen.say(sentence)
+    assert output.getvalue().splitlines() == [
+        "x" * 300,
+        ("word " * 14).strip(),
+        "  12.34 ± 0.56 % (n = 5)",
+    ]
+    assert log[1].endswith(sentence)  # whole
+
+
+def test_a_command_can_be_copied_from_the_screen():
+    screen, output, log = make_screen(terminal=False)
+    screen.say_command("continue with", "python run.py --resume")
+    long = ["python", "run.py", *(f"--an_option_of_some_length={i}" for i in range(4)), "a b"]
+    screen.say_command("continue with", shlex.join(long))
+    first, second, *lines = output.getvalue().splitlines()
+    assert (first, second) == ("continue with: python run.py --resume", "continue with:")
+    assert max(map(len, lines)) <= 80
+    assert shlex.split("\n".join(lines).replace("\\\n", "")) == long
+    assert log[-1].endswith(f"continue with: {shlex.join(long)}")
+
+
+def test_a_wide_table_has_its_columns_in_blocks():
+    screen, output, _ = make_screen(terminal=False)
+    header = ["after", *(str(k) for k in range(20))]
+    rows = [["1", "11.11", *[""] * 19], ["2", *["22.22"] * 20]]
+    assert not screen.fits([header, *rows])
+    screen.table("accuracy", header, rows)
+    _, *lines = output.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines] == ["after", "1", "2", "after", "2"]
+    assert " ".join(lines).count("22.22") == 20
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_a_bar_leaves_out_what_it_has_no_room_for_and_cuts_nothing(width):
+    screen, output, log = make_screen(terminal=True, width=width)
+    screen.start_progress("task 10/10", 1001)
+    text = "task loss 0.0126, penalty 0.7588, validation 100.0 %"
+    screen.show_progress(1000, text, milestone=True)
+    screen.stop_progress()
+    shown = re.sub("\x1b\\[[0-9;?]*[A-Za-z]", "", output.getvalue())
+    assert "…" not in shown
+    assert "1000/1001" in shown
+    assert ("task loss 0.0126" in shown) == (width > 40)
+    assert ("validation 100.0 %" in shown) == (width == 200)
+    assert text in log[0]
 
 
 def test_a_full_disk_behind_the_output_does_not_end_a_run():

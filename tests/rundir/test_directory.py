@@ -6,6 +6,8 @@ import time
 import pytest
 from helpers import read_json
 from matplotlib.figure import Figure
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from hypercl.errors import InputError, RunFailed
 from hypercl.rundir import directory as rundir
@@ -344,6 +346,44 @@ def test_files_that_grow_are_cut_back_to_a_checkpoint(tmp_path):
         assert not (path / ".checkpoint.pt.part").exists()
         run.write_metrics({"step": 2})
     assert (path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_a_figure_is_written_in_the_formats_asked_for_and_no_older_one_stays(tmp_path):
+    with make_run(tmp_path / "run") as run:
+        made = []
+        for formats in (("png",), ("pdf",), ("png", "pdf")):
+            run.write_figure("empty", Figure(), formats)
+            made.append({p.name: p.read_bytes() for p in (run.path / "plots").iterdir()})
+    assert [sorted(files) for files in made] == [
+        ["empty.png"], ["empty.pdf"], ["empty.pdf", "empty.png"],
+    ]  # fmt: skip
+    assert made[2] == made[0] | made[1]
+    assert b"CreationDate" not in made[1]["empty.pdf"]
+
+
+def test_settings_lie_in_the_same_file_as_the_scalars(tmp_path):
+    settings = {"lr": 0.1, "use_sgd": True, "mlp_arch": [7, 8], "preset": None}
+    with make_run(tmp_path / "run") as run:
+        run.write_scalars(3, {"a": 1.0, "b": 2.0})
+        run.write_settings(settings, {**settings, "wrn_block_depth": 4}, {"a": 1.0})
+        (file,) = (run.path / "summary").iterdir()
+    events = [event.summary.value for event in EventFileLoader(str(file)).Load()]
+    assert [[v.tag for v in values] for values in events if len(values)] == [
+        ["a", "b"],
+        ["_hparams_/experiment"],
+        ["_hparams_/session_start_info"],
+        ["_hparams_/session_end_info"],
+    ]
+    contents = [
+        HParamsPluginData.FromString(values[0].metadata.plugin_data.content)
+        for values in events[-3:]
+    ]
+    columns = [info.name for info in contents[0].experiment.hparam_infos]
+    assert columns == ["lr", "use_sgd", "mlp_arch", "wrn_block_depth"]
+    assert [info.name.tag for info in contents[0].experiment.metric_infos] == ["a"]
+    started = contents[1].session_start_info.hparams
+    assert started["lr"].number_value == 0.1
+    assert (started["use_sgd"].string_value, started["mlp_arch"].string_value) == ("on", "7,8")
 
 
 def test_what_was_lost_of_files_that_grow_is_said(tmp_path):

@@ -1,0 +1,40 @@
+"""Which plots a run has, from results.json and metrics.jsonl: with or without breaks the same."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hypercl.report import plots
+from hypercl.report.summary import furthest, ranges
+from hypercl.rundir.directory import RunDir
+
+_FORMATS = {"png": ("png",), "pdf": ("pdf",), "both": ("png", "pdf")}  # by --plot_format
+
+
+def draw_all(run_dir: RunDir, results: Mapping[str, Any], plot_format: str) -> None:
+    """Write the plots of the seeds that have come furthest.
+
+    Args:
+        plot_format: As ``--plot_format`` has it.
+
+    Raises:
+        RunFailed: A file cannot be written.
+    """
+    done, names = furthest(results["seeds"]), results["tasks"]
+    seeds = [seed["seed"] for seed in done]
+    plural = "s" if len(done) > 1 else ""
+    title = f"{results['experiment']}, {results['tested_on']} sets, seed{plural} {ranges(seeds)}"
+
+    def write(name: str, figure: plots.Figure) -> None:
+        run_dir.write_figure(name, figure, _FORMATS[plot_format])
+
+    with plots.own_defaults():
+        matrices = [seed["accuracy"] for seed in done]
+        write("accuracy_matrix", plots.accuracy_matrix(matrices, names, title))
+        write("accuracy_over_time", plots.accuracy_over_time(matrices, names, title))
+        if "scenarios" in done[0]:
+            confusion = [seed["scenarios"]["task_confusion"] for seed in done]
+            inferred = names[: len(confusion[0])]
+            write("task_confusion", plots.task_confusion(confusion, inferred, title))
+        history = plots.LossHistory.of(run_dir.read_metrics(), seeds)
+        of_training = f"{results['experiment']}, seed{plural} {ranges(seeds)}"
+        write("losses", plots.losses(history, of_training))
