@@ -4,9 +4,10 @@
 
 Every command below is run by the run.py of both checkouts, at the same time, with one thread each.
 Compared are results.json (but for its times, its seal, and the losses in brackets where a seed has
-failed) and weights.pt, bit for bit. Options that one side alone knows are no difference, and are
-listed at the end. Commands of STOPPED are run twice, left alone, and stopped by SIGTERM and started
-again; both must leave the same. Exits with 1 on any difference, and where a run failed.
+failed) and weights.pt, bit for bit. Options that one side alone knows are no difference, nor is
+what NEW alone measures; both are listed at the end. Commands of STOPPED are run twice, left alone,
+and stopped by SIGTERM and started again; both must leave the same. Exits with 1 on any difference,
+and where a run failed.
 
 MNIST is the real one, CIFAR-100 a small stand-in. Imports nothing of the project, which both sides
 may have in different places.
@@ -33,7 +34,7 @@ from torch import Tensor
 from benchmarks.common import last_wins
 
 # Before the options of every command, which win over these.
-SHORT = ["--num_tasks=3", "--n_iter=40", "--val_iter=20"]
+SHORT = ["--num_tasks=3", "--n_iter=40"]
 # Relative to a folder of each run, so that both sides are given the same.
 PLACES = ["--no_cuda", "--out_dir=run", "--data_dir=../../data", "--loglevel_info"]
 HMLP = ["--hnet_type=hmlp", "--hmlp_arch=20", "--mlp_arch=20"]
@@ -155,6 +156,7 @@ SHOWN = 3  # differences, of each command
 SECONDS = 300  # for one process, at most
 NOT_COMPARED = ("seconds", "sha256", "versions")  # of results.json
 OPTIONS = ("results.json/config", "weights.pt/options")
+MEASURED = re.compile(r"results\.json(/summary|/seeds/\d+)?")  # where results stand
 
 
 class Side(NamedTuple):
@@ -191,7 +193,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory(dir=folder) as place:
                 counts.append(compare(name, args.old, args.new, Path(place), lone))
     if lone:
-        print(f"options of one side alone: {', '.join(sorted(lone))}")
+        print(f"options of one side, and what NEW alone measures: {', '.join(sorted(lone))}")
     print(
         f"{len(names)} commands, {sum(counts)} differences"
         f" (in {sum(map(bool, counts))} commands), {time.monotonic() - started:.0f} s"
@@ -301,7 +303,7 @@ def differences(old: Any, new: Any, where: str = "", *, lone: set[str] | None) -
     """What differs, one line each, in dicts and lists of plain values and tensors.
 
     Args:
-        lone: Takes the options of one side alone; None: they are differences.
+        lone: Takes the options of one side, and what NEW measures; None: they are differences.
     """
     if isinstance(old, dict) and isinstance(new, dict):
         for key in old | new:
@@ -312,6 +314,8 @@ def differences(old: Any, new: Any, where: str = "", *, lone: set[str] | None) -
             side = "OLD" if key in old else "NEW"
             if where in OPTIONS and lone is not None:
                 lone.add(f"--{key} ({side})")
+            elif MEASURED.fullmatch(where) and side == "NEW" and lone is not None:
+                lone.add(str(key))
             else:
                 yield f"{place}: in {side} alone"
     elif isinstance(old, Tensor) and isinstance(new, Tensor):
