@@ -46,8 +46,9 @@ class Experiment:
         device = pick_device(options.run)
         tasks = build_tasks(options.task, device, options.run.random_seed)
         experiment = cls.of(options, tasks, device)
-        cost = experiment.net.cost(options.train.batch_size, prod(tasks[0].in_shape))
-        use_threads(options.run.num_threads, cost.multiplications)
+        if device.type == "cpu":
+            of_sample = experiment.net.count_multiplications(prod(tasks[0].in_shape))
+            use_threads(options.run.num_threads, options.train.batch_size * of_sample)
         return experiment
 
     @classmethod
@@ -93,7 +94,7 @@ class Experiment:
         """Roughly the memory that one more seed takes in the last task, the most demanding one."""
         options, task = self.options, self.tasks[0]
         batch_size = max(options.train.batch_size, options.evaluation.val_batch_size)
-        activations = 2 * self.net.cost(batch_size, prod(task.in_shape)).numbers
+        activations = 2 * self.net.count_activations(batch_size, prod(task.in_shape))
         num_steps = max(self.length(task).num_steps for task in self.tasks)
         drawn = 3 * num_steps * batch_size  # int64; crops and flips are smaller
         return groups.FLOAT * (self.method.numbers_per_member() + activations + drawn)

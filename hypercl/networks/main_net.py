@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypnettorch.mnets import MLP, MainNetInterface
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hypercl.engine.members import Params, each_member
@@ -106,15 +107,27 @@ class MainNetwork:
             return 1
         return max(1, min(2, torch.get_num_threads()) * _IN_CACHE // self.num_weights)
 
-    def cost(self, batch_size: int, num_inputs: int) -> "Cost":
-        """What a forward pass of one member takes; computed without any data."""
+    @torch.no_grad()
+    def count_activations(self, batch_size: int, num_inputs: int) -> int:
+        """Numbers that a forward pass of one member makes; computed without any data."""
         meta = torch.device("meta")
         weights = torch.empty(self.num_weights, device=meta)
         stats = {name: value[0] for name, value in self.fresh_stats(1, meta).items()}
-        counter = _Counter()
-        with torch.no_grad(), counter:
+        with _CountOutputs() as counter:
             self.logits(weights, torch.empty(batch_size, num_inputs, device=meta), stats)
-        return Cost(counter.numbers, counter.multiplications)
+        return counter.numbers
+
+    @torch.no_grad()
+    def count_multiplications(self, num_inputs: int) -> int:
+        """Those in products and convolutions that one sample takes, forward.
+
+        Computed on two samples: tensors on the "meta" device have torch import its compiler, which
+        takes seconds.
+        """
+        stats = {name: value[0] for name, value in self.fresh_stats(1, torch.device("cpu")).items()}
+        with self.evaluating(), _CountMultiplications() as counter:
+            self.logits(torch.zeros(self.num_weights), torch.zeros(2, num_inputs), stats)
+        return counter.number // 2
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -127,35 +140,34 @@ class MainNetwork:
             self.module.train(was_training)
 
 
-class Cost(NamedTuple):
-    """Of a forward pass."""
-
-    numbers: int  # that it makes, of all operations together
-    multiplications: int  # in products and convolutions
-
-
-class _Counter(TorchDispatchMode):
-    """Adds up what operations cost."""
+class _CountOutputs(TorchDispatchMode):
+    """Adds up the sizes of all tensors that operations make."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.numbers = self.multiplications = 0
+        self.numbers = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         if isinstance(result, torch.Tensor):
             self.numbers += result.numel()
-            self.multiplications += result.numel() * _multiplications(function, args)
         return result
 
 
-def _multiplications(function, args: tuple) -> int:
-    """For one number of the result."""
-    aten = torch.ops.aten
-    if function == aten.convolution.default:
-        return math.prod(args[1].shape[1:])
-    first = {aten.mm.default: 0, aten.bmm.default: 0, aten.addmm.default: 1}.get(function)
-    return 0 if first is None else args[first].shape[-1]
+class _CountMultiplications(TorchFunctionMode):
+    """Adds up what products and convolutions take that are called from Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function in (F.linear, F.conv1d, F.conv2d, F.conv3d):  # the weight's first is the output
+            self.number += result.numel() * math.prod(args[1].shape[1:])
+        elif function in (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm):
+            self.number += result.numel() * args[0].shape[-1]
+        return result
 
 
 class LabelledInputs(Protocol):

@@ -1,6 +1,9 @@
 """How many threads a run computes with."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,11 +63,11 @@ def test_no_more_than_the_process_may_have(monkeypatch, tmp_path):
 
 def test_multiplications_of_a_forward_pass():
     mlp = build_main_net("mlp", MNIST_SHAPE, 2, mlp_arch=[100, 100])
-    assert mlp.cost(32, 784).multiplications == 32 * (784 * 100 + 100 * 100 + 100 * 2)
-    assert mlp.cost(32, 784).multiplications < threads._WORTH_IT
+    assert mlp.count_multiplications(784) == (784 * 100 + 100 * 100 + 100 * 2)
+    assert mlp.count_multiplications(784) * 32 < threads._WORTH_IT
     resnet = build_main_net("resnet", CIFAR_SHAPE, 10, resnet_block_depth=1)
     first, rest = 16 * 3 * 9 * 32 * 32, 16 * 16 * 9 * 32 * 32
-    assert resnet.cost(1, math.prod(CIFAR_SHAPE)).multiplications > first + 2 * rest
+    assert resnet.count_multiplications(math.prod(CIFAR_SHAPE)) > first + 2 * rest
 
 
 def test_a_run_says_and_records_its_threads(tmp_path, capsys):
@@ -92,3 +95,16 @@ def test_a_run_goes_on_with_other_threads_and_a_warning(tmp_path, monkeypatch):
             run.main([*options, "--num_threads=2"])
     with pytest.warns(UserWarning, match="with device CPU, 2 threads.* goes on with CPU, 1 thr"):
         assert run.main([*options, "--num_threads=1"])["status"] == "finished"
+
+
+def test_the_choice_does_not_import_what_takes_seconds():
+    code = (
+        "import sys; from hypercl.networks.main_net import MainNetwork\n"
+        "from hypercl.options import Options\n"
+        "options = Options.of({'net_type': 'resnet'}).main_net\n"
+        "net = MainNetwork(options.kind.build(options, (32, 32, 3), 10))\n"
+        "assert net.count_multiplications(3072) > 0\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
