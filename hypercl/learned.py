@@ -9,14 +9,15 @@ import torch
 from hypnettorch.mnets import MainNetInterface
 from torch import Tensor
 
-from hypercl.engine.members import Params, stack_members, to_device
+from hypercl.engine.members import Params, select_members, stack_members, to_device
 from hypercl.errors import InputError
 from hypercl.evaluation import Learned
 from hypercl.experiment import Experiment
-from hypercl.options import Options, defaults, differing
+from hypercl.options import Options, defaults, differing, require_known
 from hypercl.rundir import saving
 from hypercl.rundir.checkpoint import Position
-from hypercl.rundir.directory import RunDir
+from hypercl.rundir.directory import RunDir, checkpointed, mend_by_resuming, refused
+from hypercl.rundir.forms import fits
 
 
 def save_weights(
@@ -101,25 +102,83 @@ def load(path: str | Path, choose: Callable[[Mapping[str, Any]], Options]) -> Ru
     Args:
         choose: From the run's options by name, those to load it with.
     """
-    path = Path(path, "weights.pt")
-    saved = saving.load_newest([path])
-    if saved is None:
-        raise InputError(f"{path} does not exist: the run's own command writes it at its end")
-    stored = saved.get("options", {})
-    method = stored.get("method", defaults()["method"])
-    if method not in saved:
-        raise InputError(f"{path} holds no weights: put a good copy there")
+    folder, path = Path(path), Path(path, "weights.pt")
+    saved, stored, method = _read_weights(folder, path)
     chosen = choose(stored)
     there = {**stored, "no_cuda": chosen.run.no_cuda}
     if differences := differing(there, chosen.recorded):
         raise InputError(f"{path} was learned with other options: {', '.join(differences)}")
     experiment = Experiment.build(chosen)
     experiment.net.module.eval()
-    params = {
-        seed: experiment.method.load_state_dict(state) for seed, state in saved[method].items()
-    }
+    states = saved[method]
+    if not _fit(experiment, states, saved["stats"], saved["groups"]):
+        raise refused(path)
+    params = {seed: experiment.method.load_state_dict(state) for seed, state in states.items()}
     stats = {
         seed: [to_device(in_task, experiment.device) for in_task in by_task]
         for seed, by_task in saved["stats"].items()
     }
     return Run(experiment, params, stats, saved["groups"])
+
+
+def _read_weights(folder: Path, path: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """What is in weights.pt of a run directory, the run's options, and its method."""
+    if not folder.exists():
+        raise InputError(f"{folder} does not exist: give the directory of a finished run")
+    if not path.exists():
+        if checkpointed(folder):
+            mend = mend_by_resuming(folder)
+        else:
+            mend = "the run's own command writes it at its end"
+        raise InputError(f"{path} does not exist: {mend}")
+    try:
+        saved = saving.decode(path.read_bytes())
+    except saving.Damaged:
+        raise InputError(f"{path} is damaged: {mend_by_resuming(folder)}") from None
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror or error}): make it readable"
+        ) from None
+    stored = saved.get("options", {})
+    if not fits(stored, {str: object}):
+        raise refused(path)
+    require_known(path, stored)
+    method = stored.get("method", defaults()["method"])
+    if method not in saved:
+        raise InputError(f"{path} holds no weights: put a good copy there")
+    form = {method: {int: _TENSORS}, "stats": {int: [_TENSORS]}, "groups": [[int]]}
+    if not fits(saved, form):
+        raise refused(path)
+    return saved, stored, method
+
+
+def _fit(
+    experiment: Experiment,
+    states: Mapping[int, Params],
+    stats: Mapping[int, list[Params]],
+    groups: list[list[int]],
+) -> bool:
+    """Whether names, shapes and types of tensors are those of this experiment."""
+    seeds = [seed for group in groups for seed in group]
+    if not seeds or sorted(seeds) != sorted(states) or sorted(seeds) != sorted(stats):
+        return False
+    method, num_tasks = experiment.method, len(experiment.tasks)
+    fresh = method.init(seeds[:1])
+    state = method.state_dict(select_members(fresh, 0))
+    in_task = select_members(experiment.net.fresh_stats(1, experiment.device), 0)
+    return all(
+        _alike(states[seed], state)
+        and len(stats[seed]) == num_tasks
+        and all(_alike(of_task, in_task) for of_task in stats[seed])
+        for seed in seeds
+    )
+
+
+def _alike(values: Params, like: Params) -> bool:
+    return values.keys() == like.keys() and all(
+        value.shape == like[name].shape and value.dtype == like[name].dtype
+        for name, value in values.items()
+    )
+
+
+_TENSORS = {str: Tensor}
