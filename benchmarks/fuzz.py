@@ -277,14 +277,14 @@ def _change_and_seal(path: Path, numbers: list[int]) -> None:
     """
     is_json = path.suffix == ".json"
     content = json.loads(path.read_text()) if is_json else saving.decode(path.read_bytes())
-    inside, name = content, sorted(content, key=str)[numbers[0] % len(content)]
+    name = sorted(content)[numbers[0] % len(content)]
     texts = {"report", "made_by", "config"} if not is_json else set()  # JSON within
     if name in texts and isinstance(content[name], str) and numbers[1] % 3:
         inner = {"inner": json.loads(content[name])}
         _change_inside(inner, "inner", numbers[2:])
-        content[name] = json.dumps(inner["inner"])
+        content[name] = json.dumps(inner.get("inner"))
     else:
-        _change_inside(inside, name, numbers[1:])
+        _change_inside(content, name, numbers[1:])
     if is_json:
         path.write_text(json.dumps(rundir.seal(content)))
     else:
