@@ -5,6 +5,7 @@ python run.py --help
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         if options.run.resume:
             from hypercl.commands.resume import resumed
 
-            options = resumed(options, argv, parse_args)
+            options = resumed(options, argv, parse_args, partial(import_torch, interruption))
         if options.run.dry_run:
             require_memory(options)
             import_torch(interruption)
@@ -73,14 +74,16 @@ def learn(
     started: float,
 ) -> dict[str, Any]:
     """Learn all tasks with all seeds, from the beginning or from the last checkpoint."""
+    from hypercl.commands.resume import require_fitting
     from hypercl.experiment import Experiment
     from hypercl.learned import keep_weights, save_weights
     from hypercl.report.results import Report
-    from hypercl.rundir.checkpoint import Checkpoints, load_checkpoint
+    from hypercl.rundir.checkpoint import Checkpoints, load_checkpoint, restore_config
     from hypercl.rundir.provenance import describe_run
     from hypercl.tasks.task import fingerprint
-    from train import learn_tasks
+    from train import TaskTraining, learn_tasks
 
+    restore_config(run_dir)
     experiment = Experiment.build(options)
     # A run that goes on keeps the options with which it began: --resume is none of its own.
     config = options.recorded if run_dir.config is None else run_dir.config["options"]
@@ -89,17 +92,20 @@ def learn(
     saved = load_checkpoint(run_dir, options.recorded, described, data)
     if saved is None:
         position, report_state = first_position(experiment, described)
-        lengths = None
+        grown = None
         # All input has been found good: from here on, there is a run directory.
         run_dir.begin(described)
     else:
-        position, report_state, lengths = saved
-    run_dir.open(lengths)
+        position, report_state, grown = saved
+        path = run_dir.checkpoints[0]
+        require_fitting(path, experiment, position, report_state, TaskTraining.at)
+    run_dir.open(grown)
     report = Report(run_dir, experiment, config, altered_options(options), started, report_state)
     report.announce(position, goes_on=saved is not None)
     checkpoints = Checkpoints(
         run_dir, described, data, report.state, options.run.ckpt_iter, interruption
     )
+    at_end = position.group == len(position.groups)
 
     def after_task(position: "Position") -> None:
         if options.run.keep_weights:
@@ -114,7 +120,7 @@ def learn(
             if position.learned:
                 save_weights(run_dir, experiment, position, config)
             checkpoints.save(position)
-        if position.learned and not run_dir.has_weights:  # lost since the run ended
+        if at_end and position.learned and not run_dir.has_weights:  # lost since the run ended
             save_weights(run_dir, experiment, position, config)
         if not position.learned:
             raise RunFailed(report.results["seeds"][0]["failed"])

@@ -9,14 +9,15 @@ import torch
 from hypnettorch.mnets import MainNetInterface
 from torch import Tensor
 
-from hypercl.engine.members import Params, stack_members, to_device
+from hypercl.engine.members import Params, select_members, stack_members, to_device
 from hypercl.errors import InputError
 from hypercl.evaluation import Learned
 from hypercl.experiment import Experiment
-from hypercl.options import Options, defaults, differing
+from hypercl.options import Options, defaults, differing, require_known
 from hypercl.rundir import saving
 from hypercl.rundir.checkpoint import Position
-from hypercl.rundir.directory import RunDir
+from hypercl.rundir.directory import RunDir, checkpointed, mend_by_resuming, refused
+from hypercl.rundir.forms import fits
 
 _AT_END = "weights.pt"
 
@@ -153,19 +154,21 @@ def load(
     Args:
         choose: From the run's options by name, those to load it with.
     """
-    files = _files(Path(path), after_task)
-    parts = [_read(file) for file in files]
-    stored = parts[0].get("options", {})
+    folder = Path(path)
+    files = _files(folder, after_task)
+    parts = [_read(folder, file) for file in files]
+    stored = parts[0]["options"]
     method = stored.get("method", defaults()["method"])
-    for file, part in zip(files, parts, strict=True):
-        if method not in part:
-            raise InputError(f"{file} holds no weights: put a good copy there")
     chosen = choose(stored)
     there = {**stored, "no_cuda": chosen.run.no_cuda}
     if differences := differing(there, chosen.recorded):
         raise InputError(f"{files[0]} was learned with other options: {', '.join(differences)}")
     experiment = Experiment.build(chosen)
     experiment.net.module.eval()
+    num_tasks = len(experiment.tasks) if after_task is None else after_task + 1
+    for file, part in zip(files, parts, strict=True):
+        if not _fit(experiment, part[method], part["stats"], part["groups"], num_tasks):
+            raise refused(file)
     params = {
         seed: experiment.method.load_state_dict(state)
         for part in parts
@@ -187,9 +190,70 @@ def _files(run: Path, after_task: int | None) -> list[Path]:
     return sorted(run.glob(f"weights/{name}_group_*.pt")) or [run / "weights" / f"{name}.pt"]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    saved = saving.load_newest([path])
-    if saved is None:
-        when = "at its end" if path.name == _AT_END else "after that task, with --keep_weights"
-        raise InputError(f"{path} does not exist: the run's own command writes it {when}")
+def _read(folder: Path, path: Path) -> dict[str, Any]:
+    """What is in a file of weights of a run directory, "options" among it."""
+    if not folder.exists():
+        raise InputError(f"{folder} does not exist: give the directory of a finished run")
+    at_end = path.name == _AT_END
+    if not path.exists():
+        mend = "the run's own command writes it after that task, with --keep_weights"
+        if at_end:
+            mend = "the run's own command writes it at its end"
+            mend = mend_by_resuming(folder) if checkpointed(folder) else mend
+        raise InputError(f"{path} does not exist: {mend}")
+    try:
+        saved = saving.decode(path.read_bytes())
+    except saving.Damaged:
+        mend = mend_by_resuming(folder) if at_end else "put a good copy there"
+        raise InputError(f"{path} is damaged: {mend}") from None
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror or error}): make it readable"
+        ) from None
+    stored = saved.setdefault("options", {})
+    if not fits(stored, {str: object}):
+        raise refused(path)
+    require_known(path, stored)
+    method = stored.get("method", defaults()["method"])
+    if method not in saved:
+        raise InputError(f"{path} holds no weights: put a good copy there")
+    if not fits(saved, {method: {int: _TENSORS}, "stats": {int: [_TENSORS]}, "groups": [[int]]}):
+        raise refused(path)
     return saved
+
+
+def _fit(
+    experiment: Experiment,
+    states: Mapping[int, Params],
+    stats: Mapping[int, list[Params]],
+    groups: list[list[int]],
+    num_tasks: int,
+) -> bool:
+    """Whether names, shapes and types of tensors are those of this experiment.
+
+    Args:
+        num_tasks: Learned.
+    """
+    seeds = [seed for group in groups for seed in group]
+    if not seeds or sorted(seeds) != sorted(states) or sorted(seeds) != sorted(stats):
+        return False
+    method = experiment.method
+    fresh = method.init(seeds[:1])
+    state = method.state_dict(select_members(fresh, 0))
+    in_task = select_members(experiment.net.fresh_stats(1, experiment.device), 0)
+    return all(
+        _alike(states[seed], state)
+        and len(stats[seed]) == num_tasks
+        and all(_alike(of_task, in_task) for of_task in stats[seed])
+        for seed in seeds
+    )
+
+
+def _alike(values: Params, like: Params) -> bool:
+    return values.keys() == like.keys() and all(
+        value.shape == like[name].shape and value.dtype == like[name].dtype
+        for name, value in values.items()
+    )
+
+
+_TENSORS = {str: Tensor}

@@ -203,6 +203,8 @@ class Options:
         values["num_tasks"] = _num_tasks(values)
         inside = {}
         for name, value in values.items():
+            if value is None and defaults()[name] is not None:
+                raise InputError(f"--{name} has no value: give one")
             allowed = all_options()[name].metadata["range"]
             allowed.check(name, value)
             inside[name] = allowed.from_plain(value)
@@ -352,3 +354,21 @@ def require_same(path: object, stored: Mapping[str, Any], given: Mapping[str, An
         raise InputError(
             f"{path} belongs to a run with other options: {', '.join(differences)}; {mend}"
         )
+
+
+def require_known(path: object, stored: Mapping[str, Any]) -> None:
+    """Refuse stored options that are none, or have values that they may not have.
+
+    Args:
+        path: Of the file that has them.
+
+    Raises:
+        InputError: There is such an option; a later version may know it.
+    """
+    mend = "take the version of the program that began the run"
+    if unknown := sorted(stored.keys() - defaults().keys()):
+        raise InputError(f"{path} has options that are not known: {', '.join(unknown)}; {mend}")
+    try:
+        Options.of(stored)
+    except InputError as error:
+        raise InputError(f"{path} has an option that cannot be ({error}): {mend}") from None

@@ -50,7 +50,9 @@ class Range:
         if value is None:
             return
         try:
-            self.read(as_argument(value))
+            read = self.read(as_argument(value))
+            if isinstance(value, str) and not isinstance(read, str):
+                raise argparse.ArgumentTypeError(f"{value!r} is a text")
         except argparse.ArgumentTypeError as error:
             raise InputError(f"--{name}: {error}") from None
         if self.choices is not None and value not in self.choices:

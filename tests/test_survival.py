@@ -1,5 +1,6 @@
 """Runs that are stopped in every way, and go on as if nothing had been."""
 
+import copy
 import json
 import os
 import resource
@@ -8,12 +9,14 @@ import signal
 import subprocess
 import sys
 import warnings
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers import fake_images, read_json
+from matplotlib.figure import Figure
 
 import run
 import train
@@ -23,9 +26,12 @@ from hypercl.engine import groups, schedules
 from hypercl.errors import InputError, RunFailed
 from hypercl.experiment import Experiment
 from hypercl.interruption import Interrupted
+from hypercl.learned import load_run
+from hypercl.lock import Lock
 from hypercl.report.results import Report
 from hypercl.rundir import directory as rundir
 from hypercl.rundir import saving
+from hypercl.rundir.directory import RunDir
 from hypercl.shell import command_line
 from hypercl.tasks import images as datasets
 
@@ -235,21 +241,6 @@ def test_a_signal_in_task_inference_is_followed_before_the_next_task(monkeypatch
     assert read_json(Path("run", "results.json"))["status"] == "interrupted"
 
 
-@pytest.mark.parametrize("finished", [True, False])
-def test_a_run_without_its_options_is_left_alone(finished, monkeypatch):
-    if finished:
-        main()
-    else:
-        stopped(monkeypatch)
-    Path("run", "config.json").unlink()
-    left = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match=r"run/config\.json is missing: .* --overwrite"):
-        main()
-    assert {path: path.read_bytes() for path in left} == left
-    main("--overwrite")
-    assert outcome("run") == expected("plain")
-
-
 def test_the_grace_step_is_saved_and_the_status_says_interrupted(monkeypatch, capsys):
     with monkeypatch.context() as patch:
         stopping(patch, train.TaskTraining, "step", 12 + 7, send(signal.SIGINT))
@@ -283,10 +274,12 @@ def test_a_second_signal_ends_at_once_and_leaves_the_last_checkpoint(monkeypatch
 def test_without_what_is_restored_there_would_be_a_difference(monkeypatch):
     """The comparison would notice a state that is not put back."""
 
+    restore_all = train.TaskTraining.restore
+
     def restore(self, state):  # all but the optimizer
-        self.steps_done = self._logged = state.step
-        self._flat.copy_(state.flat)
-        self._counter.fill_(state.step)
+        restore_all(self, state)
+        for value in self._optimizer.state.values():
+            value.zero_()
 
     expected("plain")
     monkeypatch.setattr(train.TaskTraining, "restore", restore)
@@ -371,22 +364,420 @@ def test_other_data_are_noticed(monkeypatch, data):
         main()
 
 
-def test_damaged_results_of_a_finished_run_are_written_anew(monkeypatch):
-    main()
-    Path("run", "results.json").write_text("{")
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """Runs that several tests start from, made once."""
+    return tmp_path_factory.mktemp("shelf")
+
+
+@pytest.fixture
+def finished(shelf, data):
+    """A finished run in ``run``."""
+    if not (shelf / "finished").exists():
+        main()
+        shutil.copytree("run", shelf / "finished")
+    else:
+        shutil.copytree(shelf / "finished", "run")
+    return Path("run")
+
+
+@pytest.fixture
+def unfinished(shelf, data, monkeypatch):
+    """A run in ``run`` that was killed in its second task."""
+    if not (shelf / "unfinished").exists():
+        stopped(monkeypatch)
+        shutil.copytree("run", shelf / "unfinished")
+    else:
+        shutil.copytree(shelf / "unfinished", "run")
+    return Path("run")
+
+
+def remove(path):
+    path.unlink()
+
+
+def flip_a_byte(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+
+
+def files_in(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+RESUME = ["--resume", "--out_dir=run"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "results.json", "weights.pt"])
+@pytest.mark.parametrize("damage", [remove, flip_a_byte])
+def test_what_is_lost_of_a_finished_run_is_written_anew(name, damage, finished, monkeypatch):
+    config = read_json(finished / "config.json")
+    damage(finished / name)
     monkeypatch.setattr(train.TaskTraining, "step", kill)  # nothing is trained
-    with pytest.warns(UserWarning, match=r"results\.json is damaged"):
+    what = "missing" if damage is remove else "damaged"
+    with pytest.warns(UserWarning, match=rf"run/{name} is {what}: it is written anew from"):
+        main()
+    assert outcome("run") == expected("plain")
+    assert read_json(finished / "config.json") == config
+    main()  # and is shown without a warning, which would be an error
+
+
+@pytest.mark.parametrize("name", ["config.json", "results.json"])
+@pytest.mark.parametrize("damage", [remove, flip_a_byte])
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_is_lost_of_a_run_under_way_is_written_anew(name, damage, resume, unfinished):
+    config = read_json(unfinished / "config.json")
+    damage(unfinished / name)
+    with pytest.warns(UserWarning, match=rf"run/{name} is .*: it is written anew from the check"):
+        run.main(RESUME) if resume else main()
+    assert outcome("run") == expected("plain")
+    assert read_json(unfinished / "config.json") == config
+
+
+def test_the_newest_run_is_resumed_also_where_its_files_are_lost(unfinished, capsys):
+    unfinished.rename("out")
+    shutil.copytree("out", "out/one")
+    remove(Path("out/one/config.json"))
+    flip_a_byte(Path("out/one/results.json"))
+    with (
+        pytest.warns(UserWarning, match=r"config\.json is missing"),
+        pytest.warns(UserWarning, match=r"results\.json is damaged"),
+    ):
+        run.main(["--resume"])
+    assert "continues out/one" in capsys.readouterr().out
+
+
+def test_other_options_are_refused_also_where_the_config_is_lost(unfinished):
+    remove(unfinished / "config.json")
+    remove(unfinished / "results.json")
+    left = files_in(unfinished)
+    with pytest.raises(InputError, match=r"checkpoint\.pt belongs to .*--lr \(0\.0001 there, 0\.5"):
+        main("--lr=0.5")
+    assert files_in(unfinished) == left
+
+
+@pytest.mark.parametrize("name", ["config.json", "results.json", "weights.pt"])
+@pytest.mark.parametrize("damage", [remove, flip_a_byte])
+def test_without_a_checkpoint_what_is_lost_is_named_and_nothing_touched(name, damage, finished):
+    damage(finished / name)
+    for checkpoint in finished.glob("checkpoint*"):
+        checkpoint.unlink()
+    left = files_in(finished)
+    what = "missing" if damage is remove else "damaged"
+    said = rf"run/{name} is {what}\b.* start anew with the run's command and --overwrite"
+    if name == "results.json" and damage is remove:
+        said = r"checkpoint\.pt is missing: put it there, or start anew"
+    with pytest.raises(InputError, match=said):
+        main()
+    assert files_in(finished) == left
+    main("--overwrite")
+    assert outcome("run") == expected("plain")
+
+
+def test_a_run_without_its_options_is_replaced_where_that_is_asked_for(finished):
+    remove(finished / "config.json")
+    remove(finished / "results.json")
+    main("--overwrite")
+    assert outcome("run") == expected("plain")
+
+
+@pytest.mark.parametrize("damage", [remove, flip_a_byte])
+@pytest.mark.parametrize("name", ["config.json", "results.json", "weights.pt"])
+def test_eval_says_what_writes_a_lost_file_anew(name, damage, finished):
+    damage(finished / name)
+    said = rf"run/{name} .*: python run\.py --resume --out_dir=run writes it anew"
+    if name == "results.json" and damage is remove:
+        said = "run is not a finished run: python run.py --resume --out_dir=run continues one"
+    with pytest.raises(InputError, match=said):
+        run.main(["--eval=run"])
+    with pytest.warns(UserWarning, match="written anew"):
+        run.main(RESUME)
+    assert run.main(["--eval=run"])["status"] == "finished"
+    if name == "weights.pt":
+        damage(finished / name)
+        with pytest.raises(InputError, match=said):
+            load_run("run")
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "logfile.txt", "plots", "summary"])
+def test_logs_that_are_gone_cost_no_run(name, unfinished):
+    path = unfinished / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if name == "plots":
+        main()
+    else:
+        with pytest.warns(UserWarning, match=rf"run/{name} (is gone|has lost files)"):
+            main()
+    for what in ("seeds", "weights"):
+        assert outcome("run")[what] == expected("plain")[what]
+    assert path.exists()
+
+
+def test_what_is_gone_of_a_finished_run_is_named(finished, capsys):
+    shutil.rmtree(finished / "plots")
+    remove(finished / "metrics.jsonl")
+    with pytest.warns(UserWarning, match=r"of run somebody has removed metrics\.jsonl, plots"):
+        main()
+    assert "everything is in run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "logfile.txt"])
+def test_a_changed_byte_in_what_was_logged_is_noticed_once(name, unfinished, monkeypatch):
+    flip_a_byte(unfinished / name)
+    with pytest.warns(UserWarning, match=rf"run/{name} was changed since the checkpoint") as noted:
+        stopped(monkeypatch, count=12)
+    assert len(noted) == 1
+    main()
+    assert outcome("run")["weights"] == expected("plain")["weights"]
+
+
+WHILE_RUNNING = {
+    "plots": lambda: shutil.rmtree("run/plots"),
+    "summary": lambda: shutil.rmtree("run/summary"),
+    "metrics.jsonl": lambda: Path("run/metrics.jsonl").unlink(),
+    "logfile.txt": lambda: Path("run/logfile.txt").write_text(""),
+    "run.lock": lambda: Path("run/run.lock").unlink(),
+    "config.json": lambda: Path("run/config.json").unlink(),
+    "results.json": lambda: Path("run/results.json").unlink(),
+    "checkpoint.pt": lambda: Path("run/checkpoint.pt").unlink(),
+}
+
+
+@pytest.mark.parametrize("name", WHILE_RUNNING)
+def test_what_is_removed_while_the_run_is_running_costs_no_run(name, monkeypatch):
+    with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        stopping(patch, train.TaskTraining, "step", 8, WHILE_RUNNING[name])
+        patch.setattr(
+            Report, "_write_plots", lambda self: self._run_dir.write_figure("empty", Figure())
+        )
+        main()
+    for what in ("seeds", "weights"):
+        assert outcome("run")[what] == expected("plain")[what]
+    named = [f"run/{name}" in str(warning.message) for warning in said]
+    assert named == ([True] if name in ("summary", "metrics.jsonl", "logfile.txt") else [])
+    if name != "config.json":
+        main()
+    else:
+        with pytest.warns(UserWarning, match="config.json is missing"):
+            main()
+    assert Path("run", name).exists() == (name != "run.lock")
+
+
+def test_a_run_whose_lock_was_removed_leaves_the_directory_to_its_next_owner(monkeypatch):
+    def take_over():
+        Path("run", "run.lock").unlink()
+        shutil.copytree("run", "copy")
+        other.append(Lock(Path("run", "run.lock")))
+
+    other = []
+    with monkeypatch.context() as patch:
+        stopping(patch, train.TaskTraining, "step", 8, take_over)
+        with pytest.raises(RunFailed, match=r"run is in use by .*, as its run\.lock was removed"):
+            main()
+    assert files_in(Path("run")).keys() - {Path("run/run.lock")} == {
+        Path("run", path.relative_to("copy")) for path in files_in(Path("copy"))
+    }
+    other[0].release()
+
+
+# What a checkpoint cannot hold, with a checksum that is right.
+IMPOSSIBLE = {
+    "no seeds": lambda c: c.pop("seeds"),
+    "no report": lambda c: c.pop("report"),
+    "groups that are no lists": lambda c: c.update(groups=[42]),
+    "other seeds": lambda c: c.update(groups=[[43]], seeds=[43]),
+    "a group that is none": lambda c: c.update(group=7),
+    "a group before the first": lambda c: c.update(group=-1),
+    "no seeds in the group": lambda c: c.update(seeds=[]),
+    "a task that is none": lambda c: c.update(task_id=3),
+    "a task before the first": lambda c: c.update(task_id=-1),
+    "another task": lambda c: c.update(task_id=2),
+    "a truth for a number": lambda c: c.update(task_id=True),
+    "no parameters": lambda c: c.update(params=None),
+    "parameters of no tensors": lambda c: c.update(params={"weight0": 1}),
+    "parameters of other names": lambda c: c["params"].update(more=torch.zeros(1, 2)),
+    "parameters of another shape": lambda c: change(c["params"], lambda v: v[:, :1]),
+    "parameters of another type": lambda c: change(c["params"], torch.Tensor.double),
+    "statistics of nothing": lambda c: c.update(stats=[]),
+    "a memory of other members": lambda c: c.update(memory={"kept": torch.zeros(3)}),
+    "what is learned of others": lambda c: c.update(learned={7: {}}),
+    "a training of no fields": lambda c: c.update(training={}),
+    "a training of more fields": lambda c: c["training"].update(more=1),
+    "a step that is none": lambda c: c["training"].update(step="5"),
+    "a step behind the last": lambda c: c["training"].update(step=10**9),
+    "a step that is not counted": lambda c: c["training"]["changed"].update(
+        step=torch.tensor([10**6])
+    ),
+    "trained of another shape": lambda c: c["training"].update(flat=torch.zeros(1)),
+    "trained of another type": lambda c: change(c["training"], torch.Tensor.double, "flat"),
+    "no optimizer": lambda c: c["training"].update(changed={}),
+    "no generators": lambda c: c["training"].update(generators={}),
+    "rates that are none": lambda c: c["training"].update(rates=[1]),
+    "failures that are none": lambda c: c["training"].update(failed={42: 1}),
+    "lengths that are none": lambda c: c.update(lengths={"metrics.jsonl": -1}),
+    "sums that are none": lambda c: c.update(sums=[1]),
+    "made by nobody": lambda c: c.update(made_by="{}"),
+    "made by no JSON": lambda c: c.update(made_by="{"),
+    "a report that is no JSON": lambda c: c.update(report="[" * 100_000),
+    "a report of nothing": lambda c: c.update(report="{}"),
+    "a report of other seeds": lambda c: change_report(c, lambda r: r["seeds"][0].update(seed=1)),
+    "a report without rows": lambda c: change_report(
+        c, lambda r: r["seeds"][0].update(accuracy=[])
+    ),
+    "a row too long": lambda c: change_report(
+        c, lambda r: r["seeds"][0].update(accuracy=[[1.0, 2.0]])
+    ),
+    "no seconds": lambda c: change_report(c, lambda r: r["seconds"].update(test=[])),
+    "a summary of nothing": lambda c: change_report(c, lambda r: r.update(summary={"cl1": {}})),
+}
+
+
+def change(values, function, name=None):
+    name = next(iter(values)) if name is None else name
+    values[name] = function(values[name])
+
+
+def change_report(content, function):
+    report = json.loads(content["report"])
+    function(report["results"])
+    content["report"] = json.dumps(report)
+
+
+def test_checkpoints_that_no_run_can_have_written(unfinished):
+    path = unfinished / "checkpoint.pt"
+    good = saving.decode(path.read_bytes())
+    assert good["training"]["step"] == 5
+    for name, damage in IMPOSSIBLE.items():
+        content = copy.deepcopy(good)
+        damage(content)
+        path.write_bytes(saving.encode(content))
+        left = files_in(unfinished)
+        with pytest.raises(InputError) as error:
+            main()
+        assert "run/checkpoint.pt holds what no run of this version has written: " in str(
+            error.value
+        ), name
+        assert files_in(unfinished) == left, name
+
+
+def test_weights_that_no_run_can_have_written(finished):
+    path = finished / "weights.pt"
+    good = saving.decode(path.read_bytes())
+    damages = [
+        lambda c: c.update(options=[]),
+        lambda c: c["options"].update(lr="fast"),
+        lambda c: c["options"].update(lr=None),
+        lambda c: c["options"].update(num_tasks="3"),
+        lambda c: c["options"].update(method=["hnet"]),
+        lambda c: c["options"].update(unheard_of=1),
+        lambda c: c.pop("hnet"),
+        lambda c: c.update(hnet=[1]),
+        lambda c: c.update(hnet={}),
+        lambda c: c.pop("stats"),
+        lambda c: c["stats"].update({42: []}),
+        lambda c: c.update(groups=[[7]]),
+        lambda c: c.update(groups=None),
+        lambda c: change(c["hnet"][42], lambda v: v[:1]),
+        lambda c: change(c["hnet"][42], torch.Tensor.double),
+        lambda c: c["hnet"][42].popitem(),
+    ]
+    for damage in damages:
+        content = copy.deepcopy(good)
+        damage(content)
+        path.write_bytes(saving.encode(content))
+        for use in (lambda: load_run("run"), lambda: run.main(["--eval=run"])):
+            with pytest.raises(InputError, match=r"^run/weights\.pt "):
+                use()
+
+
+RESULTS_OF_NOBODY = {
+    "status": [None, 1],
+    "seeds": [None, [], [1], [{"seed": 42}], [{"seed": 42, "accuracy": [[1, 2]]}], {}],
+    "summary": [None, {}, {"cl1": None}, {"final_accuracy": {"n": 1}}],
+    "config": [None, {}, {"preset": 3}],
+    "tasks": [None, [], 5],
+    "tested_on": [None],
+    "published": [{"a": 1}, [1]],
+    "altered": [3],
+}
+
+
+def test_results_that_no_run_can_have_written_are_written_anew(finished, monkeypatch):
+    monkeypatch.setattr(train.TaskTraining, "step", kill)
+    good = (finished / "results.json").read_bytes()
+    for name, values in RESULTS_OF_NOBODY.items():
+        for value in values:
+            content = rundir.seal({**json.loads(good), name: value})
+            (finished / "results.json").write_text(json.dumps(content))
+            with RunDir(finished) as run_dir:
+                assert run_dir.lost == {"results.json": "is damaged"}, (name, value)
+            with pytest.raises(InputError):
+                run.main(["--eval=run"])
+    with pytest.warns(UserWarning, match="damaged: it is written anew"):
         main()
     assert outcome("run") == expected("plain")
 
 
-def test_lost_weights_of_a_finished_run_are_written_anew(monkeypatch, capsys):
-    main()
-    Path("run", "weights.pt").unlink()
-    monkeypatch.setattr(train.TaskTraining, "step", kill)  # nothing is trained
-    main()
-    assert "continues run at its end" in capsys.readouterr().out
-    assert outcome("run") == expected("plain")
+@pytest.mark.parametrize(
+    "option", [{"unheard_of": 1}, {"lr": "fast"}, {"lr": None}, {"n_iter": {}}]
+)
+def test_options_that_this_version_cannot_have(option, unfinished):
+    config = read_json(unfinished / "config.json")
+    config["options"] |= option
+    (unfinished / "config.json").write_text(json.dumps(rundir.seal(config)))
+    name = next(iter(option))
+    with pytest.raises(InputError, match=rf"run/config\.json has .*{name}.*version"):
+        run.main(RESUME)
+    with pytest.raises(InputError, match=f"--{name}"):
+        main()
+
+
+def test_what_may_not_be_read_is_not_called_damaged(finished, monkeypatch):
+    for name in ("config.json", "results.json", "weights.pt"):
+
+        def refuse(path, *args, name=name, read=None, **options):
+            if path.name == name:
+                raise PermissionError(13, "Permission denied", str(path))
+            return read(path, *args, **options)
+
+        with monkeypatch.context() as patch:
+            for method in ("read_bytes", "open"):
+                read = getattr(Path, method)
+                patch.setattr(Path, method, partialmethod(refuse, read=read))
+            for command in (main, lambda: run.main(["--eval=run"])):
+                with pytest.raises(InputError, match=rf"run/{name} cannot be read \(Permission d"):
+                    command()
+
+
+def test_files_and_folders_that_are_the_other_are_named(unfinished):
+    for name in ("results.json", "metrics.jsonl", "weights.pt", "plots", "summary"):
+        path, aside = unfinished / name, Path("aside")
+        if path.exists():
+            path.rename(aside)
+        path.write_text("") if name in ("plots", "summary") else path.mkdir()
+        with pytest.raises(InputError, match=rf"run/{name} is a .*: move it away"):
+            main()
+        path.unlink() if path.is_file() else path.rmdir()
+        if aside.exists():
+            aside.rename(path)
+
+
+def test_resuming_with_another_option_does_not_advise_what_resuming_excludes(unfinished):
+    with pytest.raises(InputError, match=r"--lr .*; --resume continues a run with its") as error:
+        run.main([*RESUME, "--lr=0.5"])
+    assert "--overwrite" not in str(error.value)
+
+
+def test_a_run_that_failed_for_good_is_not_to_be_resumed():
+    with pytest.raises(RunFailed):
+        main("--lr=1e30")
+    with pytest.raises(InputError, match=r"run is a run that failed \(the loss is not finite") as e:
+        run.main(["--eval=run"])
+    assert "--resume" not in str(e.value)
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        load_run("nowhere")
 
 
 def test_resume_takes_the_newest_unfinished_run_and_its_options(monkeypatch, capsys):
@@ -407,7 +798,7 @@ def test_resume_takes_the_newest_unfinished_run_and_its_options(monkeypatch, cap
     with pytest.raises(InputError, match=r"no unfinished run in \./out"):
         run.main(["--resume"])
     assert run.main(["--resume", "--out_dir=out/older"])["status"] == "finished"
-    with pytest.raises(InputError, match="is not a run directory"):
+    with pytest.raises(InputError, match="missing does not exist"):
         run.main(["--resume", "--out_dir=missing"])
 
 

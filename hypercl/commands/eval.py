@@ -11,7 +11,7 @@ from hypercl.learned import load
 from hypercl.options import Options
 from hypercl.report.screen import Screen
 from hypercl.report.summary import show_row
-from hypercl.rundir.directory import read_config, read_finished
+from hypercl.rundir.directory import read_finished
 from hypercl.rundir.provenance import device_name
 
 _ROUNDED = 2  # samples of a task that another device may classify otherwise
@@ -27,7 +27,7 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
         RunFailed: An accuracy is not the one that was found when the run ended; on another device
             or with another number of threads, it is off by more than rounding can explain.
     """
-    results = read_finished(path)
+    config, results = read_finished(path)
     run = load(path, choose)
     experiment = run.experiment
     splits = experiment.splits_to_test(len(experiment.tasks))
@@ -43,7 +43,7 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
         len(experiment.tasks),
     )
     stored = {s["seed"]: s["accuracy"][-1] for s in results["seeds"] if "failed" not in s}
-    there, here = read_config(path)["device"], device_name(experiment.device)
+    there, here = config["device"], device_name(experiment.device)
     allowed = 0.0
     if there != here:
         allowed = 100 * _ROUNDED / min(len(split.labels) for split in splits)
@@ -51,6 +51,7 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
         seed
         for seed, row in stored.items()
         if seed not in accuracies
+        or len(accuracies[seed]) != len(row)
         or any(abs(a - b) > allowed for a, b in zip(accuracies[seed], row, strict=True))
     ]
     if not wrong and accuracies != stored:

@@ -12,6 +12,8 @@ def dropout_mask(like: Tensor, rate: float) -> Tensor:
     On a CPU the numbers are those that torch.nn.functional.dropout would draw.
     """
     keep = 1 - rate
+    if like.ndim > 2:  # drawn in the order of the memory: convolutions may return channels last
+        return torch.empty_like(like).bernoulli_(keep, generator=current()).div_(keep)
     return torch.bernoulli(like.detach(), keep, generator=current()).div_(keep)
 
 

@@ -3,7 +3,9 @@
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,12 +15,31 @@ from hypercl.errors import InputError
 from hypercl.interruption import Interruption
 from hypercl.options import require_same
 from hypercl.rundir import saving
-from hypercl.rundir.directory import RunDir
+from hypercl.rundir.directory import ANEW, CHECKPOINTS, RunDir, refused
+from hypercl.rundir.forms import CONFIG, MADE_BY, PROGRESS, fits
+from hypercl.rundir.growing import Grown
 
 FORMAT = 2  # of checkpoint.pt
 
-# What a checkpoint says of the process that wrote it.
-_MADE_BY = ("options", "versions", "device", "git_commit")
+_TENSORS = {str: torch.Tensor}
+_FORM = {
+    "made_by": str,  # JSON, what config.json would say of the process that wrote it
+    "data": str,
+    "groups": [[int]],
+    "group": int,
+    "seeds": [int],
+    "task_id": int,
+    "params": (None, _TENSORS),
+    "memory": _TENSORS,
+    "stats": [_TENSORS],
+    "training": (None, {str: object}),
+    "learned": {int: _TENSORS},
+    "learned_stats": {int: [_TENSORS]},
+    "report": str,  # JSON
+    "lengths": {str: int},  # of the files that grow
+}
+_SUMS = {str: (str, None)}
+_REPORT = {"results": PROGRESS, "task_seconds": float}
 
 
 @dataclass(frozen=True)
@@ -162,7 +183,7 @@ class Checkpoints:
         interruption: Interruption,
     ) -> None:
         self._run_dir, self._data, self._report_state = run_dir, data, report_state
-        self._made_by = json.dumps({name: described[name] for name in _MADE_BY})
+        self._made_by = json.dumps({name: described[name] for name in MADE_BY})
         self._every, self._interruption = every, interruption
 
     def due(self, step: int) -> bool:
@@ -177,13 +198,16 @@ class Checkpoints:
 
     def write(self, position: Position) -> None:
         """Write checkpoint.pt."""
+        grown = self._run_dir.grown()
         content = {
             "format": FORMAT,
             "made_by": self._made_by,
+            "config": json.dumps(self._run_dir.config),
             "data": self._data,
             **vars(position),
             "report": json.dumps(self._report_state()),
-            "lengths": self._run_dir.lengths(),
+            "lengths": {name: file.length for name, file in grown.items()},
+            "sums": {name: file.sha256 for name, file in grown.items()},
         }
         self._run_dir.write_checkpoint(saving.encode(content))
 
@@ -195,14 +219,14 @@ class Checkpoints:
 
 def load_checkpoint(
     run_dir: RunDir, options: Mapping[str, Any], described: Mapping[str, Any], data: str
-) -> tuple[Position, dict[str, Any], dict[str, int]] | None:
+) -> tuple[Position, dict[str, Any], dict[str, Grown]] | None:
     """Where the run that lies in a directory is to go on.
 
     Args:
         options: The run's, by name; ``described`` and ``data`` as :class:`Checkpoints` has them.
 
     Returns:
-        Position, state of the report, lengths of the files that grow; None where nothing has been
+        Position, state of the report, what the files that grow held; None where nothing has been
         learned yet.
 
     Raises:
@@ -213,23 +237,26 @@ def load_checkpoint(
     path = run_dir.checkpoints[0]
     content = saving.load_newest(run_dir.checkpoints)
     if content is None:
-        if run_dir.results is not None and run_dir.results["summary"]:
-            raise InputError(f"{path} is missing: put it there, or start anew with --overwrite")
+        for name, what in run_dir.lost.items():
+            raise InputError(
+                f"{run_dir.path / name} {what}, as is the checkpoint from which it would be "
+                f"written anew: put a good copy of either there, or {ANEW}"
+            )
+        learned = run_dir.results is not None and run_dir.results["summary"]
+        if learned or run_dir.has_learned:
+            raise InputError(f"{path} is missing: put it there, or {ANEW}")
         return None
-    if content.get("format") != FORMAT:
-        raise InputError(
-            f"{path} is not of this version of the program: continue with the one that began the "
-            "run, or start anew with --overwrite"
-        )
-    made_by = json.loads(content["made_by"])
+    made_by = _require_form(path, content)
     require_same(path, made_by["options"], options)
     if content["data"] != data:
         raise InputError(
             f"the data are not those with which {run_dir.path} began: give their --data_dir, or "
-            "start anew with --overwrite"
+            f"{ANEW}"
         )
     warn_of_changes(made_by, described)
-    return position_in(content), json.loads(content["report"]), content["lengths"]
+    sums = content.get("sums", {})
+    grown = {name: Grown(length, sums.get(name)) for name, length in content["lengths"].items()}
+    return position_in(content), json.loads(content["report"]), grown
 
 
 def position_in(content: Mapping[str, Any]) -> Position:
@@ -247,3 +274,64 @@ def warn_of_changes(made_by: Mapping[str, Any], described: Mapping[str, Any]) ->
                 "it may differ from one without a break",
                 stacklevel=3,
             )
+
+
+def restore_config(run_dir: RunDir) -> None:
+    """Where config.json is lost, take its content from the checkpoint.
+
+    Raises:
+        InputError: The checkpoint is damaged, or lost too.
+    """
+    if run_dir.config is not None or not run_dir.lost:
+        return
+    content = saving.load_newest(run_dir.checkpoints)
+    if content is not None:
+        run_dir.restore(_config_in(run_dir.checkpoints[0], content))
+
+
+def stored_config(folder: Path) -> tuple[dict[str, Any], Path]:
+    """What config.json of a run directory held, from its checkpoint; where that lies.
+
+    Raises:
+        InputError: The checkpoint is damaged.
+    """
+    paths = [folder / name for name in CHECKPOINTS]
+    content = saving.load_newest(paths)
+    if content is None:  # removed at this moment
+        raise InputError(f"{paths[0]} is missing: put it there, or {ANEW}")
+    return _config_in(paths[0], content), paths[0]
+
+
+def _config_in(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.json held, from the content of a checkpoint.
+
+    Args:
+        path: Of the checkpoint.
+    """
+    made_by = _require_form(path, content)
+    with suppress(KeyError, TypeError, ValueError, RecursionError):
+        config = json.loads(content["config"])
+        if fits(config, CONFIG):
+            return config
+    # An earlier version's has no more than this.
+    return {**made_by, "command": "python run.py (lost)", "started": "at a time that is lost"}
+
+
+def _require_form(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse content that no run of this version has written, though its checksum is right.
+
+    Returns:
+        What made it.
+    """
+    if content.get("format") != FORMAT:
+        raise InputError(
+            f"{path} is not of this version of the program: continue with the one that began the "
+            f"run, or {ANEW}"
+        )
+    with suppress(ValueError, RecursionError):
+        if fits(content, _FORM) and min(content["lengths"].values(), default=0) >= 0:
+            made_by, report = json.loads(content["made_by"]), json.loads(content["report"])
+            sums = content.get("sums", {})
+            if fits(made_by, MADE_BY) and fits(report, _REPORT) and fits(sums, _SUMS):
+                return made_by
+    raise refused(path)

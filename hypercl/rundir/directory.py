@@ -15,25 +15,32 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from hypercl.errors import InputError, RunFailed
 from hypercl.lock import Held, Lock, is_held
 from hypercl.ranges import as_argument
+from hypercl.rundir import checksum
+from hypercl.rundir.forms import CONFIG, fits, is_results
+from hypercl.rundir.growing import GrowingFile, Grown, cut, warn_of_lost
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import FileWriter
 
 # Everything a run may write; --overwrite removes these and nothing else.
 _CONFIG, _RESULTS, _LOCK = "config.json", "results.json", "run.lock"
-_CHECKPOINT, _CHECKPOINT_BEFORE = "checkpoint.pt", "checkpoint.before.pt"
+CHECKPOINTS = ("checkpoint.pt", "checkpoint.before.pt")  # the newest first
+_CHECKPOINT, _CHECKPOINT_BEFORE = CHECKPOINTS
 _GROWING = ("metrics.jsonl", "logfile.txt")
 _WEIGHTS, _WEIGHTS_BY_TASK = "weights.pt", "weights"
-_FILES = (_RESULTS, *_GROWING, _WEIGHTS, _CHECKPOINT, _CHECKPOINT_BEFORE)
+_FILES = (_RESULTS, *_GROWING, _WEIGHTS, *CHECKPOINTS)
 _FOLDERS = ("summary", "plots", _WEIGHTS_BY_TASK)
 _MARKS = {_CONFIG: ("options", "versions"), _RESULTS: ("status", "config", "seeds")}
+_NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _FIGURE_METADATA: Mapping[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}}
 _EVENTS = "summary/events.out.tfevents.*"
+
+ANEW = "start anew with the run's command and --overwrite"  # the last mend of any damage
 
 
 class RunDir:
@@ -47,8 +54,11 @@ class RunDir:
         overwrite: Take the directory as if it were empty.
 
     Attributes:
-        config: Of the run that is there; None where there is none.
+        config: Of the run that is there; None where there is none, and until :meth:`restore`
+            where it is lost.
         results: The same; None also where they are damaged or not yet written.
+        lost: What is wrong with files that are written anew from a checkpoint, by name: "is
+            damaged" or "is missing".
 
     Raises:
         InputError: The directory cannot be used, or another process uses it.
@@ -59,18 +69,17 @@ class RunDir:
         self._path = path
         self.config: dict[str, Any] | None = None
         self.results: dict[str, Any] | None = None
+        self.lost: dict[str, str] = {}
         self._lock: Lock | None = None
-        self._metrics: TextIO | None = None
-        self._log: TextIO | None = None
+        self._folder: int | None = None  # open as long as the lock is held
+        self._growing: dict[str, GrowingFile] = {}
+        self._events: set[str] = set()  # TensorBoard's files at the last checkpoint
         self._summary: FileWriter | None = None
         self._without_summary = False
         try:
             self._look(overwrite)
-        except OSError as error:  # a name that is too long, a folder that may not be read
-            raise InputError(
-                f"--out_dir={path} cannot be used ({error.strerror or error}): choose another "
-                "directory"
-            ) from error
+        except OSError as error:  # a name that is too long, a file that may not be read
+            raise self._refusal(error) from error
 
     def __enter__(self) -> "RunDir":
         return self
@@ -86,19 +95,36 @@ class RunDir:
 
     @property
     def finished(self) -> bool:
-        """Whether a run has been here to its end, and all that it leaves is there."""
-        ended = self.results is not None and self.results["status"] == "finished"
-        return ended and self.has_weights
+        """Whether a run has been here to its end, and all that shows it is whole."""
+        return self._ended and not self.lost
 
     @property
     def has_weights(self) -> bool:
-        """Whether weights.pt is there."""
-        return (self.path / _WEIGHTS).exists()
+        """Whether weights.pt is there, and whole."""
+        try:
+            return checksum.is_whole(self.path / _WEIGHTS)
+        except FileNotFoundError:
+            return False
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is any, whole or not."""
+        return checkpointed(self.path)
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether the run has left something that it writes only behind its first checkpoint."""
+        metrics = self.path / _GROWING[0]
+        return (self.path / _WEIGHTS).exists() or (metrics.exists() and metrics.stat().st_size > 0)
+
+    @property
+    def _ended(self) -> bool:
+        return self.results is not None and self.results["status"] == "finished"
 
     @property
     def checkpoints(self) -> list[Path]:
         """Where checkpoints may be, the newest first."""
-        return [self.path / _CHECKPOINT, self.path / _CHECKPOINT_BEFORE]
+        return [self.path / name for name in CHECKPOINTS]
 
     def _look(self, overwrite: bool) -> None:
         path = self._path or Path("out", "run")
@@ -107,39 +133,70 @@ class RunDir:
         if self._path is None:
             return None
         if not path.is_dir():
-            raise InputError(f"--out_dir={path} is a file: choose another directory")
+            what = "a file" if path.exists() else "a link to nothing"
+            raise InputError(f"--out_dir={path} is {what}: choose another directory")
         if not _is_run_dir(path) and not _is_empty(path):
             but = ", and --overwrite replaces nothing else" if overwrite else ""
             raise InputError(
                 f"--out_dir={path} is not a run directory{but}: choose another directory"
             )
+        self._require_kinds()
         if not overwrite:
             self._read()
         if not self.finished:
             self._take()
             if not overwrite:
                 self._read()  # again: its owner so far may have been finishing
+        if self.finished:
+            self._warn_of_removed()
         return None
 
+    def _require_kinds(self) -> None:
+        """Refuse a folder that has the name of a file, and the reverse."""
+        for name in (_CONFIG, *_FILES):
+            if (self.path / name).is_dir():
+                raise InputError(f"{self.path / name} is a folder, not a file: move it away")
+        for name in _FOLDERS:
+            if (self.path / name).exists() and not (self.path / name).is_dir():
+                raise InputError(f"{self.path / name} is a file, not a folder: move it away")
+
     def _read(self) -> None:
+        self.lost = {}
+        self.config = self._read_json(_CONFIG)
+        self.results = self._read_json(_RESULTS)
+        if self._ended and not self.has_weights:
+            there = (self.path / _WEIGHTS).exists()
+            self.lost[_WEIGHTS] = "is damaged" if there else "is missing"
+        if _CONFIG in self.lost and not self.has_checkpoint:
+            raise InputError(f"{self.path / _CONFIG} is damaged: put a good copy there, or {ANEW}")
+
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        """A sealed file; where it is damaged, or a checkpoint says that it should be there, that is
+        noted in ``lost``.
+        """
         try:
-            self.config = _read_sealed(self.path / _CONFIG)
+            content = _read_sealed(self.path / name)
         except ValueError:
-            raise InputError(
-                f"{self.path / _CONFIG} is damaged: put a good copy there, or start anew with "
-                "--overwrite"
-            ) from None
-        try:
-            self.results = _read_sealed(self.path / _RESULTS)
-        except ValueError:
-            warnings.warn(
-                f"{self.path / _RESULTS} is damaged; it is written anew from the checkpoint",
-                stacklevel=5,
-            )
+            self.lost[name] = "is damaged"
+            return None
+        if content is None and self.has_checkpoint:
+            self.lost[name] = "is missing"
+        return content
+
+    def _warn_of_removed(self) -> None:
+        """Name what somebody has removed from a finished run, and nothing can write anew."""
+        left, options = [*_GROWING, *_FOLDERS], (self.config or {}).get("options", {})
+        if not options.get("keep_weights"):
+            left.remove(_WEIGHTS_BY_TASK)
+        names = [name for name in left if not (self.path / name).exists()]
+        if names:
+            warnings.warn(f"of {self.path} somebody has removed {', '.join(names)}", stacklevel=5)
 
     def _take(self) -> None:
         try:
             self._lock = Lock(self.path / _LOCK)
+            if self._folder is None:
+                self._folder = os.open(self.path, os.O_RDONLY)
         except Held as held:
             raise InputError(
                 f"--out_dir={self.path} is in use by {held.owner}: wait for it to end, or choose "
@@ -147,17 +204,20 @@ class RunDir:
             ) from None
 
     def require_config(self) -> None:
-        """Refuse to go on, or to start anew, where only config.json of a run is gone.
+        """Refuse to go on, or to start anew, where config.json of a run and all checkpoints are
+        gone.
 
         Raises:
             InputError: That is so.
         """
-        if self._path is None or self.config is not None:
+        if self._path is None or self.config is not None or self.has_checkpoint:
             return
-        if self.results is not None or any(path.exists() for path in self.checkpoints):
-            raise InputError(
-                f"{self.path / _CONFIG} is missing: put it there, or start anew with --overwrite"
-            )
+        if self.results is not None or _RESULTS in self.lost:
+            raise InputError(f"{self.path / _CONFIG} is missing: put it there, or {ANEW}")
+
+    def restore(self, config: Mapping[str, Any]) -> None:
+        """Take config.json's content from a checkpoint; :meth:`open` writes it."""
+        self.config = seal(config)
 
     def begin(self, config: Mapping[str, Any]) -> None:
         """Make the directory, or remove the run that is to be overwritten, and write config.json.
@@ -186,51 +246,80 @@ class RunDir:
                 f"--out_dir={self._path or 'out/run_…'} cannot be made "
                 f"({error.strerror or error}): choose another directory"
             ) from error
+        self.config, self.lost = seal(config), {}
         # Last and replaced, not removed: whenever this ends, the directory remains a run's.
         self.write_json(_CONFIG, config)
 
-    def open(self, lengths: Mapping[str, int] | None = None) -> None:
-        """Open the files that grow.
+    def open(self, grown: Mapping[str, Grown] | None = None) -> None:
+        """Open the files that grow, and write config.json where that was lost.
+
+        Warns of all that was lost and is written anew from now on.
 
         Args:
-            lengths: From :meth:`lengths` at a checkpoint: what was written since is cut off, as
-                the run that goes on from there writes it again. None empties all.
+            grown: From :meth:`grown` at a checkpoint: what was written since is cut off, as the run
+                that goes on from there writes it again. None empties all.
         """
-        lengths = lengths or {}
+        grown = grown or {}
+        for name, what in self.lost.items():
+            warnings.warn(
+                f"{self.path / name} {what}: it is written anew from the checkpoint", stacklevel=3
+            )
+        if _CONFIG in self.lost and self.config is not None:
+            self.write_json(_CONFIG, self.config)
         try:
             (self.path / "plots").mkdir(exist_ok=True)
             for part in self._parts():
                 part.unlink(missing_ok=True)
+            there = set()
             for file in self.path.glob(_EVENTS):
                 name = str(file.relative_to(self.path))
-                _cut(file, lengths.get(name, 0))
-                if name not in lengths:
+                if name in grown:
+                    there.add(name)
+                    cut(file, grown[name].length)
+                else:
                     file.unlink()
+            warn_of_lost(grown, self.path, there)
+            self._events = there
             for name in _GROWING:
-                _cut(self.path / name, lengths.get(name, 0))
-            # A line at a time, so that a crash of the program loses none.
-            self._metrics, self._log = (
-                (self.path / name).open("a", buffering=1, encoding="utf-8", errors="replace")
-                for name in _GROWING
-            )
+                self._growing[name] = GrowingFile(self.path / name, grown.get(name))
         except OSError as error:
             raise self._failure("", error) from error
 
-    def lengths(self) -> dict[str, int]:
-        """Bytes in each file that grows; so much of them is on the disk."""
+    def grown(self) -> dict[str, Grown]:
+        """What is in each file that grows; so much of them is on the disk.
+
+        What was removed meanwhile is made anew, with a warning.
+        """
+        self._require_own()
         try:
             if self._summary is not None:
                 self._summary.flush()
-            files = [self.path / name for name in _GROWING]
-            files += sorted(self.path.glob(_EVENTS))
-            lengths = {}
-            for path in files:
+            grown = {name: file.grown() for name, file in self._growing.items()}
+            events = set()
+            for path in sorted(self.path.glob(_EVENTS)):
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
-                    lengths[str(path.relative_to(self.path))] = os.fstat(file.fileno()).st_size
+                    name = str(path.relative_to(self.path))
+                    grown[name] = Grown(os.fstat(file.fileno()).st_size)
+                    events.add(name)
         except OSError as error:
             raise self._failure("", error) from error
-        return lengths
+        if self._events - events or (self._summary is not None and not events):
+            self._restart_summary()
+        self._events = events
+        return grown
+
+    def _restart_summary(self) -> None:
+        """Begin another file of curves, where the one that was written to was removed."""
+        warnings.warn(
+            f"{self.path / 'summary'} has lost files while the run was writing to it; the curves "
+            "go on without their beginning",
+            stacklevel=3,
+        )
+        if self._summary is not None:
+            with suppress(OSError):
+                self._summary.close()
+            self._summary = None
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Replace ``name`` by ``content``, sealed."""
@@ -269,7 +358,7 @@ class RunDir:
 
     def write_metrics(self, row: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
-        self._append(self._metrics, json.dumps(row))
+        self._append("metrics.jsonl", json.dumps(row))
 
     def read_metrics(self) -> Iterator[dict[str, Any]]:
         """The lines of metrics.jsonl, those written before a break too."""
@@ -278,7 +367,7 @@ class RunDir:
 
     def write_log(self, text: str) -> None:
         """Append text to logfile.txt."""
-        self._append(self._log, text)
+        self._append("logfile.txt", text)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Add numbers to the TensorBoard summary, in one event."""
@@ -331,7 +420,7 @@ class RunDir:
     def close(self) -> None:
         """Close what is open and give the lock back; nothing can be written after it."""
         try:
-            for file in (self._metrics, self._log, self._summary):
+            for file in (*self._growing.values(), self._summary):
                 with suppress(OSError):  # what could not be written has been reported when it was
                     if file is not None:
                         file.close()
@@ -339,6 +428,9 @@ class RunDir:
             if self._lock is not None:
                 self._lock.release()
                 self._lock = None
+            if self._folder is not None:
+                os.close(self._folder)
+                self._folder = None
 
     def _parts(self) -> list[Path]:
         """Where a run that was killed may have left half a file."""
@@ -346,11 +438,11 @@ class RunDir:
         in_folders = ("plots/.*.part", f"{_WEIGHTS_BY_TASK}/.*.pt.part")
         return names + [part for pattern in in_folders for part in self.path.glob(pattern)]
 
-    def _append(self, file, text: str) -> None:
+    def _append(self, name: str, text: str) -> None:
         try:
-            file.write(text + "\n")
+            self._growing[name].append(text)
         except OSError as error:
-            raise self._failure(Path(file.name).name, error) from error
+            raise self._failure(name, error) from error
 
     def _replace(self, name: str, write, *, keep: str | None = None) -> None:
         """Let ``write`` fill a temporary file, flush it to the disk, and rename it.
@@ -358,11 +450,12 @@ class RunDir:
         Args:
             keep: The name under which what it replaces stays.
         """
-        if self._is_gone():
-            raise self._failure(name, FileNotFoundError())
+        self._require_own()
         path = self.path / name
         part = path.with_name(f".{path.name}.part")
         try:
+            if path.parent != self.path:  # somebody may have removed the plots
+                path.parent.mkdir(exist_ok=True)
             write(part)
             with part.open("rb") as file:
                 os.fsync(file.fileno())
@@ -375,14 +468,45 @@ class RunDir:
                 part.unlink(missing_ok=True)
             raise self._failure(name, error) from error
 
-    def _is_gone(self) -> bool:
-        """Whether the directory was removed, or is another's by now."""
-        return self._lock is not None and not self._lock.in_place
+    def _require_own(self) -> None:
+        """Write nothing to a directory that was removed, or is another's by now.
+
+        Where only the lock's file was removed, it is made anew, if no other process has done so.
+        """
+        if (gone := self._gone()) is not None:
+            raise RunFailed(gone)
+
+    def _gone(self) -> str | None:
+        """Why nothing may be written to the directory."""
+        if self._lock is None or self._folder is None or self._lock.in_place:
+            return None
+        removed = f"{self.path} was removed while the run was writing to it"
+        try:
+            if not os.path.samestat(os.fstat(self._folder), self.path.stat()):
+                return removed
+            lock = Lock(self.path / _LOCK)
+        except Held as held:
+            return f"{self.path} is in use by {held.owner}, as its {_LOCK} was removed"
+        except OSError:
+            return removed
+        self._lock.release()
+        self._lock = lock
+        return None
 
     def _failure(self, name: str, error: OSError) -> RunFailed:
-        if self._is_gone():
-            return RunFailed(f"{self.path} was removed while the run was writing to it")
-        return RunFailed(f"{self.path / name} cannot be written ({error.strerror or error})")
+        if (gone := self._gone()) is not None:
+            return RunFailed(gone)
+        path = error.filename if not name and error.filename else self.path / name
+        return RunFailed(f"{path} cannot be written ({error.strerror or error})")
+
+    def _refusal(self, error: OSError) -> InputError:
+        """What is said of a directory that cannot be looked at, or of a file in it."""
+        reason, path = error.strerror or error, self._path
+        if path is not None and error.filename is not None:
+            file = Path(os.fsdecode(error.filename))
+            if file != path and file.is_relative_to(path) and file.name != _LOCK:
+                return InputError(f"{file} cannot be read ({reason}): make it readable")
+        return InputError(f"--out_dir={path} cannot be used ({reason}): choose another directory")
 
 
 def newest_unfinished(root: Path) -> Path | None:
@@ -392,56 +516,105 @@ def newest_unfinished(root: Path) -> Path | None:
     """
     runs = []
     for folder in root.iterdir() if root.is_dir() else []:
-        if not _is_run_dir(folder) or is_held(folder / _LOCK):
-            continue
-        with suppress(ValueError, OSError):
-            results = _read_sealed(folder / _RESULTS)
-            seeds = [] if results is None else results["seeds"]
-            ended = bool(seeds) and all("failed" in seed for seed in seeds)
-            if results is None or not (ended or results["status"] == "finished"):
-                runs.append(((folder / _CONFIG).stat().st_mtime_ns, folder))
+        with suppress(OSError):
+            if not _is_run_dir(folder) or is_held(folder / _LOCK):
+                continue
+            try:
+                results = _read_sealed(folder / _RESULTS)
+            except ValueError:  # a checkpoint may have it
+                results = None
+            if results is None or not (failed_for_good(results) or results["status"] == "finished"):
+                begun = [folder / name for name in (_CONFIG, *CHECKPOINTS)]
+                first = next(file for file in begun if file.exists())
+                runs.append((first.stat().st_mtime_ns, folder))
     return max(runs)[1] if runs else None
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """config.json of a run directory.
+def failed_for_good(results: Mapping[str, Any]) -> bool:
+    """Whether all seeds of a run have failed, so that it would end in the same way again."""
+    return bool(results["seeds"]) and all("failed" in seed for seed in results["seeds"])
+
+
+def read_config(path: Path) -> dict[str, Any] | None:
+    """config.json of a run directory; None where it is lost, but a checkpoint has its content.
 
     Raises:
-        InputError: There is none, or it is damaged.
+        InputError: There is none and no checkpoint, or it cannot be read.
     """
+    if not path.exists():
+        raise InputError(f"{path} does not exist: give a run directory")
     try:
+        if not _is_run_dir(path):
+            raise InputError(f"{path} is not a run directory: give one")
         config = _read_sealed(path / _CONFIG)
-    except (ValueError, OSError):
-        raise InputError(
-            f"{path / _CONFIG} is damaged or cannot be read: put a good copy there"
-        ) from None
-    if config is None:
-        raise InputError(f"{path} is not a run directory: it has no {_CONFIG}")
+    except ValueError:
+        if checkpointed(path):
+            return None
+        raise InputError(f"{path / _CONFIG} is damaged: put a good copy there, or {ANEW}") from None
+    except OSError as error:
+        raise _unreadable(path / _CONFIG, error) from None
+    if config is None and not checkpointed(path):
+        raise InputError(f"{path / _CONFIG} is missing: put it there, or {ANEW}")
     return config
 
 
-def read_finished(path: Path) -> dict[str, Any]:
-    """results.json of a finished run.
+def read_finished(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """config.json and results.json of a finished run.
 
     Raises:
-        InputError: There is none, it is damaged, or the run is not finished.
+        InputError: One of them is missing or damaged, or the run is not finished.
     """
-    resume = f"python run.py --resume --out_dir={shlex.quote(str(path))}"
     if not path.exists():
         raise InputError(f"{path} does not exist: give the directory of a finished run")
     try:
-        results = _read_sealed(path / _RESULTS)
-    except ValueError:
-        raise InputError(f"{path / _RESULTS} is damaged: {resume} writes it anew") from None
+        if not _is_run_dir(path):
+            raise InputError(f"{path} is not a run directory: give that of a finished run")
+        read = {}
+        for name in (_RESULTS, _CONFIG):
+            try:
+                read[name] = _read_sealed(path / name)
+            except ValueError:
+                raise InputError(f"{path / name} is damaged: {mend_by_resuming(path)}") from None
+            if read[name] is None and name == _CONFIG:
+                raise InputError(f"{path / name} is missing: {mend_by_resuming(path)}")
     except OSError as error:
-        raise InputError(
-            f"{path / _RESULTS} cannot be read ({error.strerror or error}): mend that"
-        ) from None
-    if results is None and not _is_run_dir(path):
-        raise InputError(f"{path} is not a run directory: give that of a finished run")
+        raise _unreadable(path / _RESULTS, error) from None
+    config, results = read[_CONFIG], read[_RESULTS]
+    assert config is not None
+    if results is not None and failed_for_good(results):
+        reason = results["seeds"][0]["failed"]
+        raise InputError(f"{path} is a run that failed ({reason}): give that of a finished run")
     if results is None or results["status"] != "finished":
-        raise InputError(f"{path} is not a finished run: {resume} continues one")
-    return results
+        raise InputError(f"{path} is not a finished run: {_resume(path)} continues one")
+    return config, results
+
+
+def checkpointed(path: Path) -> bool:
+    """Whether there is a checkpoint in a directory, whole or not."""
+    return any((path / name).exists() for name in CHECKPOINTS)
+
+
+def refused(path: Path) -> InputError:
+    """What is said of a file whose checksum is right and whose content is not."""
+    return InputError(
+        f"{path} holds what no run of this version has written: put a good copy there, or {ANEW}"
+    )
+
+
+def mend_by_resuming(path: Path) -> str:
+    """What to do about a file of a finished run that a checkpoint can write anew."""
+    if checkpointed(path):
+        return f"{_resume(path)} writes it anew"
+    return f"put a good copy there, or {ANEW}"
+
+
+def _resume(path: Path) -> str:
+    return f"python run.py --resume --out_dir={shlex.quote(str(path))}"
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    path = path if error.filename is None else Path(os.fsdecode(error.filename))
+    return InputError(f"{path} cannot be read ({error.strerror or error}): make it readable")
 
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -452,23 +625,33 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_sealed(path: Path) -> dict[str, Any] | None:
-    """A JSON file's content, or None; ValueError where it is damaged or another file's."""
+    """A JSON file's content, or None; ValueError where it is damaged or no run's."""
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except RecursionError:
         raise ValueError from None
-    if not _has_marks(content, path.name) or seal(content) != content:
+    possible = fits(content, CONFIG) if path.name == _CONFIG else is_results(content)
+    if not possible or seal(content) != content:
         raise ValueError
     return content
 
 
 def _is_run_dir(path: Path) -> bool:
-    """Whether a run made this directory: config.json or results.json has a run's marks."""
+    """Whether a run made this directory: config.json or results.json has a run's marks, or a
+    checkpoint has our comment.
+
+    Raises:
+        OSError: A file cannot be read, so that it is not known.
+    """
     for name in _MARKS:
-        with suppress(OSError, ValueError, RecursionError):
+        with suppress(*_NO_FILE, ValueError, RecursionError):
             if _has_marks(json.loads((path / name).read_bytes()), name):
+                return True
+    for name in CHECKPOINTS:
+        with suppress(*_NO_FILE):
+            if checksum.has_comment(path / name):
                 return True
     return False
 
@@ -484,8 +667,12 @@ def _is_empty(path: Path) -> bool:
 
 def _check_can_be_made(path: Path) -> None:
     ancestor = path
-    while not ancestor.exists() and ancestor != ancestor.parent:
+    while not os.path.lexists(ancestor) and ancestor != ancestor.parent:
         ancestor = ancestor.parent
+    if not ancestor.exists():
+        raise InputError(
+            f"--out_dir={path} lies below {ancestor}, which is a link to nothing: choose another"
+        )
     if not ancestor.is_dir():
         raise InputError(f"--out_dir={path} lies below {ancestor}, which is a file: choose another")
     if not os.access(ancestor, os.W_OK | os.X_OK):
@@ -524,17 +711,6 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in settings.items()
         if value is not None
     }
-
-
-def _cut(path: Path, length: int) -> None:
-    if not path.exists():
-        if length:
-            warnings.warn(f"{path} is gone; it goes on without its beginning", stacklevel=4)
-        return
-    if path.stat().st_size < length:
-        warnings.warn(f"{path} has become shorter; some of it is lost", stacklevel=4)
-        return
-    os.truncate(path, length)
 
 
 def _flush_folder(path: Path) -> None:

@@ -1,13 +1,11 @@
 """Files of tensors that tell when they are damaged.
 
 Such a file is what ``torch.save`` writes, a zip archive, with the SHA-256 of all its bytes as the
-archive's comment: ``torch.load(path, weights_only=True)`` reads it as any other, and :func:`decode`
-reads it only if not one byte has changed.
+archive's comment (checksum.py): ``torch.load(path, weights_only=True)`` reads it as any other, and
+:func:`decode` reads it only if not one byte has changed.
 """
 
-import hashlib
 import io
-import pickle  # for the name of its error
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +14,10 @@ from typing import Any
 import torch
 
 from hypercl.errors import InputError
+from hypercl.rundir import checksum
+from hypercl.rundir.directory import ANEW
+from hypercl.shell import is_out_of_memory
 
-_MARK = b"sha256:"
-_COMMENT = len(_MARK) + 64
 _LENGTH = 2  # bytes at the end of an archive without comment that hold the comment's length
 
 
@@ -33,8 +32,8 @@ def encode(content: Mapping[str, Any]) -> bytes:
     """
     buffer = io.BytesIO()
     torch.save(_with_equal_strings_once(dict(content), {}), buffer)
-    archive = buffer.getvalue()[:-_LENGTH] + _COMMENT.to_bytes(_LENGTH, "little")
-    return archive + _MARK + hashlib.sha256(archive).hexdigest().encode()
+    archive = buffer.getvalue()[:-_LENGTH] + checksum.LENGTH.to_bytes(_LENGTH, "little")
+    return archive + checksum.comment(archive)
 
 
 def _with_equal_strings_once(value: Any, known: dict[str, str]) -> Any:
@@ -59,12 +58,13 @@ def decode(data: bytes) -> dict[str, Any]:
     Raises:
         Damaged: A byte has changed, or the data are of another kind altogether.
     """
-    archive, comment = data[:-_COMMENT], data[-_COMMENT:]
-    if comment != _MARK + hashlib.sha256(archive).hexdigest().encode():
+    if data[-checksum.LENGTH :] != checksum.comment(data[: -checksum.LENGTH]):
         raise Damaged
     try:
         content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError:  # it asks for more than tensors and plain values
+    except Exception as error:  # no archive, or one that asks for more than tensors
+        if is_out_of_memory(error):
+            raise
         raise Damaged from None
     if not isinstance(content, dict):
         raise Damaged
@@ -102,7 +102,5 @@ def load_newest(paths: Sequence[Path]) -> dict[str, Any] | None:
     if damaged:
         names = " and ".join(map(str, damaged))
         plural = "is" if len(damaged) == 1 else "are"
-        raise InputError(
-            f"{names} {plural} damaged: put a good copy there, or start anew with --overwrite"
-        )
+        raise InputError(f"{names} {plural} damaged: put a good copy there, or {ANEW}")
     return None

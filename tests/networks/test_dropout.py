@@ -9,8 +9,7 @@ from hypercl.engine.seeding import drawing_from
 from hypercl.networks.dropout import Dropout, replace_dropout
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 4, 3)])
-@pytest.mark.parametrize("members", [None, 3])
+@pytest.mark.parametrize(("shape", "members"), [((5, 7), None), ((5, 7, 4, 3), None), ((5, 7), 3)])
 def test_it_draws_what_torchs_own_draws(shape, members):
     ours, theirs = Dropout(0.3), nn.Dropout(0.3)
     x = torch.randn(shape if members is None else (*shape[:1], members, *shape[1:]))
@@ -23,6 +22,15 @@ def test_it_draws_what_torchs_own_draws(shape, members):
         results.append(function(x))
     assert torch.equal(*results)
     assert 0.1 < (results[0] == 0).float().mean() < 0.5
+
+
+def test_it_draws_as_torchs_own_where_channels_come_last():
+    x = torch.randn(4, 6, 3, 5).to(memory_format=torch.channels_last)
+    results = []
+    for layer in (Dropout(0.4), nn.Dropout(0.4)):
+        torch.manual_seed(2)
+        results.append(layer(x))
+    assert torch.equal(*results)
 
 
 def test_whole_features_stay_or_go_as_torchs_do():

@@ -10,11 +10,23 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from hypercl.errors import InputError, RunFailed
+from hypercl.report.metrics import METRICS
+from hypercl.rundir import checksum
 from hypercl.rundir import directory as rundir
 from hypercl.rundir.directory import RunDir, newest_unfinished, read_config, read_finished, seal
+from hypercl.rundir.growing import Grown
 
-CONFIG = {"options": {}, "versions": {}}
-RESULTS = {"status": "finished", "config": {}, "seeds": []}
+CONFIG = {
+    "options": {}, "versions": {}, "device": "CPU", "git_commit": None, "command": "python run.py",
+    "started": "2030-01-02",
+}  # fmt: skip
+ONE = {"mean": 98.5, "std": None, "sem": None, "n": 1}
+RESULTS = {
+    "status": "finished", "config": {"preset": None}, "tasks": ["0 or 1"], "tested_on": "test",
+    "seeds": [{"seed": 42, "accuracy": [[98.5]]}],
+    "summary": dict.fromkeys(METRICS, ONE),
+    "seconds": {"total": 1.5, "train": [1.0], "test": [0.5]},
+}  # fmt: skip
 
 
 def make_run(path, *, overwrite=False):
@@ -26,8 +38,9 @@ def make_run(path, *, overwrite=False):
 
 def finish(path, status="finished"):
     with make_run(path) as run:
+        (path / "summary").mkdir()
         if status == "finished":
-            run.write_bytes("weights.pt", b"")
+            run.write_bytes("weights.pt", b"weights" + checksum.comment(b"weights"))
         run.write_json("results.json", {**RESULTS, "status": status})
 
 
@@ -147,19 +160,25 @@ def test_an_empty_directory_and_one_of_a_run_that_ended_as_it_began(tmp_path):
         assert names(path) == ["config.json", "logfile.txt", "metrics.jsonl"]
 
 
+def without_times(data):
+    content = json.loads(data)
+    content.pop("seconds", None)
+    return content
+
+
 @pytest.mark.parametrize("name", ["config.json", "results.json"])
 def test_damage_is_noticed_in_every_value(name, tmp_path):
     path = tmp_path / "run"
     with make_run(path) as run:
-        run.write_json("results.json", {"status": "running", "config": {}, "seeds": [98.25]})
+        run.write_json("results.json", {**RESULTS, "status": "running"})
     good = (path / name).read_bytes()
     noticed = 0
-    for position in range(len(good)):
+    for position in range(0, len(good), 2):
         flipped = bytearray(good)
         flipped[position] ^= 1
         (path / name).write_bytes(flipped)
         try:
-            changed = json.loads(flipped) != json.loads(good)
+            changed = without_times(flipped) != without_times(good)
         except ValueError:
             changed = True
         if not changed:  # a space that became another
@@ -168,8 +187,9 @@ def test_damage_is_noticed_in_every_value(name, tmp_path):
         if name == "config.json":
             refused(path, "config.json is damaged", "--overwrite")
         else:
-            with pytest.warns(UserWarning, match=r"results\.json is damaged"), RunDir(path) as run:
+            with RunDir(path) as run:
                 assert run.results is None
+                assert run.lost == {"results.json": "is damaged"}
     assert noticed > 50
 
 
@@ -177,8 +197,9 @@ def test_a_good_file_in_another_ones_place_is_damage(tmp_path):
     path = tmp_path / "run"
     finish(path)
     shutil.copy(path / "config.json", path / "results.json")
-    with pytest.warns(UserWarning, match=r"results\.json is damaged"), RunDir(path) as run:
+    with RunDir(path) as run:
         assert run.results is None
+        assert run.lost == {"results.json": "is damaged"}
 
 
 def test_times_are_not_under_the_seal():
@@ -194,7 +215,8 @@ def test_files_and_places_that_cannot_be_written(tmp_path, monkeypatch):
     refused(file, "is a file", overwrite=True)
     refused(file / "below", "is a file")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    refused(tmp_path / "dangling", "file")
+    refused(tmp_path / "dangling", "is a link to nothing")
+    refused(tmp_path / "dangling" / "below", "below", "is a link to nothing")
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     refused(tmp_path / "new", "not writable")
 
@@ -327,20 +349,20 @@ def test_files_that_grow_are_cut_back_to_a_checkpoint(tmp_path):
         run.write_metrics({"step": 1})
         run.write_log("one")
         run.write_scalars(1, {"loss": 1.0})
-        lengths = run.lengths()
-        kept = {name: (path / name).read_bytes() for name in lengths}
+        grown = run.grown()
+        kept = {name: (path / name).read_bytes() for name in grown}
         run.write_metrics({"step": 2})
         run.write_log("two")
         run.write_scalars(2, {"loss": 1.0})
-    assert [name.split("/")[0] for name in lengths] == ["metrics.jsonl", "logfile.txt", "summary"]
+    assert [name.split("/")[0] for name in grown] == ["metrics.jsonl", "logfile.txt", "summary"]
     (path / "summary" / "events.out.tfevents.of.a.process.killed").write_text("events")
     (path / "summary" / "notes.txt").write_text("mine")
     with (path / "metrics.jsonl").open("a") as file:
         file.write('{"half a li')
     (path / ".checkpoint.pt.part").write_text("half")
     with RunDir(path) as run:
-        run.open(lengths)
-        assert {name: (path / name).read_bytes() for name in lengths} == kept
+        run.open(grown)
+        assert {name: (path / name).read_bytes() for name in grown} == kept
         assert (path / "summary" / "notes.txt").exists()
         assert len(list((path / "summary").iterdir())) == 2
         assert not (path / ".checkpoint.pt.part").exists()
@@ -396,14 +418,15 @@ def test_what_was_lost_of_files_that_grow_is_said(tmp_path):
         pytest.warns(UserWarning, match=r"metrics\.jsonl has become shorter"),
         pytest.warns(UserWarning, match=r"logfile\.txt is gone"),
     ):
-        run.open({"metrics.jsonl": 10, "logfile.txt": 10})
+        run.open({"metrics.jsonl": Grown(10), "logfile.txt": Grown(10)})
 
 
 def test_a_full_disk_is_one_failure(tmp_path):
     """/dev/full stands for a disk without space."""
     with make_run(tmp_path / "run") as run:
-        run._metrics.close()
-        run._metrics = rundir.Path("/dev/full").open("w", buffering=1)
+        file = run._growing["metrics.jsonl"]
+        file.close()
+        file._file = rundir.Path("/dev/full").open("wb")
         with pytest.raises(RunFailed, match="No space left"):
             run.write_metrics({"step": 1})
 
@@ -423,14 +446,59 @@ def test_the_newest_unfinished_run_is_found(tmp_path):
 
 
 def test_reading_single_files(tmp_path):
-    with pytest.raises(InputError, match=r"no config\.json"):
+    with pytest.raises(InputError, match="is not a run directory"):
         read_config(tmp_path)
+    with pytest.raises(InputError, match="does not exist"):
+        read_config(tmp_path / "missing")
     finish(tmp_path / "run", status="failed")
     assert read_config(tmp_path / "run") == seal(CONFIG)
     with pytest.raises(InputError, match=r"is not a finished run: .*--resume"):
         read_finished(tmp_path / "run")
     finish(tmp_path / "done")
-    assert read_finished(tmp_path / "done") == seal(RESULTS)
+    assert read_finished(tmp_path / "done") == (seal(CONFIG), seal(RESULTS))
     (tmp_path / "done" / "config.json").write_text("{")
-    with pytest.raises(InputError, match=r"config\.json is damaged"):
-        read_config(tmp_path / "done")
+    for read in (read_config, read_finished):
+        with pytest.raises(InputError, match=r"config\.json is damaged: put a good copy there"):
+            read(tmp_path / "done")
+    (tmp_path / "done" / "checkpoint.pt").write_text("")
+    assert read_config(tmp_path / "done") is None
+    with pytest.raises(InputError, match=r"damaged: python run\.py --resume .* writes it anew"):
+        read_finished(tmp_path / "done")
+
+
+def test_a_checkpoint_alone_makes_a_run_directory_and_a_foreign_one_does_not(tmp_path):
+    """Where config.json and results.json are lost; the comment is what no other program writes."""
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    for path, data in ((ours, b"tensors" + checksum.comment(b"tensors")), (other, b"PK" * 100)):
+        path.mkdir()
+        (path / "checkpoint.pt").write_bytes(data)
+    refused(other, "is not a run directory")
+    refused(other, "is not a run directory", "--overwrite", overwrite=True)
+    with RunDir(ours) as run:
+        assert run.config is None
+        assert run.lost.keys() == {"config.json", "results.json"}
+        run.restore(CONFIG)
+        with pytest.warns(UserWarning, match=r"(config|results)\.json is missing: it is written"):
+            run.open()
+    assert read_config(ours) == seal(CONFIG)
+
+
+def test_the_plots_are_made_anew_and_the_directory_is_not(tmp_path):
+    with make_run(tmp_path / "run") as run:
+        shutil.rmtree(run.path / "plots")
+        run.write_figure("empty", Figure())
+        assert (run.path / "plots" / "empty.png").exists()
+        shutil.rmtree(run.path)
+        with pytest.raises(RunFailed, match="run was removed while"):
+            run.write_figure("empty", Figure())
+        with pytest.raises(RunFailed, match="run was removed while"):
+            run.grown()
+        assert not run.path.exists()
+
+
+def test_a_lock_that_was_removed_is_made_anew(tmp_path):
+    with make_run(tmp_path / "run") as run:
+        (run.path / "run.lock").unlink()
+        run.write_json("results.json", RESULTS)
+        refused(run.path, "in use by process")
+    assert not (run.path / "run.lock").exists()

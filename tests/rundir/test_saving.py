@@ -1,10 +1,13 @@
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from hypercl.errors import InputError
 from hypercl.rundir.checkpoint import Position
+from hypercl.rundir.checksum import is_whole
 from hypercl.rundir.saving import Damaged, decode, encode, load_newest
 
 CONTENT = {
@@ -110,3 +113,29 @@ def test_positions_before_a_group_and_behind_the_last():
     second = Position.start(groups, 1, learned={1: {}})
     assert (second.seeds, second.task_id, second.params, second.learned) == ([3], 0, None, {1: {}})
     assert Position.start(groups, 2).seeds == []
+
+
+def test_damage_is_noticed_without_torch(tmp_path):
+    path = tmp_path / "weights.pt"
+    good = encode(CONTENT)
+    path.write_bytes(good)
+    assert is_whole(path)
+    for position in range(0, len(good), 50):
+        path.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
+        assert not is_whole(path)
+    for data in (b"", good[:50], good[:-1], good + b" "):
+        path.write_bytes(data)
+        assert not is_whole(path)
+    names = "import hypercl.rundir.directory, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", names], check=False).returncode == 0
+
+
+def test_memory_that_runs_out_is_no_damage(monkeypatch):
+    """Or a good checkpoint would be removed for it."""
+
+    def run_out(*args, **options):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(torch, "load", run_out)
+    with pytest.raises(RuntimeError, match="memory"):
+        decode(encode(CONTENT))

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
@@ -206,7 +207,7 @@ def test_nothing_in_torchvisions_files_is_executed(md5_known, tmp_path, monkeypa
     if md5_known:
         monkeypatch.setattr(cls, "train_list", [[file, hashlib.md5(data).hexdigest()]])
     monkeypatch.setattr(cls, "url", "file:///nowhere")
-    words = r"asks for \w+\.print, which is no array" if md5_known else "could not download cifar10"
+    words = r"asks for \w+\.print, which is no array" if md5_known else r"data_batch_1 is damaged"
     with pytest.raises(InputError, match=words):
         load_images("cifar10", tmp_path)
     assert capsys.readouterr().out == ""
@@ -278,3 +279,130 @@ def test_torchvisions_files_in_a_folder_that_cannot_be_written(tmp_path, monkeyp
     assert not list(tmp_path.glob("*.npz"))
     with pytest.raises(InputError, match=r"cifar100\.npz does not exist and cannot be made"):
         datasets.load_images("cifar100", tmp_path / "empty")
+
+
+# What readers raise for damaged files is of any type; each sweep is one of many kinds of damage.
+
+
+def sweep(data, *, flips, cuts, first=0):
+    """Copies of ``data`` with one bit flipped, from a position on, and some that are cut."""
+    random = np.random.default_rng(0)
+    for position in random.integers(first, len(data), flips):
+        flipped = bytearray(data)
+        flipped[position] ^= 1 << random.integers(8)
+        yield bytes(flipped)
+    for length in random.integers(0, len(data), cuts):
+        yield data[:length]
+
+
+def refusals(name, data_dir, path, damaged):
+    """What is said of damaged copies of a file that is read; a flip may be without effect."""
+    for data in damaged:
+        path.write_bytes(data)
+        try:
+            load_images(name, data_dir)
+        except InputError as error:
+            message = str(error)
+            assert str(path) in message
+            assert ": " in message
+            assert "\n" not in message
+            yield message
+
+
+def zipped_zarr(path):
+    """A small archive of the kind in which MNIST comes."""
+    import zarr
+
+    with zarr.storage.ZipStore(path, mode="w") as store:
+        group = zarr.create_group(store)
+        for field, array in fake_images(10, 2, (28, 28))._asdict().items():
+            group.create_array(field, data=array)
+
+
+@pytest.mark.filterwarnings("ignore")  # stand-ins are named as such, and zarr has more to say
+def test_whatever_is_wrong_in_the_packaged_archive_is_one_line(tmp_path, monkeypatch):
+    """In its directory above all: zipfile, zarr and numcodecs raise errors of many types."""
+    path = tmp_path / "mnist.zarr.zip"
+    zipped_zarr(path)
+    monkeypatch.setattr(datasets, "_packaged_mnist_path", lambda: path)
+    monkeypatch.setitem(datasets._DATASETS, "mnist", datasets._DATASETS["mnist"]._replace(md5=None))
+    load_images("mnist", tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        directory = archive.start_dir
+    good = path.read_bytes()
+    damaged = [*sweep(good, flips=200, cuts=0, first=directory), *sweep(good, flips=40, cuts=40)]
+    said = list(refusals("mnist", tmp_path, path, damaged))
+    assert len(said) > 150
+    assert all("--force-reinstall" in message for message in said)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_whatever_is_wrong_in_an_npz_is_one_line(cifar_dir):
+    path = cifar_dir / "cifar100.npz"
+    np.savez(path, **fake_images(100, 1, (32, 32, 3))._asdict())
+    good = path.read_bytes()
+    damaged = [*sweep(good, flips=300, cuts=0, first=len(good) - 300)]
+    damaged += sweep(good, flips=50, cuts=50)
+    assert len(list(refusals("cifar100", cifar_dir, path, damaged))) > 200
+
+
+def test_a_member_of_an_npz_that_is_no_array(cifar_dir):
+    path = cifar_dir / "cifar100.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for field in datasets.Images._fields:
+            archive.writestr(field, "no array")
+    with pytest.raises(InputError, match=r"cifar100\.npz does not hold cifar100"):
+        load_images("cifar100", cifar_dir)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_whatever_is_wrong_in_torchvisions_mnist_is_one_line(tmp_path, monkeypatch, no_package):
+    monkeypatch.setitem(datasets._DATASETS, "mnist", datasets._DATASETS["mnist"]._replace(md5=None))
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    images = fake_images(10, 2, (28, 28))
+    kinds = ("images-idx3", "labels-idx1")
+    names = [f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in kinds]
+    for name, array in zip(names, images, strict=True):
+        sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+        (raw / name).write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes())
+    for ours, theirs in zip(load_images("mnist", tmp_path), images, strict=True):
+        assert np.array_equal(ours, theirs)
+    for name in names:
+        (tmp_path / "mnist.npz").unlink(missing_ok=True)
+        path, good = raw / name, (raw / name).read_bytes()
+        damaged = [*sweep(good[:8], flips=30, cuts=0), *(good[:n] for n in (0, 3, 4, 9, 30))]
+        damaged += [good + b"more", b"404 not found"]
+        assert len(list(refusals("mnist", tmp_path, path, damaged))) > 15
+        path.write_bytes(good)
+
+
+def test_a_damaged_file_of_torchvisions_cifar_is_named(tmp_path, monkeypatch):
+    _, cls = known_to_torchvision(monkeypatch, tmp_path, "cifar10", 10)
+    monkeypatch.setattr(cls, "url", "file:///nowhere")
+    path = tmp_path / cls.base_folder / "data_batch_3"
+    good = path.read_bytes()
+    for data in sweep(good, flips=10, cuts=3):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=r"data_batch_3 is damaged .*MD5.*: put a good copy"):
+            load_images("cifar10", tmp_path)
+    path.write_bytes(good)
+    load_images("cifar10", tmp_path)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(cifar_dir, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(datasets, "_read_npz", refuse)
+    with pytest.raises(InputError, match=r"cifar100\.npz cannot be read \(Permission denied\)"):
+        load_images("cifar100", cifar_dir)
+
+
+def test_memory_that_runs_out_is_no_damage(cifar_dir, monkeypatch):
+    def run_out(path):
+        raise MemoryError
+
+    monkeypatch.setattr(datasets, "_read_npz", run_out)
+    with pytest.raises(MemoryError):
+        load_images("cifar100", cifar_dir)

@@ -1,0 +1,105 @@
+"""What the files of a run may hold: their forms, for content whose checksum is right.
+
+Such content is not damaged, but may have been made by hand or by another version. A form is
+
+- a type; ``float`` takes whole numbers too, and ``int`` no booleans;
+- ``None``, or a tuple of forms, one of which it must be;
+- ``[form]``: a list of such values;
+- ``{key: form, …}``: a dict that has these keys, and maybe others; with a type for the key, a dict
+  with such keys alone.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def fits(value: Any, form: Any) -> bool:
+    """Whether a value has a form."""
+    if isinstance(form, tuple):
+        return any(fits(value, one) for one in form)
+    if isinstance(form, list):
+        return isinstance(value, list | tuple) and all(fits(item, form[0]) for item in value)
+    if isinstance(form, dict):
+        return isinstance(value, Mapping) and all(
+            all(fits(k, key) and fits(v, item) for k, v in value.items())
+            if isinstance(key, type)
+            else key in value and fits(value[key], item)
+            for key, item in form.items()
+        )
+    if form is None:
+        return value is None
+    if form in (int, float):
+        numbers = int if form is int else int | float
+        return isinstance(value, numbers) and not isinstance(value, bool)
+    return isinstance(value, form)
+
+
+MADE_BY = {
+    "options": {str: object},
+    "versions": {str: object},
+    "device": str,
+    "git_commit": (str, None),
+}
+CONFIG = {**MADE_BY, "command": str, "started": str}
+_SUMMARY = {"mean": (float, None), "std": (float, None), "sem": (float, None), "n": int}
+# What the report of a run goes on from.
+PROGRESS = {
+    "seeds": [{"seed": int, "accuracy": [[(float, None)]]}],
+    "summary": {str: _SUMMARY},
+    "seconds": {"total": float, "train": [float], "test": [float]},
+}
+RESULTS = {
+    **PROGRESS,
+    "status": str,
+    "config": {str: object, "preset": (str, None)},
+    "tasks": [str],
+    "tested_on": str,
+}
+_PUBLISHED = {
+    "metric": str,
+    "published": float,
+    "spread": (float, None),
+    "measured": float,
+    "std": (float, None),
+    "n": int,
+    "difference": float,
+    "within": bool,
+}
+_METRICS = ("final_accuracy", "during_accuracy", "backward_transfer", "forgetting")
+_INFERRED = [
+    f"{what}_{rule}"
+    for what in ("task_inference", "cl2", "cl3")
+    for rule in ("entropy", "confidence")
+]
+
+
+def is_progress(content: Any, num_tasks: int) -> bool:
+    """Whether a report can go on from this: rows of accuracies that belong to so many tasks."""
+    if not fits(content, PROGRESS):
+        return False
+    rows_fit = all(
+        len(seed["accuracy"]) <= num_tasks
+        and all(len(row) == t + 1 for t, row in enumerate(seed["accuracy"]))
+        and fits(seed.get("failed", ""), str)
+        for seed in content["seeds"]
+    )
+    summary = content["summary"]
+    shown = ["cl1", *_INFERRED] if "cl1" in summary else []
+    means = all(summary.get(name, {}).get("mean") is not None for name in shown)
+    counts = all((entry["mean"] is not None) == (entry["n"] > 0) for entry in summary.values())
+    return rows_fit and means and counts
+
+
+def is_results(content: Any) -> bool:
+    """Whether this is what results.json holds; of a finished run, all that is shown of it."""
+    if not fits(content, RESULTS) or not is_progress(content, len(content["tasks"])):
+        return False
+    if not fits(content.get("published") or [], [_PUBLISHED]):
+        return False
+    if not fits(content.get("altered") or [], [str]):
+        return False
+    if content["status"] != "finished":
+        return True
+    going = [seed for seed in content["seeds"] if "failed" not in seed]
+    complete = all(len(seed["accuracy"]) == len(content["tasks"]) for seed in going)
+    return bool(going) and complete and all(name in content["summary"] for name in _METRICS)
