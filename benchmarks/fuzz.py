@@ -4,8 +4,9 @@
 
 Half of the cases are command lines drawn over the real parser, valid and not; in the other half, a
 file of a finished or an interrupted run or of the data is damaged (bytes flipped, cut, swapped with
-another file, emptied, removed, other arrays, other values) and a command works on it. Each runs in
-a forked child with its memory limited. Wrong is
+another file, emptied, removed, other arrays, other values, with a right checksum and without) and a
+command works on it. Each runs in a forked child with its memory limited. One in fifty is a process
+of its own in an environment that is not kind. Wrong is
 
 - a traceback, an exit code that is not documented, or an error of more than one line;
 - exit code 0 with another result than that of an undisturbed run;
@@ -24,6 +25,7 @@ import json
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -49,6 +51,7 @@ from hypercl.shell import command_line
 from hypercl.tasks import images as datasets
 from train_args import make_parser
 
+ROOT = Path(__file__).parent.parent
 MEMORY = 8 << 30  # bytes of address space a child may have
 SECONDS = 15  # that it may take
 
@@ -77,6 +80,7 @@ class Case(NamedTuple):
 
     argv: list[str]
     damage: list[Any] | None  # [file, kind, numbers]; None: nothing
+    environment: dict[str, str] | None = None  # of a process of its own; None: a forked one
 
 
 class End(NamedTuple):
@@ -188,31 +192,63 @@ _COMMANDS = {
     "other": lambda path: last_wins([*JOB, f"--out_dir={path}", "--lr=0.5"]),
 }
 _FILES = [*sorted(OWN - {"run.lock"}), "data/cifar10.npz"]
-_DAMAGES = ["flip", "flips", "cut", "empty", "remove", "swap", "junk", "folder", "values", "append"]
+_ARCHIVE, _IDX = "data/packaged.zarr.zip", "idx"  # MNIST as its wheel has it, and torchvision
+_MNIST_FILES = [
+    _ARCHIVE, *(f"{_IDX}/MNIST/raw/{split}-{kind}-ubyte"
+    for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")),
+]  # fmt: skip
+_DAMAGES = [
+    "flip", "flips", "flip at the end", "cut", "empty", "remove", "swap", "junk", "folder",
+    "values", "append",
+]  # fmt: skip
+_SEALED = [name for name in _FILES if name.endswith((".json", ".pt"))]
 
 
 @st.composite
 def damages(draw) -> Case:
     """A command on a run of which a file is damaged."""
+    numbers = draw(st.lists(st.integers(0, 2**40), min_size=4, max_size=4))
+    kind = draw(st.sampled_from(_DAMAGES))
+    what = draw(st.sampled_from(["run", "run", "sealed", "MNIST"]))
+    if what == "MNIST":
+        file = draw(st.sampled_from([_ARCHIVE, *_MNIST_FILES]))
+        folder = file.partition("/")[0]
+        return Case([*BASE, *SMALL["mlp"], f"--data_dir={folder}"], [file, kind, numbers])
     place = draw(st.sampled_from(["finished", "stopped"]))
     command = draw(st.sampled_from(["same", "same", *_COMMANDS]))
+    if what == "sealed":
+        return Case(
+            _COMMANDS[command](place), [f"{place}/{draw(st.sampled_from(_SEALED))}", what, numbers]
+        )
     file = draw(st.sampled_from(_FILES))
     path = file if file.startswith("data/") else f"{place}/{file}"
-    numbers = draw(st.lists(st.integers(0, 2**40), min_size=4, max_size=4))
-    return Case(_COMMANDS[command](place), [path, draw(st.sampled_from(_DAMAGES)), numbers])
+    return Case(_COMMANDS[command](place), [path, kind, numbers])
+
+
+@st.composite
+def environments(draw) -> Case:
+    """A short run in an environment that is not kind."""
+    environment: dict[str, str] = {}
+    for other in draw(st.lists(st.sampled_from(ENVIRONMENTS), min_size=1, max_size=3)):
+        environment |= other
+    experiment = draw(st.sampled_from([[], ["--num_seeds=2"], ["--loglevel_info"]]))
+    return Case([*BASE, *SMALL["mlp"], *experiment], None, environment)
 
 
 def damage(folder: Path, file: str, kind: str, numbers: list[int]) -> None:
     """Do it; what is not there is put there, or stays missing."""
     path = folder / file
     if not path.exists():
-        if kind in ("flip", "flips", "cut", "remove", "folder", "values"):
+        if kind not in ("swap", "junk", "empty", "append"):
             return
         path.write_bytes(b"")
     data = bytearray(path.read_bytes())
     if kind in ("flip", "flips"):
         for i, number in enumerate(numbers[: 1 if kind == "flip" else None]):
             data[number % len(data)] ^= 1 << (number + i) % 8
+        path.write_bytes(data)
+    elif kind == "flip at the end":  # where an archive has its directory
+        data[-1 - numbers[0] % min(len(data), 2000)] ^= 1 << numbers[1] % 8
         path.write_bytes(data)
     elif kind == "cut":
         path.write_bytes(data[: numbers[0] % len(data)])
@@ -231,8 +267,61 @@ def damage(folder: Path, file: str, kind: str, numbers: list[int]) -> None:
         others = [p for p in folder.glob("[fs]*/*") if p.is_file() and p.name in OWN and p != path]
         other = sorted(others)[numbers[0] % len(others)]
         path.write_bytes(other.read_bytes())
+    elif kind == "sealed":
+        _change_and_seal(path, numbers)
     else:
         _change_values(path, numbers)
+
+
+def _change_and_seal(path: Path, numbers: list[int]) -> None:
+    """One value of another kind, or none, or one of another shape, under a checksum that is right.
+
+    Not another number for a number: that nothing could notice.
+    """
+    is_json = path.suffix == ".json"
+    content = json.loads(path.read_text()) if is_json else saving.decode(path.read_bytes())
+    name = sorted(content)[numbers[0] % len(content)]
+    texts = {"report", "made_by", "config"} if not is_json else set()  # JSON within
+    if name in texts and isinstance(content[name], str) and numbers[1] % 3:
+        inner = {"inner": json.loads(content[name])}
+        _change_inside(inner, "inner", numbers[2:])
+        content[name] = json.dumps(inner.get("inner"))
+    else:
+        _change_inside(content, name, numbers[1:])
+    if is_json:
+        path.write_text(json.dumps(rundir.seal(content)))
+    else:
+        path.write_bytes(saving.encode(content))
+
+
+def _change_inside(inside: Any, name: Any, numbers: list[int]) -> None:
+    """Change ``inside[name]``, or something deeper in it."""
+    depth = numbers[0] % 4
+    while depth and isinstance(inside[name], dict | list) and inside[name]:
+        inside = inside[name]
+        names = list(range(len(inside))) if isinstance(inside, list) else sorted(inside, key=str)
+        name = names[(numbers[-1] >> depth) % len(names)]
+        depth -= 1
+    value = inside[name]
+    others = [None, -1, 10**12, 0.5, "text", [], {}, [1], {"a": 1}, True]
+    others = [other for other in others if _kind(other) != _kind(value)]
+    if isinstance(value, torch.Tensor):
+        others += [value.double(), value.int(), value[:0], value[None], value.flatten()[:1]]
+        others = [o for o in others if not _same_tensor(o, value)]
+    chosen = numbers[-1] % (len(others) + 1)
+    if chosen < len(others):
+        inside[name] = others[chosen]
+    else:
+        del inside[name]
+
+
+def _kind(value: Any) -> type:
+    return float if type(value) is int else type(value)
+
+
+def _same_tensor(value: Any, other: torch.Tensor) -> bool:
+    is_tensor = isinstance(value, torch.Tensor)
+    return is_tensor and value.dtype == other.dtype and value.shape == other.shape
 
 
 def _change_values(path: Path, numbers: list[int]) -> None:
@@ -260,6 +349,13 @@ def _change_values(path: Path, numbers: list[int]) -> None:
         path.write_bytes(b"{}\n")
 
 
+ENVIRONMENTS = (
+    {"MPLBACKEND": "nonsense"}, {"MATPLOTLIBRC": "usetex"}, {"PYTHONIOENCODING": "ascii"},
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"TERM": "dumb"},
+    {"COLUMNS": "1"}, {"HOME": "/nonexistent"}, {"TMPDIR": "/nonexistent"}, {"LANG": "nonsense"},
+)  # fmt: skip
+
+
 # --- what happens --------------------------------------------------------------------------------
 
 
@@ -273,6 +369,8 @@ class Range:
         mine = self.template / "mine"
         mine.mkdir()
         (mine / "notes.txt").write_text("not the run's")
+        (self.template / "usetex").mkdir()
+        (self.template / "usetex" / "matplotlibrc").write_text("text.usetex: True\n")
         end = in_child(self.template, last_wins([*JOB, "--out_dir=finished"]))
         if end.code != 0:
             raise SystemExit(f"the undisturbed run ends with {end.code}: {end.errors}")
@@ -291,7 +389,10 @@ class Range:
         if case.damage is not None:
             damage(self.place, *case.damage)
         before = others(self.place)
-        end = in_child(self.place, case.argv)
+        if case.environment is None:
+            end = in_child(self.place, case.argv)
+        else:
+            end = in_process(self.place, case.argv, case.environment)
         found = judge(end)
         if others(self.place) != before:
             found.append("foreign: a file that was not the run's has changed")
@@ -301,9 +402,11 @@ class Range:
 
     def check(self, case: Case) -> list[str]:
         """What is wrong with the results of a command that ended well."""
-        if case.damage is None:
+        if case.damage is None or case.damage[0] in _MNIST_FILES:
             made = [p for p in self.place.glob("**/results.json") if "plots" not in p.parts]
             return [w for p in made if p.parent.name != "stopped" for w in inconsistent(p.parent)]
+        if case.damage[1] == "sealed" and case.damage[0].endswith("results.json"):
+            return []  # what somebody seals is shown
         name = next(a.split("=")[1] for a in reversed(case.argv) if a[:6] in ("--out_", "--eval"))
         found = results_in(self.place / name)
         wrong = inconsistent(self.place / name)
@@ -333,7 +436,8 @@ def others(place: Path) -> dict[str, bytes]:
     found = {}
     for path in place.rglob("*"):
         of_run = path.name in OWN or {"summary", "plots", "new", "missing"} & set(path.parts)
-        if path.is_file() and not of_run:
+        cache = path == place / _IDX / "mnist.npz"
+        if path.is_file() and not of_run and not cache:
             found[str(path.relative_to(place))] = path.read_bytes()
     return found
 
@@ -357,6 +461,16 @@ def inconsistent(path: Path) -> list[str]:
             if "failed" not in seed and seed[name] != metric(seed):
                 wrong.append(f"wrong zero: {name} does not follow from the matrix")
     return wrong
+
+
+def in_process(folder: Path, argv: list[str], environment: dict[str, str]) -> End:
+    """Run a command in a process of its own."""
+    inside = {k: str(folder / v) if k == "MATPLOTLIBRC" else v for k, v in environment.items()}
+    done = subprocess.run(
+        [sys.executable, ROOT / "run.py", *argv],
+        cwd=folder, env={**os.environ, **inside}, capture_output=True, check=False,
+    )  # fmt: skip
+    return End(done.returncode, *(x.decode(errors="replace") for x in (done.stderr, done.stdout)))
 
 
 def in_child(folder: Path, argv: list[str], stop_at: int = 0) -> End:
@@ -391,7 +505,7 @@ def _child(folder: Path, argv: list[str], stop_at: int) -> None:
         os.chdir(folder)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        _use_stand_ins()
+        _use_stand_ins(packaged=f"--data_dir={_IDX}" not in argv)
         if stop_at:
             _stop_at(stop_at)
         sys.argv = ["run.py", *argv]
@@ -407,11 +521,13 @@ def _child(folder: Path, argv: list[str], stop_at: int) -> None:
         os._exit(code if isinstance(code, int) else 70)
 
 
-def _use_stand_ins() -> None:
+def _use_stand_ins(*, packaged: bool) -> None:
     """Small data sets, read from files; no plots, which take most of the time; no downloads."""
+    archive = Path(_ARCHIVE)
+    there = packaged and archive.exists()
     for name in ("mnist", "cifar10"):
         datasets._DATASETS[name] = datasets._DATASETS[name]._replace(md5=None)
-    datasets._packaged_mnist_path = lambda: None
+    datasets._packaged_mnist_path = lambda: archive if there else None
     report.Report._write_plots = lambda self: None
 
     def refuse(*args, **kwargs):
@@ -450,6 +566,23 @@ def _make_data(folder: Path) -> None:
             folder / f"{name}.npz", train_images=images, train_labels=labels,
             test_images=images[:200], test_labels=labels[:200],
         )  # fmt: skip
+    arrays = dict(np.load(folder / "mnist.npz"))
+    raw = folder.parent / _IDX / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for path, array in zip(_MNIST_FILES[1:], arrays.values(), strict=True):
+        sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+        (folder.parent / path).write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes())
+    # In another process, as zarr starts threads, which no forked child would have.
+    subprocess.run([sys.executable, "-c", _ZIP, folder / "mnist.npz", folder.parent / _ARCHIVE])
+
+
+_ZIP = """
+import sys, numpy, zarr
+with zarr.storage.ZipStore(sys.argv[2], mode="w") as store:
+    group = zarr.create_group(store)
+    for name, array in numpy.load(sys.argv[1]).items():
+        group.create_array(name, data=array)
+"""
 
 
 def fuzz(cases: int, seed: int, *, quiet: bool = False) -> tuple[Counter, list[dict[str, Any]]]:
@@ -461,7 +594,11 @@ def fuzz(cases: int, seed: int, *, quiet: bool = False) -> tuple[Counter, list[d
     ends, wrong = Counter(), []
     with tempfile.TemporaryDirectory() as folder:
         range_ = Range(Path(folder))
-        for strategy, share in ((command_lines(), cases // 2), (damages(), cases - cases // 2)):
+        shares = {environments(): cases // 50, damages(): cases // 2}
+        shares[command_lines()] = cases - sum(shares.values())
+        for strategy, share in shares.items():
+            if share == 0:
+                continue
 
             @hypothesis.seed(seed)
             @hypothesis.settings(

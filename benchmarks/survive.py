@@ -2,15 +2,17 @@
 
     python -m benchmarks.survive --kills 50 [--seed 0] [--jobs plain,groups]
 
-Short jobs of several configurations are sent SIGKILL, SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGXCPU
-at random instants: while the program starts, within a step, within the writing of a file, in tests
-and between tasks, at the end. Each is continued by the same command until it is finished, and
-compared with one that was left alone: results.json but for the times, weights, metrics.jsonl and
-TensorBoard's numbers, all exactly. Exits with 1 on any difference, on a checkpoint that was not
-gone on from, and on a wrong exit code or message.
+Short jobs of several configurations are sent SIGKILL or one of the signals that end a run at random
+instants: while the program starts, within a step, within the writing of a file, in tests and
+between tasks, at the end. Between two lives, and after the last, a file of the run is sometimes
+removed or damaged. Each is continued by the same command until it is finished, and compared with
+one that was left alone: results.json but for the times, weights, metrics.jsonl and TensorBoard's
+numbers, all exactly, but for the logs that were removed or damaged. Exits with 1 on any difference,
+on a checkpoint that was not gone on from, and on a wrong exit code or message.
 
 Children are forked from a process that has torch imported (but those killed while they start, which
-are processes of their own), compute with one thread, and use stand-ins for the CIFAR images.
+are processes of their own, in environments that are not kind), compute with one thread, and use
+stand-ins for the CIFAR images.
 """
 
 import os
@@ -21,6 +23,7 @@ import argparse
 import contextlib
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +47,7 @@ import train
 from benchmarks.common import last_wins, print_table, save
 from hypercl import evaluation
 from hypercl.engine import groups
+from hypercl.interruption import ENDING
 from hypercl.report import results as report
 from hypercl.rundir import checkpoint, saving
 from hypercl.rundir import directory as rundir
@@ -119,7 +123,7 @@ def main() -> None:
     args = parser.parse_args()
     names = args.jobs.split(",")
     started = time.monotonic()
-    kills, problems = survive(args.kills, args.seed, names)
+    kills, spoilings, problems = survive(args.kills, args.seed, names)
     rows = [
         {"place": place, **{signal.Signals(n).name: count[n] for n in NUMBERS}}
         for place, count in by_place(kills).items()
@@ -130,20 +134,32 @@ def main() -> None:
     summary = {
         "kills": len(kills), "losses": losses, "differences": differences,
         "other problems": len(problems) - losses - differences,
+        "files removed or damaged": spoilings.total(),
         "seconds": round(time.monotonic() - started),
     }  # fmt: skip
     print(", ".join(f"{name}: {value}" for name, value in summary.items()))
     for problem in problems:
         print(problem)
     if not args.no_save:
-        save("survive", {**summary, "places": rows, "problems": problems})
+        spoiled = dict(sorted(spoilings.items()))
+        save("survive", {**summary, "places": rows, "spoiled": spoiled, "problems": problems})
     sys.exit(bool(problems))
 
 
-NUMBERS = (
-    signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1,
-    signal.SIGXCPU,
+NUMBERS = (signal.SIGKILL, signal.SIGKILL, *ENDING)
+
+# What may surround a process; USETEX stands for a folder with such a matplotlibrc.
+USETEX = "usetex"
+ENVIRONMENTS = (
+    {}, {"MPLBACKEND": "nonsense", "MATPLOTLIBRC": USETEX}, {"PYTHONIOENCODING": "ascii"},
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
 )  # fmt: skip
+
+# What is written anew after its loss, and what of a run's outcome is lost with it.
+SPOILED = {
+    "config.json": None, "results.json": None, "weights.pt": None, "checkpoint.pt": None,
+    "plots": None, "logfile.txt": None, "metrics.jsonl": "metrics", "summary": "scalars",
+}  # fmt: skip
 
 
 def by_place(kills: list[Blow]) -> dict[str, Counter]:
@@ -153,15 +169,15 @@ def by_place(kills: list[Blow]) -> dict[str, Counter]:
     return counts
 
 
-def survive(wanted: int, seed: int, names: list[str]) -> tuple[list[Blow], list[str]]:
+def survive(wanted: int, seed: int, names: list[str]) -> tuple[list[Blow], Counter, list[str]]:
     """Kill and continue jobs until so many blows have struck.
 
     Returns:
-        The blows that ended a process; what was wrong.
+        The blows that ended a process; how often which file was removed or damaged; what was wrong.
     """
     prepare_data()
     chance = random.Random(seed)
-    kills, problems = [], []
+    kills, spoilings, problems = [], Counter(), []
     with tempfile.TemporaryDirectory() as folder:
         expected: dict[str, dict[str, Any]] = {}
         round_ = 0
@@ -175,25 +191,61 @@ def survive(wanted: int, seed: int, names: list[str]) -> tuple[list[Blow], list[
                     raise SystemExit(f"{name}, left alone, ends with {life.code}: {life.errors}")
                 expected[name] = outcome(place / "run")
             place, before = Path(folder, f"job-{round_}"), []
-            found, struck = [], []
+            found, struck, spoiled = [], [], []
             for attempt in range(1, 100):
                 blow = draw_blow(chance) if len(kills) + len(struck) < wanted else None
                 if blow is not None and attempt > 12:
                     blow = None  # it has suffered enough
-                life = live(place, name, blow)
+                life = live(place, name, blow, chance.choice(ENVIRONMENTS))
                 found += judge(life, blow, before)
                 before = life.saved or before
                 if life.struck and life.code != 0:
                     struck.append(blow)
                 if life.code == 0:
                     break
+                if chance.random() < 0.4 and (file := spoil(place / "run", chance)) is not None:
+                    spoiled.append(file)
+                    before = [] if file == "checkpoint.pt" else before
             else:
                 found.append("other: not finished in 99 lives")
+            if (file := spoil(place / "run", chance)) is not None:  # of the finished run
+                spoiled.append(file)
+                found += judge(live(place, name, None), None, [])
             kills += struck
-            found += compare(expected[name], place / "run")
-            problems += [f"{problem} [{name}, {struck}]" for problem in found]
-            print(f"{name}: {len(struck)} blows, {len(found)} problems ({len(kills)})", flush=True)
-    return kills, problems
+            spoilings.update(spoiled)
+            found += compare(expected[name], place / "run", spoiled)
+            problems += [f"{problem} [{name}, {struck}, {spoiled}]" for problem in found]
+            print(
+                f"{name}: {len(struck)} blows, {len(spoiled)} files removed or damaged, "
+                f"{len(found)} problems ({len(kills)})",
+                flush=True,
+            )
+    return kills, spoilings, problems
+
+
+def spoil(path: Path, chance: random.Random) -> str | None:
+    """Remove or damage a file of a run that can go on without it.
+
+    Returns:
+        Its name; None where nothing was done.
+    """
+    checkpoints = [path / name for name in rundir.CHECKPOINTS]
+    name = chance.choice(list(SPOILED))
+    file = path / name
+    needed = checkpoints[1:] if name == "checkpoint.pt" else checkpoints
+    if not file.exists() or not any(checkpoint.exists() for checkpoint in needed):
+        return None
+    if file.is_dir():
+        shutil.rmtree(file)
+    elif chance.random() < 0.5:
+        file.unlink()
+    else:
+        data = bytearray(file.read_bytes())
+        if not data:
+            return None
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        file.write_bytes(data)
+    return name
 
 
 def draw_blow(chance: random.Random) -> Blow:
@@ -213,16 +265,24 @@ def judge(life: Life, blow: Blow | None, before: list[list[int]]) -> list[str]:
         expected.add(128 + blow.number)
     if life.code not in expected:
         found.append(f"other: exit code {life.code}")
-    if "Traceback" in life.errors or (life.code > 128 and life.errors.count("\n") > 1):
+    lines = [x for x in life.errors.splitlines() if not x.startswith("run.py: warning: ")]
+    if "Traceback" in life.errors or len(lines) > (life.code > 128):
         found.append(f"other: {life.errors}")
     if before and life.began is not None and life.began < before[-1]:
         found.append(f"lost: {before[-1]} was saved, and {life.began} gone on from")
     return found
 
 
-def compare(expected: dict[str, Any], path: Path) -> list[str]:
+def compare(expected: dict[str, Any], path: Path, spoiled: list[str]) -> list[str]:
     found = outcome(path)
-    return [f"differs: {what}" for what in expected if found[what] != expected[what]]
+    lost = {SPOILED[name] for name in spoiled}
+    if {"metrics.jsonl", "logfile.txt", "plots", "summary"} & set(spoiled):
+        lost.add("files")  # some are not made anew where the run was finished
+    return [
+        f"differs: {what}"
+        for what in expected
+        if what not in lost and found[what] != expected[what]
+    ]
 
 
 def outcome(path: Path) -> dict[str, Any]:
@@ -242,22 +302,32 @@ def outcome(path: Path) -> dict[str, Any]:
             for seed, state in weights["hnet"].items()
             for name, tensor in state.items()
         },
-        "metrics": (path / "metrics.jsonl").read_bytes(),
+        "metrics": _bytes_of(path / "metrics.jsonl"),
         "scalars": sorted(scalars),
         # The lock's file stays where a process was killed after all was written; nobody holds it.
         "files": sorted(p.name for p in path.iterdir() if p.name != "run.lock"),
     }
 
 
-def live(folder: Path, name: str, blow: Blow | None) -> Life:
-    """Run a job's command in a process of its own, and deal a blow."""
+def _bytes_of(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def live(
+    folder: Path, name: str, blow: Blow | None, environment: dict[str, str] | None = None
+) -> Life:
+    """Run a job's command in a process of its own, and deal a blow.
+
+    Args:
+        environment: Of a process that is killed while it starts; the others are forked.
+    """
     folder.mkdir(exist_ok=True)
     side, errors = folder / "side.txt", folder / "errors.txt"
     side.write_text("")
     options = last_wins([*SHORT, *JOBS[name], "--out_dir=run"])
     own_process = blow is not None and blow.place == "start-up" and name in ("plain", "dense")
     if own_process:
-        code = _killed_while_starting(folder, options, blow, errors)
+        code = _killed_while_starting(folder, options, blow, errors, environment or {})
     else:
         child = os.fork()
         if child == 0:
@@ -275,11 +345,17 @@ def live(folder: Path, name: str, blow: Blow | None) -> Life:
     )
 
 
-def _killed_while_starting(folder: Path, options: list[str], blow: Blow, errors: Path) -> int:
+def _killed_while_starting(
+    folder: Path, options: list[str], blow: Blow, errors: Path, environment: dict[str, str]
+) -> int:
+    usetex = folder / USETEX
+    usetex.mkdir(exist_ok=True)
+    (usetex / "matplotlibrc").write_text("text.usetex: True\n")
+    environment = {k: str(usetex) if v == USETEX else v for k, v in environment.items()}
     with errors.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, ROOT / "run.py", *options],
-            cwd=folder, stdout=subprocess.DEVNULL, stderr=file,
+            cwd=folder, stdout=subprocess.DEVNULL, stderr=file, env={**os.environ, **environment},
         )  # fmt: skip
         try:
             process.wait(blow.delay)

@@ -11,7 +11,7 @@ from hypercl.learned import load
 from hypercl.options import Options
 from hypercl.report.screen import Screen
 from hypercl.report.summary import show_row
-from hypercl.rundir.directory import read_finished
+from hypercl.rundir.directory import read_config, read_finished
 from hypercl.rundir.provenance import device_name
 
 _ROUNDED = 2  # samples of a task that another device may classify otherwise
@@ -27,7 +27,7 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
         RunFailed: An accuracy is not the one that was found when the run ended; on another device
             or with another number of threads, it is off by more than rounding can explain.
     """
-    config, results = read_finished(path)
+    results, config = read_finished(path), read_config(path)
     run = load(path, choose)
     experiment = run.experiment
     splits = experiment.splits_to_test(len(experiment.tasks))

@@ -34,7 +34,7 @@ def resumed(
     path = directory.newest_unfinished(Path("out")) if out_dir is None else Path(out_dir)
     if path is None:
         raise InputError("--resume finds no unfinished run in ./out: give its --out_dir")
-    config, source = directory.read_config(path), path / "config.json"
+    config, source = directory.find_config(path), path / "config.json"
     if config is None:
         import_torch()
         from hypercl.rundir.checkpoint import stored_config
@@ -87,7 +87,7 @@ def _counts_fit(experiment: "Experiment", position: "Position") -> bool:
     groups, seeds = position.groups, list(experiment.seeds)
     trained = [seed for group in groups for seed in group]
     # A run that continues another leaves out groups of seeds that all failed there.
-    if trained != [seed for seed in seeds if seed in trained] or not groups or not all(groups):
+    if trained != [seed for seed in seeds if seed in trained] or not all(groups):
         return False
     done = [seed for group in groups[: position.group] for seed in group]
     if not set(position.learned) <= set(done) or position.learned.keys() != (
@@ -140,14 +140,17 @@ def _progress_fits(
         return False
     if [seed["seed"] for seed in progress["seeds"]] != list(experiment.seeds):
         return False
+    trained = {seed for group in position.groups for seed in group}
+    if any("failed" not in s and s["seed"] not in trained for s in progress["seeds"]):
+        return False
     learned = dict.fromkeys(position.learned, len(experiment.tasks))
     learned |= {seed: len(w["stats"]) for seed, w in position.waiting.items()}
     learned |= dict.fromkeys(position.seeds, position.task_id)
     seconds = progress["seconds"]
     return min(len(seconds["train"]), len(seconds["test"])) >= position.task_id and all(
-        len(seed["accuracy"]) == learned.get(seed["seed"], 0)
+        len(seed["accuracy"]) == learned[seed["seed"]]
         for seed in progress["seeds"]
-        if "failed" not in seed
+        if "failed" not in seed and seed["seed"] in learned
     )
 
 

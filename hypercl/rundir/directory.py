@@ -535,7 +535,7 @@ def failed_for_good(results: Mapping[str, Any]) -> bool:
     return bool(results["seeds"]) and all("failed" in seed for seed in results["seeds"])
 
 
-def read_config(path: Path) -> dict[str, Any] | None:
+def find_config(path: Path) -> dict[str, Any] | None:
     """config.json of a run directory; None where it is lost, but a checkpoint has its content.
 
     Raises:
@@ -558,35 +558,41 @@ def read_config(path: Path) -> dict[str, Any] | None:
     return config
 
 
-def read_finished(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """config.json and results.json of a finished run.
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json of a run directory.
 
     Raises:
-        InputError: One of them is missing or damaged, or the run is not finished.
+        InputError: There is none, or it is damaged or cannot be read.
+    """
+    config = find_config(path)
+    if config is None:
+        what = "damaged" if (path / _CONFIG).exists() else "missing"
+        raise InputError(f"{path / _CONFIG} is {what}: {mend_by_resuming(path)}")
+    return config
+
+
+def read_finished(path: Path) -> dict[str, Any]:
+    """results.json of a finished run.
+
+    Raises:
+        InputError: It is missing or damaged, or the run is not finished.
     """
     if not path.exists():
         raise InputError(f"{path} does not exist: give the directory of a finished run")
     try:
         if not _is_run_dir(path):
             raise InputError(f"{path} is not a run directory: give that of a finished run")
-        read = {}
-        for name in (_RESULTS, _CONFIG):
-            try:
-                read[name] = _read_sealed(path / name)
-            except ValueError:
-                raise InputError(f"{path / name} is damaged: {mend_by_resuming(path)}") from None
-            if read[name] is None and name == _CONFIG:
-                raise InputError(f"{path / name} is missing: {mend_by_resuming(path)}")
+        results = _read_sealed(path / _RESULTS)
+    except ValueError:
+        raise InputError(f"{path / _RESULTS} is damaged: {mend_by_resuming(path)}") from None
     except OSError as error:
         raise _unreadable(path / _RESULTS, error) from None
-    config, results = read[_CONFIG], read[_RESULTS]
-    assert config is not None
     if results is not None and failed_for_good(results):
         reason = results["seeds"][0]["failed"]
         raise InputError(f"{path} is a run that failed ({reason}): give that of a finished run")
     if results is None or results["status"] != "finished":
         raise InputError(f"{path} is not a finished run: {_resume(path)} continues one")
-    return config, results
+    return results
 
 
 def checkpointed(path: Path) -> bool:

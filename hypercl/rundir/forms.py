@@ -79,7 +79,9 @@ def is_progress(content: Any, num_tasks: int) -> bool:
         return False
     rows_fit = all(
         len(seed["accuracy"]) <= num_tasks
-        and all(len(row) == t + 1 for t, row in enumerate(seed["accuracy"]))
+        and all(
+            len(row) == t + 1 and fits(row[-1], float) for t, row in enumerate(seed["accuracy"])
+        )
         and fits(seed.get("failed", ""), str)
         for seed in content["seeds"]
     )
@@ -101,5 +103,8 @@ def is_results(content: Any) -> bool:
     if content["status"] != "finished":
         return True
     going = [seed for seed in content["seeds"] if "failed" not in seed]
-    complete = all(len(seed["accuracy"]) == len(content["tasks"]) for seed in going)
+    complete = all(
+        len(seed["accuracy"]) == len(content["tasks"]) and fits(seed["accuracy"][-1], [float])
+        for seed in going
+    )
     return bool(going) and complete and all(name in content["summary"] for name in _METRICS)
