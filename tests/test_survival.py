@@ -126,6 +126,7 @@ def outcome(path):
         },
         "metrics": Path(path, "metrics.jsonl").read_text(),
         "scalars": scalars(path),
+        "plots": {plot.name: plot.read_bytes() for plot in Path(path, "plots").iterdir()},
     }
 
 

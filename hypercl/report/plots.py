@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from hypercl.report.metrics import Matrix, mean_matrix, mean_of_whole
 
@@ -193,15 +194,21 @@ class LossHistory(NamedTuple):
 def losses(history: LossHistory, title: str) -> Figure:
     """Task loss and penalty over the steps of all tasks; lines stand where tasks end."""
     width = min(16.0, max(8.0, 0.3 * len(history.ends)))
-    figure = Figure(figsize=(width, 6), layout="constrained")
-    top, bottom = figure.subplots(2, sharex=True)
+    figure = Figure(figsize=(width, 6))
+    margin = 0.8 / width  # set by hand: a layout engine would draw the figure twice
+    frame = {"left": margin, "right": 1 - margin / 2, "bottom": 0.085, "top": 0.85, "hspace": 0.06}
+    top, bottom = figure.subplots(2, sharex=True, gridspec_kw=frame)
     for axes, values, color, label in (
         (top, history.task_loss, "tab:blue", "task loss of the batch"),
         (bottom, history.penalty, "tab:orange", "penalty, without beta"),
     ):
-        values = np.where(values > 0, values, np.nan)  # a logarithm has no place for zeros
+        # A logarithm has no place for zeros, and a first step's penalty is one but for rounding.
+        least = 1e-6 * np.max(values, where=~np.isnan(values), initial=0)
+        values = np.where(values > least, values, np.nan)
         if np.isfinite(values).any():
             axes.set_yscale("log", nonpositive="clip")
+            for ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+                ticks(LogFormatter(minor_thresholds=(1, 0.4)))  # plain: a formula costs 0.1 s
             _draw(axes, history.steps, values, "-", color=color, lw=1)
             # A band that reaches zero has no lower end there.
             axes.set_ylim(np.nanmin(values) / 1.5, np.nanmax(values) * 1.5)
@@ -214,10 +221,10 @@ def losses(history: LossHistory, title: str) -> Figure:
     starts = [0, *history.ends[:-1]]
     middles = [(start + end) / 2 for start, end in zip(starts, history.ends, strict=True)]
     shown = [k - 1 for k in _few_of(len(middles))]
-    tasks = top.secondary_xaxis("top")
-    tasks.set_xticks([middles[k] for k in shown], [str(k + 1) for k in shown])
-    tasks.tick_params(length=0)
-    tasks.set_xlabel("task")
+    at_top = {"transform": top.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+    for k in shown:
+        top.text(middles[k], 1.02, str(k + 1), **at_top)
+    top.set_title("task", fontsize=10, pad=18)
     top.set_xlim(0, history.ends[-1])
     bottom.set_xlabel("steps")
     figure.suptitle(_with_spread(title, len(history.task_loss)), fontsize=10)

@@ -102,6 +102,13 @@ def test_losses_run_over_the_steps_of_all_tasks():
     assert figure.get_suptitle() == "title\nmean ± standard deviation, n = 2 seeds"
 
 
+def test_a_penalty_that_is_rounding_does_not_stretch_the_axis():
+    rows = loss_rows([1], 2)
+    rows[3]["penalty"] = 1e-10
+    bottom = losses(LossHistory.of(rows, [1]), "title").axes[1]
+    assert bottom.get_ylim()[0] > 0.1
+
+
 @pytest.mark.parametrize(("tasks", "seeds"), [(1, [1]), (100, [1, 2])])
 def test_losses_of_one_task_and_of_many_can_be_drawn(tasks, seeds, tmp_path):
     figure = losses(LossHistory.of(loss_rows(seeds, tasks), seeds), "title")
