@@ -39,8 +39,7 @@ def find_source(options: Options) -> Source:
     """
     assert options.run.continue_from is not None
     path = Path(options.run.continue_from)
-    _, results = read_finished(path)
-    source = Source(path, results)
+    source = Source(path, read_finished(path))
     may_differ = {name: options.values[name] for name in ("num_tasks", "continue_from")}
     if differences := differing({**source.results["config"], **may_differ}, options.recorded):
         raise InputError(
