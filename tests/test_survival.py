@@ -556,7 +556,7 @@ def test_what_is_removed_while_the_run_is_running_costs_no_run(name, monkeypatch
         main()
     for what in ("seeds", "weights"):
         assert outcome("run")[what] == expected("plain")[what]
-    of_the_run = [w for w in said if w.category is UserWarning]  # not of a file left to the collector
+    of_the_run = [w for w in said if w.category is UserWarning]  # not the collector's
     named = [f"run/{name}" in str(warning.message) for warning in of_the_run]
     assert named == ([True] if name in ("summary", "metrics.jsonl", "logfile.txt") else [])
     if name != "config.json":
