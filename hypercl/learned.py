@@ -16,7 +16,7 @@ from hypercl.experiment import Experiment
 from hypercl.options import Options, defaults, differing, require_known
 from hypercl.rundir import saving
 from hypercl.rundir.checkpoint import Position
-from hypercl.rundir.directory import RunDir, checkpointed, mend_by_resuming, refused
+from hypercl.rundir.directory import RunDir, mend_by_resuming, read_finished, refused
 from hypercl.rundir.forms import fits
 
 
@@ -123,14 +123,9 @@ def load(path: str | Path, choose: Callable[[Mapping[str, Any]], Options]) -> Ru
 
 def _read_weights(folder: Path, path: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
     """What is in weights.pt of a run directory, the run's options, and its method."""
-    if not folder.exists():
-        raise InputError(f"{folder} does not exist: give the directory of a finished run")
     if not path.exists():
-        if checkpointed(folder):
-            mend = mend_by_resuming(folder)
-        else:
-            mend = "the run's own command writes it at its end"
-        raise InputError(f"{path} does not exist: {mend}")
+        read_finished(folder)  # says so where that is why
+        raise InputError(f"{path} is missing: {mend_by_resuming(folder)}")
     try:
         saved = saving.decode(path.read_bytes())
     except saving.Damaged:
