@@ -414,8 +414,9 @@ def test_a_signal_waits_until_zarr_has_read(monkeypatch):
     import zarr
 
     def interrupt_and_open(*args, **options):
+        time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.1)
+        time.sleep(0.05)
         group = open_group(*args, **options)
         done.append(group)
         return group
