@@ -16,7 +16,7 @@ from hypercl.experiment import Experiment
 from hypercl.options import Options, defaults, differing, require_known
 from hypercl.rundir import saving
 from hypercl.rundir.checkpoint import Position
-from hypercl.rundir.directory import RunDir, checkpointed, mend_by_resuming, refused
+from hypercl.rundir.directory import RunDir, mend_by_resuming, read_config, read_finished, refused
 from hypercl.rundir.forms import fits
 
 _AT_END = "weights.pt"
@@ -192,15 +192,16 @@ def _files(run: Path, after_task: int | None) -> list[Path]:
 
 def _read(folder: Path, path: Path) -> dict[str, Any]:
     """What is in a file of weights of a run directory, "options" among it."""
-    if not folder.exists():
-        raise InputError(f"{folder} does not exist: give the directory of a finished run")
     at_end = path.name == _AT_END
     if not path.exists():
-        mend = "the run's own command writes it after that task, with --keep_weights"
         if at_end:
-            mend = "the run's own command writes it at its end"
-            mend = mend_by_resuming(folder) if checkpointed(folder) else mend
-        raise InputError(f"{path} does not exist: {mend}")
+            read_finished(folder)  # says so where that is why
+            raise InputError(f"{path} is missing: {mend_by_resuming(folder)}")
+        read_config(folder)
+        raise InputError(
+            f"{path} is missing: the run's own command writes it after that task, with "
+            "--keep_weights"
+        )
     try:
         saved = saving.decode(path.read_bytes())
     except saving.Damaged:

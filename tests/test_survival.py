@@ -535,7 +535,7 @@ def test_a_changed_byte_in_what_was_logged_is_noticed_once(name, unfinished, mon
 
 WHILE_RUNNING = {
     "plots": lambda: shutil.rmtree("run/plots"),
-    "summary": lambda: shutil.rmtree("run/summary"),
+    "summary": lambda: shutil.move("run/summary", "aside"),  # as its thread may be writing
     "metrics.jsonl": lambda: Path("run/metrics.jsonl").unlink(),
     "logfile.txt": lambda: Path("run/logfile.txt").write_text(""),
     "run.lock": lambda: Path("run/run.lock").unlink(),
@@ -778,8 +778,12 @@ def test_a_run_that_failed_for_good_is_not_to_be_resumed():
     with pytest.raises(InputError, match=r"run is a run that failed \(the loss is not finite") as e:
         run.main(["--eval=run"])
     assert "--resume" not in str(e.value)
+    with pytest.raises(InputError, match="run is a run that failed"):
+        load_run("run")
     with pytest.raises(InputError, match="nowhere does not exist"):
         load_run("nowhere")
+    with pytest.raises(InputError, match=r"config\.json is not a run directory"):
+        load_run("run/config.json")
 
 
 def test_resume_takes_the_newest_unfinished_run_and_its_options(monkeypatch, capsys):
@@ -844,7 +848,11 @@ def test_no_space_fails_the_run_and_leaves_a_checkpoint_from_which_it_goes_on(mo
 # TensorBoard's own thread may be the first to notice.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_directory_that_is_removed_ends_the_run(monkeypatch):
-    stopping(monkeypatch, train.TaskTraining, "step", 20, lambda: shutil.rmtree("run"))
+    def remove_all():
+        while Path("run").exists():  # TensorBoard's thread may be writing
+            shutil.rmtree("run", ignore_errors=True)
+
+    stopping(monkeypatch, train.TaskTraining, "step", 20, remove_all)
     with pytest.raises(RunFailed, match="run was removed while the run was writing to it"):
         main()
     assert not Path("run").exists()

@@ -73,7 +73,7 @@ class RunDir:
         self._lock: Lock | None = None
         self._folder: int | None = None  # open as long as the lock is held
         self._growing: dict[str, GrowingFile] = {}
-        self._events: set[str] = set()  # TensorBoard's files at the last checkpoint
+        self._events: dict[str, Grown] = {}  # TensorBoard's files at the last checkpoint
         self._summary: FileWriter | None = None
         self._without_summary = False
         try:
@@ -270,15 +270,15 @@ class RunDir:
             (self.path / "plots").mkdir(exist_ok=True)
             for part in self._parts():
                 part.unlink(missing_ok=True)
-            there = set()
+            there = {}
             for file in self.path.glob(_EVENTS):
                 name = str(file.relative_to(self.path))
                 if name in grown:
-                    there.add(name)
+                    there[name] = grown[name]
                     cut(file, grown[name].length)
                 else:
                     file.unlink()
-            warn_of_lost(grown, self.path, there)
+            warn_of_lost(grown, self.path, set(there))
             self._events = there
             for name in _GROWING:
                 self._growing[name] = GrowingFile(self.path / name, grown.get(name))
@@ -292,34 +292,50 @@ class RunDir:
         """
         self._require_own()
         try:
-            if self._summary is not None:
-                self._summary.flush()
             grown = {name: file.grown() for name, file in self._growing.items()}
-            events = set()
-            for path in sorted(self.path.glob(_EVENTS)):
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-                    name = str(path.relative_to(self.path))
-                    grown[name] = Grown(os.fstat(file.fileno()).st_size)
-                    events.add(name)
+            events = self._flushed_events()
         except OSError as error:
             raise self._failure("", error) from error
-        if self._events - events or (self._summary is not None and not events):
-            self._restart_summary()
         self._events = events
-        return grown
+        return grown | events
+
+    def _flushed_events(self) -> dict[str, Grown]:
+        """What is in TensorBoard's files, on the disk."""
+        self._keep_summary()
+        if self._summary is not None:
+            self._summary.flush()
+        events = {}
+        for path in sorted(self.path.glob(_EVENTS)):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                length = os.fstat(file.fileno()).st_size
+                events[str(path.relative_to(self.path))] = Grown(length)
+        if any(
+            name not in events or events[name].length < before.length
+            for name, before in self._events.items()
+        ):
+            self._restart_summary()
+        return events
+
+    def _keep_summary(self) -> None:
+        """Go on with curves whose folder somebody has removed; their writer would fail."""
+        self._require_own()
+        if self._summary is not None and not (self.path / "summary").exists():
+            self._restart_summary()
 
     def _restart_summary(self) -> None:
-        """Begin another file of curves, where the one that was written to was removed."""
+        """Begin another file of curves, as one of those that are there has lost something."""
         warnings.warn(
             f"{self.path / 'summary'} has lost files while the run was writing to it; the curves "
             "go on without their beginning",
             stacklevel=3,
         )
+        (self.path / "summary").mkdir(exist_ok=True)
         if self._summary is not None:
             with suppress(OSError):
                 self._summary.close()
             self._summary = None
+        self._events = {}
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Replace ``name`` by ``content``, sealed."""
@@ -403,12 +419,17 @@ class RunDir:
         if self._without_summary:
             return
         try:
+            self._keep_summary()
             if self._summary is None:
                 from torch.utils.tensorboard import FileWriter  # slow to import
 
                 self._summary = FileWriter(str(self.path / "summary"))
             for event in events():
                 self._summary.add_summary(event, step)
+        except FileNotFoundError as error:
+            if self._gone() is not None:
+                raise self._failure("summary", error) from error
+            self._restart_summary()  # removed at this moment
         except OSError as error:
             raise self._failure("summary", error) from error
         except UnicodeEncodeError:

@@ -12,6 +12,7 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -185,11 +186,17 @@ def _reason(error: Exception) -> str:
 def _read_zarr(path: Path) -> Images:
     import zarr  # here and not above: half a second that CIFAR does not need
 
+    def read() -> Images:
+        with zarr.storage.ZipStore(path, mode="r") as store:
+            group = zarr.open_group(store, mode="r")
+            # zarr's types know nothing of what is in a group.
+            return Images(*(np.asarray(group[f][...]) for f in Images._fields))  # type: ignore[index]
+
     zipfile.ZipFile(path).close()  # says what is wrong, which the store does not
-    with zarr.storage.ZipStore(path, mode="r") as store:
-        group = zarr.open_group(store, mode="r")
-        # zarr's types know nothing of what is in a group.
-        return Images(*(np.asarray(group[f][...]) for f in Images._fields))  # type: ignore[index]
+    # In a thread, for a signal to end the program when zarr has read all: of tasks that are broken
+    # off, asyncio has more to say on stderr than the one line.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(read).result()
 
 
 def _read_npz(path: Path) -> Images:

@@ -508,3 +508,19 @@ def test_a_lock_that_was_removed_is_made_anew(tmp_path):
         run.write_json("results.json", RESULTS)
         refused(run.path, "in use by process")
     assert not (run.path / "run.lock").exists()
+
+
+def test_curves_go_on_where_their_folder_is_removed(tmp_path):
+    with make_run(tmp_path / "run") as run:
+        run.write_scalars(1, {"loss": 1.0})
+        run.grown()
+        (run.path / "summary").rename(tmp_path / "aside")
+        with pytest.warns(UserWarning, match="summary has lost files"):
+            run.write_scalars(2, {"loss": 2.0})
+        run.write_scalars(3, {"loss": 3.0})
+        (name,) = (name for name in run.grown() if name.startswith("summary"))
+        (run.path / name).write_bytes(b"")
+        with pytest.warns(UserWarning, match="summary has lost files"):
+            run.grown()
+        run.write_scalars(4, {"loss": 4.0})
+        run.grown()

@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import shutil
+import signal
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -406,3 +407,22 @@ def test_memory_that_runs_out_is_no_damage(cifar_dir, monkeypatch):
     monkeypatch.setattr(datasets, "_read_npz", run_out)
     with pytest.raises(MemoryError):
         load_images("cifar100", cifar_dir)
+
+
+def test_a_signal_waits_until_zarr_has_read(monkeypatch):
+    """What it leaves half done, asyncio tells on stderr."""
+    import zarr
+
+    def interrupt_and_open(*args, **options):
+        time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        group = open_group(*args, **options)
+        done.append(group)
+        return group
+
+    open_group, done = zarr.open_group, []
+    monkeypatch.setattr(zarr, "open_group", interrupt_and_open)
+    with pytest.raises(KeyboardInterrupt):
+        load_images("mnist", "nowhere")
+    assert len(done) == 1
