@@ -1,9 +1,12 @@
 """Fixtures that several test files use."""
 
+import signal
+
 import numpy as np
 import pytest
 from helpers import HYPERNETS, fake_images, make_hypernet
 
+from hypercl.interruption import ENDING
 from hypercl.tasks import images
 
 
@@ -22,3 +25,13 @@ def cifar_dir(tmp_path, monkeypatch):
     not_checked = images._DATASETS["cifar10"]._replace(md5=None)
     monkeypatch.setitem(images._DATASETS, "cifar10", not_checked)
     return tmp_path
+
+
+def pytest_configure():
+    """Have signals the effect that they have in a terminal, also below nohup and in the background
+    of a script, where some are ignored and would be by the processes of the tests.
+    """
+    for number in ENDING:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, default)

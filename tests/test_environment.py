@@ -127,3 +127,15 @@ def test_the_first_line_comes_before_torch(tmp_path):
         done = run_with({"PYTHONPATH": str(tmp_path)}, tmp_path, *command)
         assert done.stdout.decode() == "loading torch, which takes some seconds\n"
         assert done.returncode == 1
+
+
+@pytest.mark.parametrize("columns", ["1", "0", "-3", "20", "nonsense"])
+def test_a_terminal_of_any_width_ends_no_run(columns, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    options = [*TINY, "--num_seeds=2", f"--out_dir={tmp_path / 'run'}"]
+    for _ in range(2):  # trained, then shown again
+        assert run.main(options)["status"] == "finished"
+        assert "final accuracy" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit) as end:
+        run.main(["--list_presets"])
+    assert end.value.code == 0

@@ -15,6 +15,7 @@ from hypercl import presets
 
 Row = Sequence[str]
 _SHORTEST_BAR = 4
+_NARROWEST = 20
 _INDENT = "  "  # of a table, and of a sentence from its second line on
 
 
@@ -57,6 +58,8 @@ class Screen:
         self._write_log = write_log
         self._show_debug = show_debug
         self._console = console or _Console(highlight=False)
+        if self._console.width < _NARROWEST:  # or rich prints nothing at all
+            self._console.width = _NARROWEST
         self._bar: Progress | None = None
         self._bar_started = 0.0
         self._bar_start = 0
@@ -136,8 +139,8 @@ class Screen:
         assert row.total is not None
         taken = len(f"{row.description}  {row.total:g}/{row.total:g}  -:--:-- ") + _SHORTEST_BAR
         shown = text
-        while len(shown) > self._console.width - taken:  # the last part first, no number cut
-            shown = shown.rpartition(", ")[0]
+        while shown and len(shown) > self._console.width - taken:
+            shown = shown.rpartition(", ")[0]  # the last part first, no number cut
         self._bar.update(row.id, completed=step, text=shown)
         if milestone:
             per_step = (time.monotonic() - self._bar_started) / max(1, step - self._bar_start)
