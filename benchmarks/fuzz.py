@@ -45,8 +45,7 @@ import run
 from benchmarks.common import last_wins, print_table, save
 from hypercl.report import metrics
 from hypercl.report import results as report
-from hypercl.rundir import directory as rundir
-from hypercl.rundir import saving
+from hypercl.rundir import saving, stored
 from hypercl.shell import command_line
 from hypercl.tasks import images as datasets
 from train_args import make_parser
@@ -289,7 +288,7 @@ def _change_and_seal(path: Path, numbers: list[int]) -> None:
     else:
         _change_inside(content, name, numbers[1:])
     if is_json:
-        path.write_text(json.dumps(rundir.seal(content)))
+        path.write_text(json.dumps(stored.seal(content)))
     else:
         path.write_bytes(saving.encode(content))
 
@@ -454,7 +453,7 @@ def inconsistent(path: Path) -> list[str]:
     """Whether results contradict themselves."""
     results = results_in(path)
     wrong = []
-    if rundir.seal(results) != results or results["status"] != "finished":
+    if stored.seal(results) != results or results["status"] != "finished":
         wrong.append(f"wrong zero: status {results['status']}")
     for seed in results["seeds"]:
         for name, metric in metrics.METRICS.items():

@@ -49,7 +49,7 @@ from hypercl import evaluation
 from hypercl.engine import groups
 from hypercl.interruption import ENDING
 from hypercl.report import results as report
-from hypercl.rundir import checkpoint, saving
+from hypercl.rundir import checkpoint, saving, stored
 from hypercl.rundir import directory as rundir
 from hypercl.shell import command_line
 from hypercl.tasks import images as datasets
@@ -229,7 +229,7 @@ def spoil(path: Path, chance: random.Random) -> str | None:
     Returns:
         Its name; None where nothing was done.
     """
-    checkpoints = [path / name for name in rundir.CHECKPOINTS]
+    checkpoints = [path / name for name in stored.CHECKPOINTS]
     name = chance.choice(list(SPOILED))
     file = path / name
     needed = checkpoints[1:] if name == "checkpoint.pt" else checkpoints

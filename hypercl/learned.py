@@ -16,8 +16,9 @@ from hypercl.experiment import Experiment
 from hypercl.options import Options, defaults, differing, require_known
 from hypercl.rundir import saving
 from hypercl.rundir.checkpoint import Position
-from hypercl.rundir.directory import RunDir, mend_by_resuming, read_config, read_finished, refused
+from hypercl.rundir.directory import RunDir
 from hypercl.rundir.forms import fits
+from hypercl.rundir.stored import mend_by_resuming, read_config, read_finished, refused
 
 _AT_END = "weights.pt"
 

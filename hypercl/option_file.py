@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from hypercl.errors import InputError
 from hypercl.options import OF_THE_PROCESS, all_options
-from hypercl.rundir.directory import seal
+from hypercl.rundir.stored import seal
 
 # What other scripts call what this one calls otherwise; a name that is merely close would mislead.
 USUAL_NAMES = {

@@ -18,7 +18,6 @@ _environment = threading.Lock()  # of the process, which its threads share
 def command_line(main: Callable[[], object]) -> int:
     """Run the program: one line on stderr for what went wrong, and an exit code."""
     warnings.showwarning = _show_warning
-    threading.excepthook = _show_in_thread
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is replaced
             stream.reconfigure(errors="replace")
@@ -97,12 +96,6 @@ def is_out_of_memory(error: Exception) -> bool:
     text = str(error)
     words = ("out of memory", "can't allocate memory", "calculation overflowed", "nteger overflow")
     return any(word in text for word in words)
-
-
-def _show_in_thread(args: threading.ExceptHookArgs) -> None:
-    """TensorBoard raises what its thread cannot write again where it is used: said there, once."""
-    if not isinstance(args.exc_value, OSError):
-        threading.__excepthook__(args)
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

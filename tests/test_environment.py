@@ -73,8 +73,10 @@ def test_output_that_cannot_be_encoded_is_replaced(environment, tmp_path):
 @pytest.mark.parametrize("name", ["läuft".encode(), b"\xff\xfe"], ids=["umlaut", "no UTF-8"])
 def test_paths_of_any_bytes(environment, name, tmp_path):
     done = run_with(environment, tmp_path, *TINY, b"--out_dir=" + name)
-    assert done.returncode == 0, done.stderr
-    assert read_json(Path(os.fsdecode(tmp_path), os.fsdecode(name)) / "results.json")
+    assert (done.returncode, done.stderr) == (0, b"")
+    path = Path(os.fsdecode(tmp_path), os.fsdecode(name))
+    assert read_json(path / "results.json")
+    assert next((path / "summary").iterdir()).stat().st_size > 0
     refused = run_with(environment, tmp_path, *TINY, b"--out_dir=" + name, "--lr=0.5")
     assert refused.returncode == 2
     assert refused.stderr.count(b"\n") == 1

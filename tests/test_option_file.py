@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hypercl.rundir.directory import seal
+from hypercl.rundir.stored import seal
 from train_args import parse_args
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypercl.errors import InputError
 from hypercl.options import Options, differing
-from hypercl.rundir.directory import read_finished
+from hypercl.rundir.stored import read_finished
 
 if TYPE_CHECKING:
     from hypercl.experiment import Experiment

@@ -11,8 +11,8 @@ from hypercl.learned import load
 from hypercl.options import Options
 from hypercl.report.screen import Screen
 from hypercl.report.summary import show_row
-from hypercl.rundir.directory import read_config, read_finished
 from hypercl.rundir.provenance import device_name
+from hypercl.rundir.stored import read_config, read_finished
 
 _ROUNDED = 2  # samples of a task that another device may classify otherwise
 

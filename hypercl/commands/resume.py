@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hypercl.errors import InputError
 from hypercl.options import Options, require_known
-from hypercl.rundir import directory
+from hypercl.rundir import stored
 from hypercl.rundir.forms import fits, is_progress
 from hypercl.shell import is_out_of_memory
 
@@ -31,10 +31,10 @@ def resumed(
         InputError: There is no run to go on with.
     """
     out_dir = options.run.out_dir
-    path = directory.newest_unfinished(Path("out")) if out_dir is None else Path(out_dir)
+    path = stored.newest_unfinished(Path("out")) if out_dir is None else Path(out_dir)
     if path is None:
         raise InputError("--resume finds no unfinished run in ./out: give its --out_dir")
-    config, source = directory.find_config(path), path / "config.json"
+    config, source = stored.find_config(path), path / "config.json"
     if config is None:
         import_torch()
         from hypercl.rundir.checkpoint import stored_config
@@ -80,7 +80,7 @@ def require_fitting(
             raise
         fitting = False
     if not fitting:
-        raise directory.refused(path)
+        raise stored.refused(path)
 
 
 def _counts_fit(experiment: "Experiment", position: "Position") -> bool:

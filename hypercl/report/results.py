@@ -23,7 +23,8 @@ from hypercl.report.summary import (
     show_summary,
 )
 from hypercl.rundir.checkpoint import Position
-from hypercl.rundir.directory import RunDir, seal
+from hypercl.rundir.directory import RunDir
+from hypercl.rundir.stored import seal
 from hypercl.tasks.task import describe
 
 FORMAT = 1  # of results.json

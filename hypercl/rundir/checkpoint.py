@@ -15,9 +15,10 @@ from hypercl.errors import InputError
 from hypercl.interruption import Interruption
 from hypercl.options import require_same
 from hypercl.rundir import saving
-from hypercl.rundir.directory import ANEW, CHECKPOINTS, RunDir, refused
+from hypercl.rundir.directory import RunDir
 from hypercl.rundir.forms import CONFIG, MADE_BY, PROGRESS, fits
 from hypercl.rundir.growing import Grown
+from hypercl.rundir.stored import ANEW, CHECKPOINTS, refused
 
 FORMAT = 2  # of checkpoint.pt
 

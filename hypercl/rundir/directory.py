@@ -5,42 +5,39 @@ config.json, results.json, metrics.jsonl, logfile.txt, weights.pt, weights/, che
 run's results are shown at once.
 """
 
-import hashlib
 import json
 import os
-import shlex
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypercl.errors import InputError, RunFailed
-from hypercl.lock import Held, Lock, is_held
-from hypercl.ranges import as_argument
-from hypercl.rundir import checksum
-from hypercl.rundir.forms import CONFIG, fits, is_results
-from hypercl.rundir.growing import GrowingFile, Grown, cut, warn_of_lost
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import FileWriter
+from hypercl.lock import Held, Lock
+from hypercl.rundir import checksum, curves
+from hypercl.rundir.growing import GrowingFile, Grown
+from hypercl.rundir.stored import (
+    ANEW,
+    CHECKPOINTS,
+    CONFIG,
+    LOCK,
+    RESULTS,
+    checkpointed,
+    is_run_dir,
+    read_sealed,
+    seal,
+)
 
 # Everything a run may write; --overwrite removes these and nothing else.
-_CONFIG, _RESULTS, _LOCK = "config.json", "results.json", "run.lock"
-CHECKPOINTS = ("checkpoint.pt", "checkpoint.before.pt")  # the newest first
 _CHECKPOINT, _CHECKPOINT_BEFORE = CHECKPOINTS
 _GROWING = ("metrics.jsonl", "logfile.txt")
 _WEIGHTS, _WEIGHTS_BY_TASK = "weights.pt", "weights"
-_FILES = (_RESULTS, *_GROWING, _WEIGHTS, *CHECKPOINTS)
+_FILES = (RESULTS, *_GROWING, _WEIGHTS, *CHECKPOINTS)
 _FOLDERS = ("summary", "plots", _WEIGHTS_BY_TASK)
-_MARKS = {_CONFIG: ("options", "versions"), _RESULTS: ("status", "config", "seeds")}
-_NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _FIGURE_METADATA: Mapping[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}}
-_EVENTS = "summary/events.out.tfevents.*"
-
-ANEW = "start anew with the run's command and --overwrite"  # the last mend of any damage
 
 
 class RunDir:
@@ -73,9 +70,6 @@ class RunDir:
         self._lock: Lock | None = None
         self._folder: int | None = None  # open as long as the lock is held
         self._growing: dict[str, GrowingFile] = {}
-        self._events: dict[str, Grown] = {}  # TensorBoard's files at the last checkpoint
-        self._summary: FileWriter | None = None
-        self._without_summary = False
         try:
             self._look(overwrite)
         except OSError as error:  # a name that is too long, a file that may not be read
@@ -135,7 +129,7 @@ class RunDir:
         if not path.is_dir():
             what = "a file" if path.exists() else "a link to nothing"
             raise InputError(f"--out_dir={path} is {what}: choose another directory")
-        if not _is_run_dir(path) and not _is_empty(path):
+        if not is_run_dir(path) and not _is_empty(path):
             but = ", and --overwrite replaces nothing else" if overwrite else ""
             raise InputError(
                 f"--out_dir={path} is not a run directory{but}: choose another directory"
@@ -153,7 +147,7 @@ class RunDir:
 
     def _require_kinds(self) -> None:
         """Refuse a folder that has the name of a file, and the reverse."""
-        for name in (_CONFIG, *_FILES):
+        for name in (CONFIG, *_FILES):
             if (self.path / name).is_dir():
                 raise InputError(f"{self.path / name} is a folder, not a file: move it away")
         for name in _FOLDERS:
@@ -162,20 +156,20 @@ class RunDir:
 
     def _read(self) -> None:
         self.lost = {}
-        self.config = self._read_json(_CONFIG)
-        self.results = self._read_json(_RESULTS)
+        self.config = self._read_json(CONFIG)
+        self.results = self._read_json(RESULTS)
         if self._ended and not self.has_weights:
             there = (self.path / _WEIGHTS).exists()
             self.lost[_WEIGHTS] = "is damaged" if there else "is missing"
-        if _CONFIG in self.lost and not self.has_checkpoint:
-            raise InputError(f"{self.path / _CONFIG} is damaged: put a good copy there, or {ANEW}")
+        if CONFIG in self.lost and not self.has_checkpoint:
+            raise InputError(f"{self.path / CONFIG} is damaged: put a good copy there, or {ANEW}")
 
     def _read_json(self, name: str) -> dict[str, Any] | None:
         """A sealed file; where it is damaged, or a checkpoint says that it should be there, that is
         noted in ``lost``.
         """
         try:
-            content = _read_sealed(self.path / name)
+            content = read_sealed(self.path / name)
         except ValueError:
             self.lost[name] = "is damaged"
             return None
@@ -194,7 +188,7 @@ class RunDir:
 
     def _take(self) -> None:
         try:
-            self._lock = Lock(self.path / _LOCK)
+            self._lock = Lock(self.path / LOCK)
             if self._folder is None:
                 self._folder = os.open(self.path, os.O_RDONLY)
         except Held as held:
@@ -212,8 +206,8 @@ class RunDir:
         """
         if self._path is None or self.config is not None or self.has_checkpoint:
             return
-        if self.results is not None or _RESULTS in self.lost:
-            raise InputError(f"{self.path / _CONFIG} is missing: put it there, or {ANEW}")
+        if self.results is not None or RESULTS in self.lost:
+            raise InputError(f"{self.path / CONFIG} is missing: put it there, or {ANEW}")
 
     def restore(self, config: Mapping[str, Any]) -> None:
         """Take config.json's content from a checkpoint; :meth:`open` writes it."""
@@ -231,7 +225,7 @@ class RunDir:
             self.path.mkdir(parents=True, exist_ok=True)
             if self._lock is None:
                 self._take()
-                if _is_run_dir(self.path):
+                if is_run_dir(self.path):
                     raise InputError(
                         f"--out_dir={self.path} was made by another process meanwhile: run the "
                         "same command again to see or continue its run"
@@ -248,7 +242,7 @@ class RunDir:
             ) from error
         self.config, self.lost = seal(config), {}
         # Last and replaced, not removed: whenever this ends, the directory remains a run's.
-        self.write_json(_CONFIG, config)
+        self.write_json(CONFIG, config)
 
     def open(self, grown: Mapping[str, Grown] | None = None) -> None:
         """Open the files that grow, and write config.json where that was lost.
@@ -264,23 +258,13 @@ class RunDir:
             warnings.warn(
                 f"{self.path / name} {what}: it is written anew from the checkpoint", stacklevel=3
             )
-        if _CONFIG in self.lost and self.config is not None:
-            self.write_json(_CONFIG, self.config)
+        if CONFIG in self.lost and self.config is not None:
+            self.write_json(CONFIG, self.config)
         try:
             (self.path / "plots").mkdir(exist_ok=True)
             for part in self._parts():
                 part.unlink(missing_ok=True)
-            there = {}
-            for file in self.path.glob(_EVENTS):
-                name = str(file.relative_to(self.path))
-                if name in grown:
-                    there[name] = grown[name]
-                    cut(file, grown[name].length)
-                else:
-                    file.unlink()
-            warn_of_lost(grown, self.path, set(there))
-            self._events = there
-            for name in _GROWING:
+            for name in (*_GROWING, curves.NAME):
                 self._growing[name] = GrowingFile(self.path / name, grown.get(name))
         except OSError as error:
             raise self._failure("", error) from error
@@ -292,50 +276,9 @@ class RunDir:
         """
         self._require_own()
         try:
-            grown = {name: file.grown() for name, file in self._growing.items()}
-            events = self._flushed_events()
+            return {name: file.grown() for name, file in self._growing.items()}
         except OSError as error:
             raise self._failure("", error) from error
-        self._events = events
-        return grown | events
-
-    def _flushed_events(self) -> dict[str, Grown]:
-        """What is in TensorBoard's files, on the disk."""
-        self._keep_summary()
-        if self._summary is not None:
-            self._summary.flush()
-        events = {}
-        for path in sorted(self.path.glob(_EVENTS)):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-                length = os.fstat(file.fileno()).st_size
-                events[str(path.relative_to(self.path))] = Grown(length)
-        if any(
-            name not in events or events[name].length < before.length
-            for name, before in self._events.items()
-        ):
-            self._restart_summary()
-        return events
-
-    def _keep_summary(self) -> None:
-        """Go on with curves whose folder somebody has removed; their writer would fail."""
-        self._require_own()
-        if self._summary is not None and not (self.path / "summary").exists():
-            self._restart_summary()
-
-    def _restart_summary(self) -> None:
-        """Begin another file of curves, as one of those that are there has lost something."""
-        warnings.warn(
-            f"{self.path / 'summary'} has lost files while the run was writing to it; the curves "
-            "go on without their beginning",
-            stacklevel=3,
-        )
-        (self.path / "summary").mkdir(exist_ok=True)
-        if self._summary is not None:
-            with suppress(OSError):
-                self._summary.close()
-            self._summary = None
-        self._events = {}
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Replace ``name`` by ``content``, sealed."""
@@ -386,65 +329,23 @@ class RunDir:
         self._append("logfile.txt", text)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Add numbers to the TensorBoard summary, in one event."""
-        if scalars:
-            self._write_events(lambda: [_scalar_event(scalars)], step)
+        """Add a point to each of TensorBoard's curves, by tag."""
+        with self._writing(curves.NAME):
+            curves.Curves(self._growing[curves.NAME]).add(step, scalars)
 
     def write_settings(
         self, settings: Mapping[str, Any], known: Mapping[str, Any], metrics: Mapping[str, float]
     ) -> None:
-        """Add what TensorBoard's HParams tab shows of a finished run.
-
-        Written beside the curves, and not by SummaryWriter.add_hparams, which makes a folder and a
-        file of its own with a time in its name.
-
-        Args:
-            settings: Of this run, as JSON has them; ``known``: those of any run, for the columns.
-            metrics: Tags and values of numbers that have been added as scalars.
-        """
-
-        def events() -> list:
-            from torch.utils.tensorboard.summary import hparams
-
-            of_any, _, _ = hparams(_plain(known), dict(metrics))
-            _, start, end = hparams(_plain(settings), dict(metrics))
-            return [of_any, start, end]
-
-        self._write_events(events, None)
-        if self._summary is not None:
-            self._summary.flush()
-
-    def _write_events(self, events: Callable[[], list], step: int | None) -> None:
-        """Add events to the process' one file; ``events`` makes them when torch is imported."""
-        if self._without_summary:
-            return
-        try:
-            self._keep_summary()
-            if self._summary is None:
-                from torch.utils.tensorboard import FileWriter  # slow to import
-
-                self._summary = FileWriter(str(self.path / "summary"))
-            for event in events():
-                self._summary.add_summary(event, step)
-        except FileNotFoundError as error:
-            if self._gone() is not None:
-                raise self._failure("summary", error) from error
-            self._restart_summary()  # removed at this moment
-        except OSError as error:
-            raise self._failure("summary", error) from error
-        except UnicodeEncodeError:
-            self._without_summary = True
-            warnings.warn(
-                "there will be no TensorBoard curves, which need a path in UTF-8", stacklevel=3
-            )
+        """Add what TensorBoard compares runs by; see :meth:`Curves.add_settings`."""
+        with self._writing(curves.NAME):
+            curves.Curves(self._growing[curves.NAME]).add_settings(settings, known, metrics)
 
     def close(self) -> None:
         """Close what is open and give the lock back; nothing can be written after it."""
         try:
-            for file in (*self._growing.values(), self._summary):
+            for file in self._growing.values():
                 with suppress(OSError):  # what could not be written has been reported when it was
-                    if file is not None:
-                        file.close()
+                    file.close()
         finally:  # also where a signal comes in between
             if self._lock is not None:
                 self._lock.release()
@@ -455,13 +356,19 @@ class RunDir:
 
     def _parts(self) -> list[Path]:
         """Where a run that was killed may have left half a file."""
-        names = [self.path / f".{name}.part" for name in (_CONFIG, *_FILES)]
+        names = [self.path / f".{name}.part" for name in (CONFIG, *_FILES)]
         in_folders = ("plots/.*.part", f"{_WEIGHTS_BY_TASK}/.*.pt.part")
         return names + [part for pattern in in_folders for part in self.path.glob(pattern)]
 
-    def _append(self, name: str, text: str) -> None:
+    def _append(self, name: str, line: str) -> None:
+        with self._writing(name):
+            self._growing[name].append((line + "\n").encode("utf-8", "replace"))
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        """A context in which what cannot be written fails the run."""
         try:
-            self._growing[name].append(text)
+            yield
         except OSError as error:
             raise self._failure(name, error) from error
 
@@ -505,9 +412,9 @@ class RunDir:
         try:
             if not os.path.samestat(os.fstat(self._folder), self.path.stat()):
                 return removed
-            lock = Lock(self.path / _LOCK)
+            lock = Lock(self.path / LOCK)
         except Held as held:
-            return f"{self.path} is in use by {held.owner}, as its {_LOCK} was removed"
+            return f"{self.path} is in use by {held.owner}, as its {LOCK} was removed"
         except OSError:
             return removed
         self._lock.release()
@@ -525,171 +432,14 @@ class RunDir:
         reason, path = error.strerror or error, self._path
         if path is not None and error.filename is not None:
             file = Path(os.fsdecode(error.filename))
-            if file != path and file.is_relative_to(path) and file.name != _LOCK:
+            if file != path and file.is_relative_to(path) and file.name != LOCK:
                 return InputError(f"{file} cannot be read ({reason}): make it readable")
         return InputError(f"--out_dir={path} cannot be used ({reason}): choose another directory")
 
 
-def newest_unfinished(root: Path) -> Path | None:
-    """The run below ``root`` that began last, can go on, and is in no process's hands.
-
-    One that is finished cannot, nor can one in which all seeds have failed.
-    """
-    runs = []
-    for folder in root.iterdir() if root.is_dir() else []:
-        with suppress(OSError):
-            if not _is_run_dir(folder) or is_held(folder / _LOCK):
-                continue
-            try:
-                results = _read_sealed(folder / _RESULTS)
-            except ValueError:  # a checkpoint may have it
-                results = None
-            if results is None or not (failed_for_good(results) or results["status"] == "finished"):
-                begun = [folder / name for name in (_CONFIG, *CHECKPOINTS)]
-                first = next(file for file in begun if file.exists())
-                runs.append((first.stat().st_mtime_ns, folder))
-    return max(runs)[1] if runs else None
-
-
-def failed_for_good(results: Mapping[str, Any]) -> bool:
-    """Whether all seeds of a run have failed, so that it would end in the same way again."""
-    return bool(results["seeds"]) and all("failed" in seed for seed in results["seeds"])
-
-
-def find_config(path: Path) -> dict[str, Any] | None:
-    """config.json of a run directory; None where it is lost, but a checkpoint has its content.
-
-    Raises:
-        InputError: There is none and no checkpoint, or it cannot be read.
-    """
-    if not path.exists():
-        raise InputError(f"{path} does not exist: give a run directory")
-    try:
-        if not _is_run_dir(path):
-            raise InputError(f"{path} is not a run directory: give one")
-        config = _read_sealed(path / _CONFIG)
-    except ValueError:
-        if checkpointed(path):
-            return None
-        raise InputError(f"{path / _CONFIG} is damaged: put a good copy there, or {ANEW}") from None
-    except OSError as error:
-        raise _unreadable(path / _CONFIG, error) from None
-    if config is None and not checkpointed(path):
-        raise InputError(f"{path / _CONFIG} is missing: put it there, or {ANEW}")
-    return config
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """config.json of a run directory.
-
-    Raises:
-        InputError: There is none, or it is damaged or cannot be read.
-    """
-    config = find_config(path)
-    if config is None:
-        what = "damaged" if (path / _CONFIG).exists() else "missing"
-        raise InputError(f"{path / _CONFIG} is {what}: {mend_by_resuming(path)}")
-    return config
-
-
-def read_finished(path: Path) -> dict[str, Any]:
-    """results.json of a finished run.
-
-    Raises:
-        InputError: It is missing or damaged, or the run is not finished.
-    """
-    if not path.exists():
-        raise InputError(f"{path} does not exist: give the directory of a finished run")
-    try:
-        if not _is_run_dir(path):
-            raise InputError(f"{path} is not a run directory: give that of a finished run")
-        results = _read_sealed(path / _RESULTS)
-    except ValueError:
-        raise InputError(f"{path / _RESULTS} is damaged: {mend_by_resuming(path)}") from None
-    except OSError as error:
-        raise _unreadable(path / _RESULTS, error) from None
-    if results is not None and failed_for_good(results):
-        reason = results["seeds"][0]["failed"]
-        raise InputError(f"{path} is a run that failed ({reason}): give that of a finished run")
-    if results is None or results["status"] != "finished":
-        raise InputError(f"{path} is not a finished run: {_resume(path)} continues one")
-    return results
-
-
-def checkpointed(path: Path) -> bool:
-    """Whether there is a checkpoint in a directory, whole or not."""
-    return any((path / name).exists() for name in CHECKPOINTS)
-
-
-def refused(path: Path) -> InputError:
-    """What is said of a file whose checksum is right and whose content is not."""
-    return InputError(
-        f"{path} holds what no run of this version has written: put a good copy there, or {ANEW}"
-    )
-
-
-def mend_by_resuming(path: Path) -> str:
-    """What to do about a file of a finished run that a checkpoint can write anew."""
-    if checkpointed(path):
-        return f"{_resume(path)} writes it anew"
-    return f"put a good copy there, or {ANEW}"
-
-
-def _resume(path: Path) -> str:
-    return f"python run.py --resume --out_dir={shlex.quote(str(path))}"
-
-
-def _unreadable(path: Path, error: OSError) -> InputError:
-    path = path if error.filename is None else Path(os.fsdecode(error.filename))
-    return InputError(f"{path} cannot be read ({error.strerror or error}): make it readable")
-
-
-def seal(content: Mapping[str, Any]) -> dict[str, Any]:
-    """``content`` with a SHA-256 of all of it but ``seconds``."""
-    counted = {k: v for k, v in content.items() if k not in ("seconds", "sha256")}
-    text = json.dumps(counted, sort_keys=True)
-    return {**content, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-
-
-def _read_sealed(path: Path) -> dict[str, Any] | None:
-    """A JSON file's content, or None; ValueError where it is damaged or no run's."""
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except RecursionError:
-        raise ValueError from None
-    possible = fits(content, CONFIG) if path.name == _CONFIG else is_results(content)
-    if not possible or seal(content) != content:
-        raise ValueError
-    return content
-
-
-def _is_run_dir(path: Path) -> bool:
-    """Whether a run made this directory: config.json or results.json has a run's marks, or a
-    checkpoint has our comment.
-
-    Raises:
-        OSError: A file cannot be read, so that it is not known.
-    """
-    for name in _MARKS:
-        with suppress(*_NO_FILE, ValueError, RecursionError):
-            if _has_marks(json.loads((path / name).read_bytes()), name):
-                return True
-    for name in CHECKPOINTS:
-        with suppress(*_NO_FILE):
-            if checksum.has_comment(path / name):
-                return True
-    return False
-
-
-def _has_marks(content: Any, name: str) -> bool:
-    return isinstance(content, dict) and all(mark in content for mark in _MARKS[name])
-
-
 def _is_empty(path: Path) -> bool:
     """Whether there is nothing in a directory, or what a run leaves that ended as it began."""
-    return {p.name for p in path.iterdir()} <= {_LOCK, f".{_CONFIG}.part"}
+    return {p.name for p in path.iterdir()} <= {LOCK, f".{CONFIG}.part"}
 
 
 def _check_can_be_made(path: Path) -> None:
@@ -722,22 +472,6 @@ def _make_default_dir(root: Path = Path("out")) -> Path:
             number += 1
         else:
             return path
-
-
-def _scalar_event(scalars: Mapping[str, float]) -> Any:
-    """A summary of many numbers: one a number costs twenty times as long."""
-    from torch.utils.tensorboard.summary import Summary
-
-    return Summary(value=[Summary.Value(tag=t, simple_value=v) for t, v in scalars.items()])
-
-
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers, and text for anything else."""
-    return {
-        name: value if type(value) in (int, float) else as_argument(value)
-        for name, value in settings.items()
-        if value is not None
-    }
 
 
 def _flush_folder(path: Path) -> None:

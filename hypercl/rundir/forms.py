@@ -73,6 +73,11 @@ _INFERRED = [
 ]
 
 
+def is_config(content: Any) -> bool:
+    """Whether this is what config.json holds."""
+    return fits(content, CONFIG)
+
+
 def is_progress(content: Any, num_tasks: int) -> bool:
     """Whether a report can go on from this: rows of accuracies that belong to so many tasks."""
     if not fits(content, PROGRESS):

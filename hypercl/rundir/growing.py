@@ -1,9 +1,8 @@
-"""Files to which a run appends lines: cut back when it goes on, and checked for changes."""
+"""Files to which a run appends: cut back when it goes on, and checked for changes."""
 
 import hashlib
 import os
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ class Grown(NamedTuple):
 
 
 class GrowingFile:
-    """A file of lines, and the checksum of all that it holds.
+    """A file, made with its folder where it is missing, and the checksum of all that it holds.
 
     Only what is appended is summed up, so that a checkpoint costs no more with a large file; the
     whole is read once, where a run goes on, or where another program has changed it.
@@ -27,13 +26,16 @@ class GrowingFile:
         grown: At the checkpoint from which the run goes on: what was written since is cut off, as
             it is written again. Warns where the file has been changed, which costs no run.
 
+    Attributes:
+        length: Bytes in it.
+
     Raises:
         OSError: From any method: the file cannot be read or written.
     """
 
     def __init__(self, path: Path, grown: Grown | None) -> None:
         self.path = path
-        untouched = cut(path, 0 if grown is None else grown.length)
+        untouched = _cut(path, 0 if grown is None else grown.length)
         self._open()
         if untouched and grown is not None and grown.sha256 not in (None, self._sum.hexdigest()):
             warnings.warn(
@@ -41,13 +43,12 @@ class GrowingFile:
                 stacklevel=4,
             )
 
-    def append(self, text: str) -> None:
-        """Write a line; it is the system's at once, so that a crash of the program loses none."""
-        data = (text + "\n").encode("utf-8", "replace")
+    def append(self, data: bytes) -> None:
+        """Write; it is the system's at once, so that a crash of the program loses nothing."""
         self._file.write(data)
         self._file.flush()
         self._sum.update(data)
-        self._length += len(data)
+        self.length += len(data)
 
     def grown(self) -> Grown:
         """What it holds; so much is on the disk.
@@ -62,7 +63,7 @@ class GrowingFile:
                 "without its beginning",
                 stacklevel=4,
             )
-        elif os.fstat(self._file.fileno()).st_size != self._length:
+        elif os.fstat(self._file.fileno()).st_size != self.length:
             self._file.close()
             self._open()
             warnings.warn(
@@ -71,7 +72,7 @@ class GrowingFile:
                 stacklevel=4,
             )
         os.fsync(self._file.fileno())
-        return Grown(self._length, self._sum.hexdigest())
+        return Grown(self.length, self._sum.hexdigest())
 
     def close(self) -> None:
         """Nothing can be written after it."""
@@ -79,12 +80,13 @@ class GrowingFile:
 
     def _open(self) -> None:
         """Open it behind what is there, and sum that up."""
+        self.path.parent.mkdir(exist_ok=True)
         self._file = self.path.open("ab")
-        self._sum, self._length = hashlib.sha256(), 0
+        self._sum, self.length = hashlib.sha256(), 0
         with self.path.open("rb") as file:
             while data := file.read(_CHUNK):
                 self._sum.update(data)
-                self._length += len(data)
+                self.length += len(data)
 
     def _in_place(self) -> bool:
         try:
@@ -93,7 +95,7 @@ class GrowingFile:
             return False
 
 
-def cut(path: Path, length: int) -> bool:
+def _cut(path: Path, length: int) -> bool:
     """Cut a file back to a length; False, and a warning, where it has become shorter."""
     if not path.exists():
         if length:
@@ -104,10 +106,3 @@ def cut(path: Path, length: int) -> bool:
         return False
     os.truncate(path, length)
     return True
-
-
-def warn_of_lost(grown: Mapping[str, Grown], folder: Path, there: set[str]) -> None:
-    """Name the folders of which files are gone that a checkpoint knows."""
-    lost = {name for name in grown if "/" in name} - there
-    for name in sorted({name.partition("/")[0] for name in lost}):
-        warnings.warn(f"{folder / name} has lost files; it goes on without them", stacklevel=4)

@@ -15,7 +15,7 @@ import torch
 
 from hypercl.errors import InputError
 from hypercl.rundir import checksum
-from hypercl.rundir.directory import ANEW
+from hypercl.rundir.stored import ANEW
 from hypercl.shell import is_out_of_memory
 
 _LENGTH = 2  # bytes at the end of an archive without comment that hold the comment's length

@@ -20,7 +20,7 @@ from hypercl.methods.hnet import Hnet
 from hypercl.methods.hnet.output_regularizer import OutputRegularizer
 from hypercl.report.results import Report
 from hypercl.rundir import saving
-from hypercl.rundir.directory import seal
+from hypercl.rundir.stored import seal
 from hypercl.tasks import images as datasets
 from train_args import parse_args
 

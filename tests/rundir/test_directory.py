@@ -11,22 +11,23 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from hypercl.errors import InputError, RunFailed
 from hypercl.report.metrics import METRICS
-from hypercl.rundir import checksum
+from hypercl.rundir import checksum, curves
 from hypercl.rundir import directory as rundir
-from hypercl.rundir.directory import (
-    RunDir,
+from hypercl.rundir.directory import RunDir
+from hypercl.rundir.growing import Grown
+from hypercl.rundir.stored import (
     find_config,
     newest_unfinished,
     read_config,
     read_finished,
     seal,
 )
-from hypercl.rundir.growing import Grown
 
 CONFIG = {
     "options": {}, "versions": {}, "device": "CPU", "git_commit": None, "command": "python run.py",
     "started": "2030-01-02",
 }  # fmt: skip
+GROWING = ["logfile.txt", "metrics.jsonl", curves.NAME]
 ONE = {"mean": 98.5, "std": None, "sem": None, "n": 1}
 RESULTS = {
     "status": "finished", "config": {"preset": None}, "tasks": ["0 or 1"], "tested_on": "test",
@@ -45,7 +46,6 @@ def make_run(path, *, overwrite=False):
 
 def finish(path, status="finished"):
     with make_run(path) as run:
-        (path / "summary").mkdir()
         if status == "finished":
             run.write_bytes("weights.pt", b"weights" + checksum.comment(b"weights"))
         run.write_json("results.json", {**RESULTS, "status": status})
@@ -70,7 +70,7 @@ def test_nothing_is_made_before_it_begins(tmp_path):
         assert list(tmp_path.iterdir()) == []
         run.begin(CONFIG)
         run.open()
-    assert names(path) == ["config.json", "logfile.txt", "metrics.jsonl"]
+    assert names(path) == ["config.json", *GROWING]
     assert (path / "plots").is_dir()
 
 
@@ -104,12 +104,8 @@ def test_overwrite_replaces_a_run_and_nothing_else(tmp_path):
         run.begin(CONFIG)
         run.open()
         assert names(path) == [
-            "config.json",
-            "logfile.txt",
-            "metrics.jsonl",
-            "notes.txt",
-            "run.lock",
-        ]
+            "config.json", "logfile.txt", "metrics.jsonl", "notes.txt", "run.lock", curves.NAME,
+        ]  # fmt: skip
         assert (path / "metrics.jsonl").read_text() == ""
 
 
@@ -164,7 +160,7 @@ def test_an_empty_directory_and_one_of_a_run_that_ended_as_it_began(tmp_path):
     (begun / ".config.json.part").write_text("{")
     for path in (empty, begun):
         make_run(path).close()
-        assert names(path) == ["config.json", "logfile.txt", "metrics.jsonl"]
+        assert names(path) == ["config.json", *GROWING]
 
 
 def without_times(data):
@@ -362,7 +358,6 @@ def test_files_that_grow_are_cut_back_to_a_checkpoint(tmp_path):
         run.write_log("two")
         run.write_scalars(2, {"loss": 1.0})
     assert [name.split("/")[0] for name in grown] == ["metrics.jsonl", "logfile.txt", "summary"]
-    (path / "summary" / "events.out.tfevents.of.a.process.killed").write_text("events")
     (path / "summary" / "notes.txt").write_text("mine")
     with (path / "metrics.jsonl").open("a") as file:
         file.write('{"half a li')
@@ -514,13 +509,28 @@ def test_curves_go_on_where_their_folder_is_removed(tmp_path):
     with make_run(tmp_path / "run") as run:
         run.write_scalars(1, {"loss": 1.0})
         run.grown()
-        (run.path / "summary").rename(tmp_path / "aside")
-        with pytest.warns(UserWarning, match="summary has lost files"):
-            run.write_scalars(2, {"loss": 2.0})
-        run.write_scalars(3, {"loss": 3.0})
-        (name,) = (name for name in run.grown() if name.startswith("summary"))
-        (run.path / name).write_bytes(b"")
-        with pytest.warns(UserWarning, match="summary has lost files"):
+        shutil.rmtree(run.path / "summary")
+        run.write_scalars(2, {"loss": 2.0})
+        with pytest.warns(UserWarning, match=r"summary/events\S* was removed or replaced while"):
             run.grown()
-        run.write_scalars(4, {"loss": 4.0})
+        run.write_scalars(3, {"loss": 3.0})
         run.grown()
+        (file,) = (run.path / "summary").iterdir()
+        events = list(EventFileLoader(str(file)).Load())
+    assert events[0].file_version == "brain.Event:2"
+    assert [event.step for event in events[1:]] == [3]
+
+
+def test_curves_of_a_run_that_goes_on_are_one_file_without_gaps_or_repeats(tmp_path):
+    with make_run(tmp_path / "run") as run:
+        run.write_scalars(1, {"loss": 1.0})
+        grown = run.grown()
+        run.write_scalars(2, {"loss": 2.0})
+    with RunDir(tmp_path / "run") as run:
+        run.open(grown)
+        run.write_scalars(2, {"loss": 4.0})
+        run.write_scalars(3, {})
+    (file,) = (tmp_path / "run" / "summary").iterdir()
+    values = [(e.step, v.tensor.float_val[0]) for e in EventFileLoader(str(file)).Load()
+              for v in e.summary.value]  # fmt: skip
+    assert values == [(1, 1.0), (2, 4.0)]
