@@ -107,7 +107,7 @@ def learn(
     )
     at_end = position.group == len(position.groups)
 
-    def after_task(position: "Position") -> None:
+    def keep(position: "Position") -> None:
         if options.run.keep_weights:
             keep_weights(run_dir, experiment, position, config)
 
@@ -116,7 +116,7 @@ def learn(
             checkpoints.save(position)
         while position.group < len(position.groups):
             report.start_group(position.groups[position.group])
-            position = learn_tasks(experiment, position, report, checkpoints, after_task)
+            position = learn_tasks(experiment, position, report, checkpoints, keep)
             if position.learned:
                 save_weights(run_dir, experiment, position, config)
             checkpoints.save(position)

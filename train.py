@@ -5,7 +5,7 @@ leading dimension of members, and the images are common to all.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hypercl import testing
 from hypercl.engine.capture import StepRunner
 from hypercl.engine.members import Params, flatten, select_members, views_of
 from hypercl.engine.optimizers import Adam, build_optimizer, clip_norm, clip_value
 from hypercl.engine.schedules import LearningRates
 from hypercl.engine.seeding import drawing_from, generator, step_generator
-from hypercl.evaluation import Learned, evaluate, evaluate_tasks, infer_tasks
+from hypercl.evaluation import Learned, evaluate
 from hypercl.experiment import Experiment
 from hypercl.methods.base import Batch, StepLosses, TaskEnd
 from hypercl.report.results import MemberProgress, Report
@@ -33,21 +34,20 @@ def learn_tasks(
     position: Position,
     report: Report,
     checkpoints: Checkpoints,
-    after_task: Callable[[Position], None] = lambda position: None,
+    keep: Callable[[Position], None] = lambda position: None,
 ) -> Position:
     """Learn, one after the other, the tasks that a group of seeds has yet to learn.
 
     Args:
-        after_task: Called when a task has been learned and tested.
+        keep: Called when a task has been learned and tested.
 
     Returns:
         The position at which the next group starts.
     """
     method, num_tasks = experiment.method, len(experiment.tasks)
     position = position.on_device(experiment.device, method.init)
-    if position.task_id < num_tasks:
-        test_beforehand(experiment, position, report, partial(checkpoints.leave_at, position))
     while position.task_id < num_tasks:
+        testing.before_task(experiment, position, report, partial(checkpoints.leave_at, position))
         training = TaskTraining.at(experiment, position)
         report.start_task(
             position.task_id,
@@ -64,9 +64,9 @@ def learn_tasks(
         after = training.result(position)
         if not after.seeds:
             return after.of_next_group()
-        test_tasks(experiment, after, report, partial(checkpoints.leave_at, position))
+        testing.after_task(experiment, after, report, partial(checkpoints.leave_at, position))
         position = after
-        after_task(position)
+        keep(position)
         if position.task_id < num_tasks:
             checkpoints.save(position)
     return position.of_next_group()
@@ -85,80 +85,6 @@ def learn_task(
             report.step(position.task_id, step, training.log(step))
         if step < training.num_steps and checkpoints.due(step):
             checkpoints.save(replace(position, training=training.state(step)))
-
-
-def test_tasks(
-    experiment: Experiment, position: Position, report: Report, between: Callable[[], None]
-) -> None:
-    """Test the tasks learned so far and the next one, and after the last one infer the tasks of all
-    samples, where each task has a network of its own.
-
-    Args:
-        between: Called before each task; may raise to break off.
-    """
-    num_learned, options = position.task_id, experiment.options.evaluation
-    learned = Learned(experiment.net, experiment.method, position.ready_params, position.stats)
-    tasks, splits = experiment.tasks[:num_learned], experiment.splits_to_test(num_learned)
-    at_end = num_learned == len(experiment.tasks)
-    all_tested = at_end or num_learned % options.test_iter == 0
-    first = 0 if all_tested else num_learned - 1
-    rows = evaluate_tasks(
-        learned,
-        tasks,
-        splits,
-        options.val_batch_size,
-        task_ids=range(first, num_learned),
-        between=between,
-    )
-    accuracy = {s: [None] * first + row for s, row in zip(position.seeds, rows, strict=True)}
-    inferred = before = None
-    every_time = options.scenarios_every_task and all_tested
-    if experiment.method.network_by_task and (at_end or every_time):
-        inferences = infer_tasks(learned, tasks, splits, options.val_batch_size, between=between)
-        inferred = dict(zip(position.seeds, inferences, strict=True))
-    if not at_end:
-        before = test_unlearned(experiment, position, [num_learned], between)
-    report.end_task(num_learned - 1, accuracy, inferred, before)
-
-
-def test_beforehand(
-    experiment: Experiment, position: Position, report: Report, between: Callable[[], None]
-) -> None:
-    """Test the tasks that are yet to be learned, where a run has not done so: when it begins."""
-    seeds, task_id = position.seeds, position.task_id
-    unlearned = range(max(1, task_id), len(experiment.tasks))
-    if report.lacks_untrained(seeds, unlearned):
-        fresh = replace(position, params=experiment.method.init(seeds), stats=[])
-        accuracy = test_unlearned(experiment, fresh, unlearned, between)
-        report.untrained(task_id, unlearned, accuracy)
-    if report.lacks_before(seeds, task_id):
-        report.before(task_id, test_unlearned(experiment, position, [task_id], between))
-
-
-def test_unlearned(
-    experiment: Experiment,
-    position: Position,
-    task_ids: Iterable[int],
-    between: Callable[[], None],
-) -> dict[int, list[float]]:
-    """Test tasks that are yet to be learned, for forward transfer.
-
-    Returns:
-        By seed, the accuracies on them, in percent.
-    """
-    tasks, batch_size = experiment.tasks, experiment.options.evaluation.val_batch_size
-    stats = [stats_before_task(experiment, position)] * len(tasks)
-    learned = Learned(experiment.net, experiment.method, position.ready_params, stats)
-    splits = experiment.splits_to_test(len(tasks))
-    rows = evaluate_tasks(learned, tasks, splits, batch_size, task_ids=task_ids, between=between)
-    return dict(zip(position.seeds, rows, strict=True))
-
-
-def stats_before_task(experiment: Experiment, position: Position) -> Params:
-    """The running statistics with which a task begins."""
-    if experiment.options.main_net.bn_no_stats_checkpointing and position.stats:
-        return position.stats[-1]
-    return experiment.net.fresh_stats(len(position.seeds), experiment.device)
 
 
 class TaskTraining:
@@ -217,7 +143,7 @@ class TaskTraining:
     @classmethod
     def at(cls, experiment: Experiment, position: Position) -> "TaskTraining":
         """Where a run is."""
-        stats = stats_before_task(experiment, position)
+        stats = experiment.stats_to_begin_with(position.stats, len(position.seeds))
         params, memory = position.ready_params, position.memory
         training = cls(experiment, position.task_id, position.seeds, params, stats, memory)
         if position.training is not None:

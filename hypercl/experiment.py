@@ -11,6 +11,7 @@ import torch
 
 from hypercl.engine import groups
 from hypercl.engine.allocator import keep_freed_memory
+from hypercl.engine.members import Params
 from hypercl.engine.precision import forbid_tf32
 from hypercl.engine.threads import use_threads
 from hypercl.methods.base import Method, Setting
@@ -75,6 +76,16 @@ class Experiment:
         total = self.options.method.task_loss == "total"
         weight = len(task.train.labels) if total else 1
         return TaskLoss(self.net, weight, self.options.run.amp, self.options.run.tf32)
+
+    def stats_to_begin_with(self, stats: Sequence[Params], num_members: int) -> Params:
+        """The running statistics with which a task begins.
+
+        Args:
+            stats: Of the tasks before it.
+        """
+        if self.options.main_net.bn_no_stats_checkpointing and stats:
+            return stats[-1]
+        return self.net.fresh_stats(num_members, self.device)
 
     def splits_to_test(self, num_tasks: int) -> list[Split]:
         """What the accuracies on the first tasks are measured on."""

@@ -17,9 +17,8 @@ from helpers import read_json
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 import run
-import train
 from benchmarks.common import last_wins
-from hypercl import load_run
+from hypercl import load_run, testing
 from hypercl.commands import dry_run
 from hypercl.commands import eval as eval_command
 from hypercl.errors import InputError, RunFailed
@@ -735,7 +734,7 @@ def test_a_dry_run_counts_the_tests_that_a_run_makes(test_iter, tmp_path, monkey
         tested.extend(rows[0])
         return rows
 
-    monkeypatch.setattr(train, "evaluate_tasks", counted)
+    monkeypatch.setattr(testing, "evaluate_tasks", counted)
     main(tmp_path, f"--test_iter={test_iter}", "--n_iter=1")
     options = EvaluationOptions(test_iter=test_iter)
     assert dry_run.count_tests(range(1, 4), options, inferred=False) == len(tested)

@@ -282,21 +282,17 @@ class Report:
         task_id: int,
         accuracy: Mapping[int, Sequence[float | None]],
         inferred: Mapping[int, Inference] | None = None,
-        before: Mapping[int, Sequence[float]] | None = None,
     ) -> None:
         """Add a row to each seed's accuracy matrix, and write down all that follows from it.
 
         Args:
             accuracy: By seed, in percent, on the tasks 0 … task_id; None where not tested.
             inferred: By seed, where the task of each sample was inferred.
-            before: By seed, in percent, on the next task alone, before it is learned.
         """
         self._add_seconds("test", task_id)
         for seed, row in accuracy.items():
             entry = self._seeds[seed]
             entry["accuracy"].append(list(row))
-            if before is not None:
-                entry["accuracy_before"] += before[seed]
             entry |= {name: metric(entry) for name, metric in metrics.METRICS.items()}
             if inferred is not None:
                 entry["scenarios"] = as_json(inferred[seed])

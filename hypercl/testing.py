@@ -1,0 +1,78 @@
+"""What a run tests, and when; evaluation.py has how."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from hypercl.evaluation import Learned, evaluate_tasks, infer_tasks
+from hypercl.experiment import Experiment
+from hypercl.report.results import Report
+from hypercl.rundir.checkpoint import Position
+
+
+def after_task(
+    experiment: Experiment, position: Position, report: Report, between: Callable[[], None]
+) -> None:
+    """Test the tasks learned so far, and after the last one infer the tasks of all samples, where
+    each task has a network of its own.
+
+    Args:
+        between: Called before each task; may raise to break off.
+    """
+    num_learned, options = position.task_id, experiment.options.evaluation
+    learned = Learned(experiment.net, experiment.method, position.ready_params, position.stats)
+    tasks, splits = experiment.tasks[:num_learned], experiment.splits_to_test(num_learned)
+    at_end = num_learned == len(experiment.tasks)
+    all_tested = at_end or num_learned % options.test_iter == 0
+    first = 0 if all_tested else num_learned - 1
+    rows = evaluate_tasks(
+        learned,
+        tasks,
+        splits,
+        options.val_batch_size,
+        task_ids=range(first, num_learned),
+        between=between,
+    )
+    accuracy = {s: [None] * first + row for s, row in zip(position.seeds, rows, strict=True)}
+    inferred = None
+    every_time = options.scenarios_every_task and all_tested
+    if experiment.method.network_by_task and (at_end or every_time):
+        inferences = infer_tasks(learned, tasks, splits, options.val_batch_size, between=between)
+        inferred = dict(zip(position.seeds, inferences, strict=True))
+    report.end_task(num_learned - 1, accuracy, inferred)
+
+
+def before_task(
+    experiment: Experiment, position: Position, report: Report, between: Callable[[], None]
+) -> None:
+    """Test tasks that are yet to be learned, where a run has not done so: all of them without any
+    training when it begins, and each right before it is learned.
+    """
+    seeds, task_id = position.seeds, position.task_id
+    unlearned = range(max(1, task_id), len(experiment.tasks))
+    if report.lacks_untrained(seeds, unlearned):
+        fresh = position
+        if task_id > 0:  # of a run that continues another
+            fresh = replace(position, params=experiment.method.init(seeds), stats=[])
+        accuracy = _test_unlearned(experiment, fresh, unlearned, between)
+        report.untrained(task_id, unlearned, accuracy)
+    if report.lacks_before(seeds, task_id):
+        report.before(task_id, _test_unlearned(experiment, position, [task_id], between))
+
+
+def _test_unlearned(
+    experiment: Experiment,
+    position: Position,
+    task_ids: Iterable[int],
+    between: Callable[[], None],
+) -> dict[int, list[float]]:
+    """Test tasks that are yet to be learned, for forward transfer.
+
+    Returns:
+        By seed, the accuracies on them, in percent.
+    """
+    tasks, batch_size = experiment.tasks, experiment.options.evaluation.val_batch_size
+    stats = [experiment.stats_to_begin_with(position.stats, len(position.seeds))] * len(tasks)
+    learned = Learned(experiment.net, experiment.method, position.ready_params, stats)
+    splits = experiment.splits_to_test(len(tasks))
+    rows = evaluate_tasks(learned, tasks, splits, batch_size, task_ids=task_ids, between=between)
+    return dict(zip(position.seeds, rows, strict=True))
