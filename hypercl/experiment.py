@@ -14,6 +14,7 @@ from hypercl.engine.allocator import keep_freed_memory
 from hypercl.engine.members import Params
 from hypercl.engine.precision import forbid_tf32
 from hypercl.engine.threads import use_threads
+from hypercl.machine import FLOAT
 from hypercl.methods.base import Method, Setting
 from hypercl.networks.main_net import MainNetwork, TaskLoss
 from hypercl.options import Options, RunOptions, TaskOptions, TrainOptions
@@ -108,7 +109,7 @@ class Experiment:
         activations = 2 * self.net.count_activations(batch_size, prod(task.in_shape))
         num_steps = max(self.length(task).num_steps for task in self.tasks)
         drawn = 3 * num_steps * batch_size  # int64; crops and flips are smaller
-        return groups.FLOAT * (self.method.numbers_per_member() + activations + drawn)
+        return FLOAT * (self.method.numbers_per_member() + activations + drawn)
 
 
 def pick_device(options: RunOptions) -> torch.device:

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 if TYPE_CHECKING:
     from hypercl.options import Options
 
-FLOAT = 4  # bytes
-
 
 class Part(NamedTuple):
     """A part of what a run takes."""

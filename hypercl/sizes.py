@@ -5,13 +5,12 @@ The estimate of ``Experiment.bytes_per_member`` is closer, and needs torch. Here
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from hypercl.errors import InputError
+from hypercl.machine import INDEX, total_memory
 from hypercl.options import Options
 from hypercl.registry import Part
 
-INDEX = 8  # bytes of an index of a sample
 _OF_A_SEED = 1000  # bytes of its results in Python, before there is one
 
 
@@ -21,7 +20,7 @@ def require_memory(options: Options) -> None:
     Raises:
         InputError: A part of the run alone takes more than there is.
     """
-    limit = total_bytes()
+    limit = total_memory()
     for part in parts(options):
         if limit is not None and part.num_bytes > limit:
             first, *others = (options.spelled(name) for name in part.options)
@@ -45,15 +44,6 @@ def parts(options: Options) -> Iterator[Part]:
     )
     for kind in options.kinds:
         yield from kind.takes(options)
-
-
-def total_bytes() -> int | None:
-    """Of the machine's memory; None where it is not known."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("MemTotal"))
-    except (OSError, StopIteration):
-        return None
 
 
 def _gibibytes(num_bytes: int) -> str:

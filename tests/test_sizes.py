@@ -16,7 +16,7 @@ CIFAR = "--cl_exp=splitcifar"
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
-    monkeypatch.setattr(sizes, "total_bytes", lambda: 24 << 30)
+    monkeypatch.setattr(sizes, "total_memory", lambda: 24 << 30)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_what_does_not_fit_is_refused_and_says_what_it_would_take(options, said)
 )  # fmt: skip
 def test_what_may_fit_is_not(options, monkeypatch):
     sizes.require_memory(parse_args(options.split()))
-    monkeypatch.setattr(sizes, "total_bytes", lambda: None)  # of a system that does not say it
+    monkeypatch.setattr(sizes, "total_memory", lambda: None)  # of a system that does not say it
     sizes.require_memory(parse_args(["--num_seeds=1000000000"]))
 
 

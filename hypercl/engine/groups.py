@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 
-FLOAT = 4  # bytes
+from hypercl.machine import free_memory
+
 _SHARE = 0.6  # of the memory that is free; the estimate is rough
 
 
@@ -26,22 +26,8 @@ def split_into_groups(
 
 
 def available_bytes(device: torch.device) -> int:
-    """Free memory of the device; of the machine or of the container, whichever has less."""
+    """Free memory of the device, which for a CPU is the machine's or the container's."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = [
-        int(line.split()[1]) * 1024
-        for line in _read("/proc/meminfo").splitlines()
-        if line.startswith("MemAvailable")
-    ]
-    limit, used = (_read(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
-    if limit.isdecimal() and used.isdecimal():
-        free.append(max(0, int(limit) - int(used)))
-    return min(free, default=8 << 30)  # where neither is known, not a Linux: a modest machine
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""
+    free = free_memory()
+    return 8 << 30 if free is None else free  # a modest machine, where it is not known

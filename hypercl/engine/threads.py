@@ -6,17 +6,16 @@ measures what that costs, and what threads gain on processors of their own: at m
 What is chosen depends on the work alone, not on the load, as sums round by the threads.
 """
 
-import math
 import os
 from functools import cache
-from pathlib import Path
 
 import torch
+
+from hypercl.machine import processor_quota
 
 # Multiplications of the main network's forward pass, for one batch, from which more than one thread
 # is worth it: those of a ResNet-32 on 4 images.
 _WORTH_IT = 300_000_000
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _GIVEN = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # torch has read them
 
 
@@ -49,13 +48,4 @@ def _processors() -> int:
     processors = torch.get_num_threads()
     if hasattr(os, "sched_getaffinity"):
         processors = min(processors, len(os.sched_getaffinity(0)))
-    return int(max(1, min(processors, _quota())))
-
-
-def _quota() -> float:
-    """Processors' worth of time that a container (a control group, version 2) may take."""
-    try:
-        limit, period = _QUOTA.read_text().split()
-        return int(limit) / int(period)
-    except (OSError, ValueError):  # no such group, or no limit: "max"
-        return math.inf
+    return int(max(1, min(processors, processor_quota())))

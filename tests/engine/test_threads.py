@@ -46,19 +46,13 @@ def test_the_environment_wins_over_the_choice_and_the_option_over_both(name, mon
     assert torch.get_num_threads() == 4
 
 
-def test_no_more_than_the_process_may_have(monkeypatch, tmp_path):
+def test_no_more_than_the_process_may_have(monkeypatch):
     monkeypatch.undo()
-    processors = threads._processors.__wrapped__
     monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(6)))
-    for text, number in (
-        ("max 100000", 6), ("350000 100000", 3), ("20000 100000", 1), ("nonsense", 6),
-    ):  # fmt: skip
-        (tmp_path / "cpu.max").write_text(text)
-        monkeypatch.setattr(threads, "_QUOTA", tmp_path / "cpu.max")
-        assert processors() == number
-    monkeypatch.setattr(threads, "_QUOTA", tmp_path / "none")
-    assert processors() == 6
+    for quota, number in ((math.inf, 6), (3.5, 3), (0.2, 1)):
+        monkeypatch.setattr(threads, "processor_quota", lambda quota=quota: quota)
+        assert threads._processors.__wrapped__() == number
 
 
 def test_multiplications_of_a_forward_pass():

@@ -6,9 +6,10 @@ reference.py has the method in plain torch, output_regularizer.py the same as it
 from dataclasses import dataclass
 from itertools import pairwise
 
+from hypercl.machine import FLOAT
 from hypercl.methods.base import Method, MethodEntry, Setting
 from hypercl.ranges import limit, non_negative, option, switch
-from hypercl.registry import FLOAT, Part
+from hypercl.registry import Part
 
 _OF_THE_REGULARIZER = (
     "calc_hnet_reg_targets_online",

@@ -6,7 +6,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from hypercl.registry import FLOAT, Entry, Part
+from hypercl.machine import FLOAT
+from hypercl.registry import Entry, Part
 
 if TYPE_CHECKING:
     from hypnettorch.mnets import MainNetInterface

@@ -6,6 +6,7 @@ Task 0 keeps the order; the permutations do not depend on the run's seed.
 import math
 from dataclasses import dataclass
 
+from hypercl.machine import INDEX
 from hypercl.ranges import as_argument, natural, option
 from hypercl.registry import Part
 from hypercl.tasks.sequences.base import Sequence
@@ -31,7 +32,9 @@ class PermutedMnist(Sequence):
     def takes(self, options):
         pixels = math.prod(self.image_shape)
         yield Part(70_000 * pixels, "the images", ("padding",))
-        yield Part(8 * options.task.num_tasks * pixels, "permutations", ("num_tasks", "padding"))
+        yield Part(
+            INDEX * options.task.num_tasks * pixels, "permutations", ("num_tasks", "padding")
+        )
 
     def build(self, options, device):
         import numpy as np
