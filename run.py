@@ -135,10 +135,12 @@ def first_position(
     """
     from hypercl.commands.continue_from import find_source, start_after
     from hypercl.rundir.checkpoint import Position
+    from train import TaskTraining
 
     if experiment.options.run.continue_from is None:
         return Position.start(experiment.groups_of_seeds()), None
-    return start_after(find_source(experiment.options), experiment, described)
+    source = find_source(experiment.options)
+    return start_after(source, experiment, described, TaskTraining.at)
 
 
 def open_run_dir(options: Options) -> RunDir:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from helpers import HYPERNETS, fake_images, make_hypernet
 
+from hypercl.engine import groups
 from hypercl.interruption import ENDING
+from hypercl.report.results import Report
 from hypercl.tasks import images
 
 
@@ -25,6 +27,23 @@ def cifar_dir(tmp_path, monkeypatch):
     not_checked = images._DATASETS["cifar10"]._replace(md5=None)
     monkeypatch.setitem(images._DATASETS, "cifar10", not_checked)
     return tmp_path
+
+
+@pytest.fixture
+def few_digits(tmp_path, monkeypatch):
+    """A working directory of its own, few images in MNIST's place, and no plots, which are most of
+    a tiny run's time.
+    """
+    made = fake_images(10, 40, (28, 28))
+    monkeypatch.setattr(images, "load_images", lambda name, data_dir: made)
+    monkeypatch.setattr(Report, "_write_plots", lambda self: None)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def one_by_one(monkeypatch):
+    """Each seed is a group."""
+    monkeypatch.setattr(groups, "available_bytes", lambda device: 1)
 
 
 def pytest_configure():

@@ -18,6 +18,13 @@ from hypercl.tasks.task import Split, Task
 CPU = torch.device("cpu")
 MNIST_SHAPE, CIFAR_SHAPE = (28, 28, 1), (32, 32, 3)
 
+# Of a run on few images that takes a tenth of a second.
+FEW_STEPS = [
+    "--no_cuda", "--loglevel_info", "--n_iter=6", "--ckpt_iter=4", "--val_iter=3",
+    "--val_set_size=20", "--batch_size=8", "--mlp_arch=6", "--hmlp_arch=6",
+    "--chmlp_chunk_size=500", "--lr=0.01",
+]  # fmt: skip
+
 # A small hypernetwork of each kind; 3 * 7 + 3 + 5 = 29 weights, so that the last chunk of 8 is cut.
 TARGET_SHAPES = [[3, 7], [3], [5]]
 HYPERNETS = {

@@ -5,36 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import fake_images, read_json
+from helpers import FEW_STEPS, read_json
 
 import run
 import train
 from benchmarks.common import last_wins
 from hypercl import load_run
-from hypercl.engine import groups
 from hypercl.errors import InputError
 from hypercl.evaluation import evaluate_tasks
-from hypercl.report.results import Report
-from hypercl.tasks import images as datasets
 
-TINY = ["--no_cuda", "--loglevel_info", "--num_tasks=3", "--n_iter=6", "--ckpt_iter=4",
-        "--val_iter=3", "--val_set_size=20", "--batch_size=8", "--mlp_arch=6", "--hmlp_arch=6",
-        "--chmlp_chunk_size=500", "--lr=0.01", "--batchnorm", "--num_seeds=2",
-        "--keep_weights"]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    images = fake_images(10, 40, (28, 28))
-    monkeypatch.setattr(datasets, "load_images", lambda name, data_dir: images)
-    monkeypatch.setattr(Report, "_write_plots", lambda self: None)  # most of such a run's time
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def one_by_one(monkeypatch):
-    """Each seed is a group."""
-    monkeypatch.setattr(groups, "available_bytes", lambda device: 1)
+pytestmark = pytest.mark.usefixtures("few_digits")
+TINY = [*FEW_STEPS, "--num_tasks=3", "--batchnorm", "--num_seeds=2", "--keep_weights"]
 
 
 def main(*options, out_dir="run"):
@@ -84,7 +65,7 @@ def test_seeds_in_groups_have_a_file_each(one_by_one):
 def test_without_it_there_are_none_and_a_missing_or_damaged_one_is_named():
     main("--keep_weights=off", "--num_tasks=1", "--num_seeds=1")
     assert not Path("run", "weights").exists()
-    with pytest.raises(InputError, match=r"task_01\.pt does not exist: .* with --keep_weights"):
+    with pytest.raises(InputError, match=r"task_01\.pt is missing: .* with --keep_weights"):
         load_run("run", after_task=0)
     main("--num_tasks=1", "--num_seeds=1", "--overwrite")
     path = Path("run", "weights", "task_01.pt")

@@ -31,15 +31,12 @@ from hypercl.rundir.saving import encode
 from train_args import parse_args
 
 ROOT = Path(__file__).parent.parent
-SHORT = ["--n_iter=60", "--num_tasks=3", "--val_iter=30", "--no_cuda"]
+SHORT = ["--n_iter=60", "--num_tasks=3", "--no_cuda"]
 
 
 def main(tmp_path, *options, name="run"):
     places = [f"--out_dir={tmp_path / name}", f"--data_dir={tmp_path}"]
-    given = last_wins([*SHORT, *places, *options])
-    if any(option in ("--val_set_size=0", "--preset=paper-splitmnist") for option in given):
-        given = [option for option in given if not option.startswith("--val_iter")]
-    return run.main(given)
+    return run.main(last_wins([*SHORT, *places, *options]))
 
 
 def without_times(results):
@@ -142,9 +139,10 @@ def test_config_says_how_it_was_made(finished):
     assert "CPU" in config["device"]
 
 
-def test_metrics_hold_a_line_a_logged_step(finished):
-    path, _ = finished
-    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+def test_metrics_hold_a_line_a_logged_step(tmp_path):
+    main(tmp_path, "--val_iter=30")
+    path = tmp_path / "run" / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(row["task"], row["step"]) for row in rows] == [
         (task, step) for task in range(3) for step in (1, 30, 50, 60)
     ]

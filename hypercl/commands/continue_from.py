@@ -1,14 +1,15 @@
 """--continue_from: more tasks after those that a finished run has learned."""
 
 import copy
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hypercl.commands.resume import Training, require_fitting
 from hypercl.errors import InputError
 from hypercl.options import Options, differing
-from hypercl.rundir.stored import read_finished
+from hypercl.rundir.stored import CHECKPOINTS, read_finished, refused
+from hypercl.shell import is_out_of_memory
 
 if TYPE_CHECKING:
     from hypercl.experiment import Experiment
@@ -23,6 +24,11 @@ class Source(NamedTuple):
 
     path: Path
     results: Mapping[str, Any]  # its results.json
+
+    @property
+    def checkpoint(self) -> Path:
+        """Of its end."""
+        return self.path / CHECKPOINTS[0]
 
     @property
     def num_tasks(self) -> int:
@@ -55,7 +61,10 @@ def find_source(options: Options) -> Source:
 
 
 def start_after(
-    source: Source, experiment: "Experiment", described: Mapping[str, Any]
+    source: Source,
+    experiment: "Experiment",
+    described: Mapping[str, Any],
+    start_training: "Callable[[Experiment, Position], Training]",
 ) -> tuple["Position", dict[str, Any]]:
     """Where a run begins that continues another: behind that one's last task.
 
@@ -63,6 +72,7 @@ def start_after(
 
     Args:
         described: What config.json will say of this process.
+        start_training: Begins the training of a position's task; train.TaskTraining.at.
 
     Returns:
         The position, and the state of the report.
@@ -70,36 +80,45 @@ def start_after(
     Raises:
         InputError: The other run's checkpoint is missing or damaged, or the data are others.
     """
-    from hypercl.rundir.checkpoint import OfSeed, Position
+    from hypercl.rundir.checkpoint import Position
 
     end = _end_of(source, experiment, described)
-    waiting = {}
-    for seed, params in end.learned.items():
-        learned = OfSeed(params, end.learned_memory[seed], list(end.learned_stats[seed]))
-        waiting[seed] = _extended(experiment, seed, learned, source.num_tasks)._asdict()
-    groups = [g for g in experiment.groups_of_seeds() if not waiting.keys().isdisjoint(g)]
-    return Position.start(groups, waiting=waiting), _report_state(source, experiment)
+    try:
+        waiting = {
+            seed: _extended(experiment, seed, end, source.num_tasks)._asdict()
+            for seed in end.learned
+        }
+        groups = [g for g in experiment.groups_of_seeds() if not waiting.keys().isdisjoint(g)]
+        position = Position.start(groups, waiting=waiting)
+    except Exception as error:  # of any type, where tensors are of other names or shapes
+        if isinstance(error, InputError) or is_out_of_memory(error):
+            raise
+        raise refused(source.checkpoint) from error
+    state = _report_state(source, experiment)
+    require_fitting(source.checkpoint, experiment, position, state, start_training)
+    return position, state
 
 
-def _extended(experiment: "Experiment", seed: int, learned: "OfSeed", num_tasks: int) -> "OfSeed":
+def _extended(experiment: "Experiment", seed: int, end: "Position", num_tasks: int) -> "OfSeed":
     """What a seed has learned of so many tasks, ready for all of the experiment's, on the CPU."""
     from hypercl.engine.members import select_members, stack_members, to_device
+    from hypercl.rundir.checkpoint import OfSeed
 
     device, method = experiment.device, experiment.method
-    params = to_device(stack_members([learned.params]), device)
-    memory = to_device(stack_members([learned.memory]), device)
+    params = to_device(stack_members([end.learned[seed]]), device)
+    memory = to_device(stack_members([end.learned_memory[seed]]), device)
     params, memory = method.extended(params, memory, [seed], num_tasks)
     params, memory = (select_members(to_device(v, "cpu"), 0) for v in (params, memory))
-    return learned._replace(params=params, memory=memory)
+    return OfSeed(params, memory, list(end.learned_stats[seed]))
 
 
 def _end_of(source: Source, experiment: "Experiment", described: Mapping[str, Any]) -> "Position":
     """The position at the end of the run that is continued."""
     from hypercl.rundir import saving
-    from hypercl.rundir.checkpoint import FORMAT, position_in, warn_of_changes
+    from hypercl.rundir.checkpoint import FORMAT, position_in, require_form, warn_of_changes
     from hypercl.tasks.task import fingerprint
 
-    path = source.path / "checkpoint.pt"
+    path = source.checkpoint
     otherwise = "put a good copy there, or train all tasks from the start"
     try:
         content = saving.decode(path.read_bytes())
@@ -115,7 +134,7 @@ def _end_of(source: Source, experiment: "Experiment", described: Mapping[str, An
     )
     if content.get("format") != FORMAT:
         raise InputError(of_another_version)
-    made_by, end = json.loads(content["made_by"]), position_in(content)
+    made_by, end = require_form(path, content), position_in(content)
     if end.learned.keys() != end.learned_memory.keys():
         raise InputError(of_another_version)
     if end.group < len(end.groups) or differing(made_by["options"], source.results["config"]):

@@ -247,7 +247,7 @@ def load_checkpoint(
         if learned or run_dir.has_learned:
             raise InputError(f"{path} is missing: put it there, or {ANEW}")
         return None
-    made_by = _require_form(path, content)
+    made_by = require_form(path, content)
     require_same(path, made_by["options"], options)
     if content["data"] != data:
         raise InputError(
@@ -309,7 +309,7 @@ def _config_in(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         path: Of the checkpoint.
     """
-    made_by = _require_form(path, content)
+    made_by = require_form(path, content)
     with suppress(KeyError, TypeError, ValueError, RecursionError):
         config = json.loads(content["config"])
         if fits(config, CONFIG):
@@ -318,7 +318,7 @@ def _config_in(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     return {**made_by, "command": "python run.py (lost)", "started": "at a time that is lost"}
 
 
-def _require_form(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+def require_form(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """Refuse content that no run of this version has written, though its checksum is right.
 
     Returns:

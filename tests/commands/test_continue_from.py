@@ -6,46 +6,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import fake_images, read_json
+from helpers import FEW_STEPS, read_json
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 import run
 import train
 from benchmarks.common import last_wins
 from hypercl.commands.continue_from import find_source
-from hypercl.engine import groups
 from hypercl.errors import InputError
 from hypercl.methods.base import OwnWeights
 from hypercl.methods.hnet import Hnet
 from hypercl.methods.hnet.output_regularizer import OutputRegularizer
-from hypercl.report.results import Report
 from hypercl.rundir import saving
 from hypercl.rundir.stored import seal
-from hypercl.tasks import images as datasets
 from train_args import parse_args
 
-TINY = ["--no_cuda", "--loglevel_info", "--n_iter=6", "--ckpt_iter=4", "--val_iter=3",
-        "--val_set_size=20", "--batch_size=8", "--mlp_arch=6", "--hmlp_arch=6",
-        "--chmlp_chunk_size=500", "--lr=0.01"]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    """A working directory of its own, and few images."""
-    images = fake_images(10, 40, (28, 28))
-    monkeypatch.setattr(datasets, "load_images", lambda name, data_dir: images)
-    monkeypatch.setattr(Report, "_write_plots", lambda self: None)  # most of such a run's time
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def one_by_one(monkeypatch):
-    """Each seed is a group."""
-    monkeypatch.setattr(groups, "available_bytes", lambda device: 1)
+pytestmark = pytest.mark.usefixtures("few_digits")
 
 
 def learn(num_tasks, out_dir, *options, after=None):
-    line = last_wins([*TINY, f"--num_tasks={num_tasks}", *options, f"--out_dir={out_dir}"])
+    line = last_wins([*FEW_STEPS, f"--num_tasks={num_tasks}", *options, f"--out_dir={out_dir}"])
     if "--hnet_type=hmlp" in options:
         line.remove("--chmlp_chunk_size=500")
     return run.main(line if after is None else [*line, f"--continue_from={after}"])
@@ -261,7 +241,8 @@ def unfinished():
 def change(**values):
     path = Path("a", "checkpoint.pt")
     content = saving.decode(path.read_bytes()) | values
-    path.write_bytes(saving.encode({k: v for k, v in content.items() if v is not None}))
+    left = {k: v for k, v in content.items() if k not in values or v is not None}
+    path.write_bytes(saving.encode(left))
 
 
 @pytest.fixture(scope="module")
@@ -286,6 +267,13 @@ def finished(tmp_path_factory):
         (lambda: shutil.copy("a/weights.pt", "a/checkpoint.pt"), [], "not of this version"),
         (lambda: change(learned_memory=None), [], "not of this version"),
         (lambda: change(format=1), [], "not of this version"),
+        (lambda: change(made_by="{"), [], "holds what no run of this version has written"),
+        (lambda: change(seeds=None), [], "holds what no run of this version has written"),
+        (lambda: change(learned={42: {}}), [], "holds what no run of this version has written"),
+        (lambda: change(learned={42: {"weight0": torch.zeros(3)}}), [],
+         "holds what no run of this version has written"),
+        (lambda: change(learned_stats={42: []}), [],
+         "holds what no run of this version has written"),
         (lambda: change(data="other"), [], "the data are not those with which a was learned"),
     ],
 )  # fmt: skip
@@ -330,5 +318,5 @@ def test_the_source_is_named_in_one_spelling():
     assert parse_args(["--continue_from=./out//a/"]).run.continue_from == "out/a"
     assert parse_args(["--continue_from="]).run.continue_from is None
     learn(2, "a")
-    options = parse_args([*TINY, "--continue_from=a", "--num_tasks=4"])
+    options = parse_args([*FEW_STEPS, "--continue_from=a", "--num_tasks=4"])
     assert find_source(options).num_tasks == 2
