@@ -369,12 +369,12 @@ def _problems_of_training(options: Options) -> Iterator[str]:
     if train.use_sgd and train.use_rmsprop:
         yield "--use_sgd and --use_rmsprop exclude each other: leave one out"
     adam = not (train.use_sgd or train.use_rmsprop)
-    if options.is_given("momentum") and adam:
+    if options.is_changed("momentum") and adam:
         yield (
             f"--momentum={train.momentum:g} has no effect with Adam: leave it at 0 (--adam_beta1 "
             "is Adam's counterpart), or add --use_sgd or --use_rmsprop"
         )
-    if options.is_given("adam_beta1") and not adam:
+    if options.is_changed("adam_beta1") and not adam:
         yield (
             f"--adam_beta1={train.adam_beta1:g} is an option of Adam: leave it out, or leave out "
             "--use_sgd and --use_rmsprop"
@@ -384,7 +384,7 @@ def _problems_of_training(options: Options) -> Iterator[str]:
 def _problems_of_batchnorm(options: Options) -> Iterator[str]:
     net = options.main_net
     for name in ("bn_no_running_stats", "bn_no_stats_checkpointing"):
-        if options.is_given(name) and not net.batchnorm:
+        if options.is_changed(name) and not net.batchnorm:
             yield f"--{name} needs --batchnorm: add it, or leave this one out"
     if net.bn_no_running_stats and net.bn_no_stats_checkpointing:
         yield (

@@ -133,6 +133,8 @@ def load_run(path: str | Path, *, after_task: int | None = None, **options: Any)
     """Rebuild the networks of a finished run from its weights.pt, or of one with --keep_weights
     from what it had learned after a task.
 
+    Sets torch's number of threads and its switches for the whole process, as a run does.
+
     Args:
         path: The run directory.
         after_task: Counted from 0: the networks for the tasks 0 … after_task, as they were then;

@@ -74,7 +74,7 @@ class TrainOptions:
     use_sgd: bool = option(False, switch, "gradient descent with --momentum instead of Adam")
     use_rmsprop: bool = option(False, switch, "RMSprop with --momentum instead of Adam")
     momentum: float = option(0.0, share, "momentum of --use_sgd and --use_rmsprop; Adam has none")
-    weight_decay: float = option(0.0, non_negative, "L2 penalty on the hypernetwork's parameters")
+    weight_decay: float = option(0.0, non_negative, "L2 penalty on the parameters that learn")
     adam_beta1: float = option(0.9, share, "decay of Adam's running mean of gradients")
     plateau_lr_scheduler: bool = option(False, switch, "multiply the learning rate by sqrt(0.1) when the validation accuracy has not risen for more than 5 epochs")
     lambda_lr_scheduler: bool = option(False, switch, "multiply the learning rate by 0.1, 0.01, 0.001, 0.0005 from the 82nd, 122nd, 162nd, 182nd epoch of a task on")
@@ -143,7 +143,7 @@ class RunOptions:
     eval: str | None = option(None, path("RUN"), "test the networks of a finished run again, and compare with its results (default: train)")
     dry_run: bool = option(False, switch, "say how large the networks are, and what memory and time the run would take, without running it")
     no_cuda: bool = option(False, switch, "run on the CPU even where there is a GPU")
-    num_threads: int | None = option(None, or_unset(count), "threads on a CPU; -1: as OMP_NUM_THREADS says, without it one, or for convolutions with much work in a step all processors")
+    num_threads: int | None = option(None, or_unset(count), "threads on a CPU; -1: as OMP_NUM_THREADS or MKL_NUM_THREADS says, without them one, or for convolutions with much work in a step all processors")
     loglevel_info: bool = option(False, switch, "hide the debug lines on the screen; logfile.txt keeps them")
     plot_format: str = option("png", one_of("png", "pdf", "both"), "format of the plots")
     deterministic_run: bool = option(False, switch, "use deterministic algorithms alone; slower on a GPU")
@@ -239,7 +239,7 @@ class Options:
         names = {field.name for owner in concerned for field in options_of(owner)}
         return {name: value for name, value in self.values.items() if name in names}
 
-    def is_given(self, name: str) -> bool:
+    def is_changed(self, name: str) -> bool:
         """Whether an option has another value than its default."""
         return self.values[name] != defaults()[name]
 
@@ -298,8 +298,8 @@ def defaults() -> Mapping[str, Any]:
     )
 
 
-# What these say of a run, it may say otherwise when it is continued: the results are the same, but
-# for the rounding by another number of threads, of which it is warned.
+# What these say of a run, it may say otherwise when it is continued: the results are the same. (With
+# another number of threads they differ by rounding, and a warning says so.)
 OF_THE_PROCESS = ("config", "out_dir", "overwrite", "resume", "eval", "dry_run", "loglevel_info")
 _WITHOUT_EFFECT = (
     *OF_THE_PROCESS, "data_dir", "ckpt_iter", "keep_weights", "num_threads", "plot_format",

@@ -53,7 +53,7 @@ class Entry:
     def refusals(self, options: "Options") -> Iterator[str]:
         """What of :attr:`cannot` is asked for, each in one line with the mend."""
         for option, reason in self.cannot.items():
-            if options.is_given(option):
+            if options.is_changed(option):
                 yield (
                     f"{options.spelled(option)} cannot be used with "
                     f"--{self.chosen_by}={self.name}{reason}"

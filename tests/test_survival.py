@@ -440,6 +440,8 @@ def test_the_newest_run_is_resumed_also_where_its_files_are_lost(unfinished, cap
     unfinished.rename("out")
     shutil.copytree("out", "out/one")
     remove(Path("out/one/config.json"))
+    Path("out/results alone").mkdir()
+    shutil.copy("out/one/results.json", "out/results alone")
     flip_a_byte(Path("out/one/results.json"))
     with (
         pytest.warns(UserWarning, match=r"config\.json is missing"),

@@ -90,11 +90,11 @@ def start_after(
         }
         groups = [g for g in experiment.groups_of_seeds() if not waiting.keys().isdisjoint(g)]
         position = Position.start(groups, waiting=waiting)
-    except Exception as error:  # of any type, where tensors are of other names or shapes
+        state = _report_state(source, experiment)
+    except Exception as error:  # of any type, where something is missing or of another shape
         if isinstance(error, InputError) or is_out_of_memory(error):
             raise
         raise refused(source.checkpoint) from error
-    state = _report_state(source, experiment)
     require_fitting(source.checkpoint, experiment, position, state, start_training)
     return position, state
 

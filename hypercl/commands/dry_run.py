@@ -85,12 +85,12 @@ def count_tests(ends: range, options: EvaluationOptions, *, inferred: bool) -> i
     """How often a run tests one task with one network.
 
     Args:
-        ends: Of its tasks: how many have been learned.
+        ends: How many tasks have been learned, at the end of each task of the run.
         inferred: Whether the tasks of samples are inferred.
     """
     of_all = [n for n in ends if n % options.test_iter == 0 or n == ends[-1]]
     num_tests = sum(of_all) + len(ends) - len(of_all)
-    num_tests += 2 * (len(ends) - 1)  # of tasks yet to be learned
+    num_tests += 2 * (len(ends) - (ends[0] == 1))  # of tasks yet to be learned, but the first
     if inferred:
         num_tests += sum(n * n for n in (of_all if options.scenarios_every_task else of_all[-1:]))
     return num_tests

@@ -47,7 +47,7 @@ class Report:
     """Collects the results of a run; a context that ends with the right status in results.json.
 
     Args:
-        config: Every option, as results.json repeats them.
+        config: The options that concern the run, as results.json repeats them.
         altered: Which options differ from those of the run's preset.
         started: ``time.monotonic()`` when the program began.
         state: From :meth:`state` at the checkpoint from which the run goes on.

@@ -88,6 +88,7 @@ def is_progress(content: Any, num_tasks: int) -> bool:
             len(row) == t + 1 and fits(row[-1], float) for t, row in enumerate(seed["accuracy"])
         )
         and fits(seed.get("failed", ""), str)
+        and _fits_unlearned(seed, num_tasks)
         for seed in content["seeds"]
     )
     summary = content["summary"]
@@ -95,6 +96,14 @@ def is_progress(content: Any, num_tasks: int) -> bool:
     means = all(summary.get(name, {}).get("mean") is not None for name in shown)
     counts = all((entry["mean"] is not None) == (entry["n"] > 0) for entry in summary.values())
     return rows_fit and means and counts
+
+
+def _fits_unlearned(seed: Mapping[str, Any], num_tasks: int) -> bool:
+    """Whether a seed's accuracies before its tasks are such; an earlier version has none."""
+    before, untrained = (seed.get(f"accuracy_{name}", []) for name in ("before", "untrained"))
+    each = [(float, None)]
+    numbers = fits(before, each) and fits(untrained, each)
+    return numbers and max(len(before), len(untrained)) <= num_tasks
 
 
 def is_results(content: Any) -> bool:

@@ -37,8 +37,9 @@ def newest_unfinished(root: Path) -> Path | None:
                 results = None
             if results is None or not (failed_for_good(results) or results["status"] == "finished"):
                 begun = [folder / name for name in (CONFIG, *CHECKPOINTS)]
-                first = next(file for file in begun if file.exists())
-                runs.append((first.stat().st_mtime_ns, folder))
+                first = next((file for file in begun if file.exists()), None)
+                if first is not None:
+                    runs.append((first.stat().st_mtime_ns, folder))
     return max(runs)[1] if runs else None
 
 

@@ -13,10 +13,12 @@ import run
 import train
 from benchmarks.common import last_wins
 from hypercl.commands.continue_from import find_source
+from hypercl.commands.dry_run import count_tests
 from hypercl.errors import InputError
 from hypercl.methods.base import OwnWeights
 from hypercl.methods.hnet import Hnet
 from hypercl.methods.hnet.output_regularizer import OutputRegularizer
+from hypercl.options import EvaluationOptions
 from hypercl.rundir import saving
 from hypercl.rundir.stored import seal
 from train_args import parse_args
@@ -224,6 +226,9 @@ def test_a_dry_run_counts_the_tasks_to_come(capsys):
     learn(3, "b", "--dry_run", after="a")
     assert "; 6 steps" in capsys.readouterr().out
     assert not Path("b").exists()
+    # All tasks learned after each of the new ones, and each of these twice before.
+    options = EvaluationOptions()
+    assert count_tests(range(3, 6), options, inferred=False) == 3 + 4 + 5 + 2 * 3
 
 
 def damage(name):
@@ -231,6 +236,15 @@ def damage(name):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+
+
+def of_seed(**values):
+    """Other values in a seed's results, or none."""
+    path = Path("a", "results.json")
+    results = read_json(path)
+    seed = results["seeds"][0] | values
+    results["seeds"] = [{k: v for k, v in seed.items() if v is not None or k not in values}]
+    path.write_text(json.dumps(seal(results)))
 
 
 def unfinished():
@@ -274,6 +288,9 @@ def finished(tmp_path_factory):
          "holds what no run of this version has written"),
         (lambda: change(learned_stats={42: []}), [],
          "holds what no run of this version has written"),
+        (lambda: of_seed(accuracy_before="x"), [], r"a/results\.json is damaged"),
+        (lambda: of_seed(accuracy_untrained=[None] * 3), [], r"a/results\.json is damaged"),
+        (lambda: of_seed(accuracy_untrained=None), [], "holds what no run of this version"),
         (lambda: change(data="other"), [], "the data are not those with which a was learned"),
     ],
 )  # fmt: skip
