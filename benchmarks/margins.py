@@ -1,7 +1,8 @@
 """Why a task is inferred wrongly: how the networks of a finished run differ in scale.
 
-    python -m benchmarks.margins out/splitmnist-lenet
+    python -m benchmarks.margins out/splitmnist-lenet [--save]
 
+With --save, benchmarks/results/margins.json is written anew.
 The margin of a sample is the distance of the two largest of its logits; with two classes a task,
 the lowest entropy is the largest margin. Networks whose logits are large claim the samples of
 others. Divided by each network's median margin on its own training samples, margins can be compared
@@ -21,7 +22,9 @@ from hypercl.learned import Run, load_run
 SAMPLES = 3000  # of a task's training set, for its scale
 
 
-def main(paths: list[str]) -> None:
+def main(arguments: list[str]) -> None:
+    paths = [path for path in arguments if path != "--save"]
+    saved = len(paths) < len(arguments)
     if not paths:
         raise SystemExit("give the directories of finished runs")
     results = {}
@@ -34,7 +37,8 @@ def main(paths: list[str]) -> None:
         print(means)
         name = run.experiment.options.run.preset or Path(path).name
         results[name] = {"rows": rows, "mean": means}
-    save("margins", results)
+    if saved:
+        save("margins", results)
 
 
 @torch.no_grad()

@@ -159,7 +159,7 @@ def load(
     """
     folder = Path(path)
     files = _files(folder, after_task)
-    parts = [_read(folder, file) for file in files]
+    parts = [_read(folder, file, after_task) for file in files]
     stored = parts[0]["options"]
     method = stored.get("method", defaults()["method"])
     chosen = choose(stored)
@@ -193,17 +193,20 @@ def _files(run: Path, after_task: int | None) -> list[Path]:
     return sorted(run.glob(f"weights/{name}_group_*.pt")) or [run / "weights" / f"{name}.pt"]
 
 
-def _read(folder: Path, path: Path) -> dict[str, Any]:
+def _read(folder: Path, path: Path, after_task: int | None) -> dict[str, Any]:
     """What is in a file of weights of a run directory, "options" among it."""
     at_end = path.name == _AT_END
     if not path.exists():
         if at_end:
             read_finished(folder)  # says so where that is why
             raise InputError(f"{path} is missing: {mend_by_resuming(folder)}")
-        read_config(folder)
+        num_tasks = read_config(folder)["options"].get("num_tasks", 0)
+        if after_task is not None and after_task >= num_tasks:
+            raise InputError(
+                f"after_task={after_task}: the last task of {folder} is {num_tasks - 1}"
+            )
         raise InputError(
-            f"{path} is missing: the run's own command writes it after that task, with "
-            "--keep_weights"
+            f"{path} is missing: a run with --keep_weights writes it when it has learned that task"
         )
     try:
         saved = saving.decode(path.read_bytes())

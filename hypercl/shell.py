@@ -29,6 +29,15 @@ def command_line(main: Callable[[], object]) -> int:
     except RunFailed as error:
         print(f"run.py: failed: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "hypercl":
+            raise
+        print(
+            f"run.py: error: {error.name} is not installed: source .venv/bin/activate, or python "
+            "-m pip install -r requirements.txt",
+            file=sys.stderr,
+        )
+        return 2
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise  # a bug: the traceback is what helps

@@ -13,6 +13,7 @@ from helpers import read_json
 
 import run
 from hypercl.report import plots
+from hypercl.shell import command_line
 from train_args import parse_args
 
 ROOT = Path(__file__).parent.parent
@@ -141,3 +142,11 @@ def test_a_terminal_of_any_width_ends_no_run(columns, monkeypatch, tmp_path, cap
     with pytest.raises(SystemExit) as end:
         run.main(["--list_presets"])
     assert end.value.code == 0
+
+
+def test_a_package_that_is_not_installed_is_named_with_the_mend(capsys):
+    def main():
+        raise ModuleNotFoundError("No module named 'rich.live'", name="rich.live")
+
+    assert command_line(main) == 2
+    assert "rich.live is not installed: source .venv/bin/activate" in capsys.readouterr().err

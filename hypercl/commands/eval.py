@@ -36,8 +36,9 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
     for group in run.groups:
         rows = evaluate_tasks(run.of(group), experiment.tasks, splits, batch_size)
         accuracies |= dict(zip(group, rows, strict=True))
+    screen = Screen(lambda line: None)
     show_row(
-        Screen(lambda line: None),
+        screen,
         results["tested_on"],
         list(accuracies.values()),
         len(experiment.tasks),
@@ -65,4 +66,5 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
             f"{path} stores other accuracies than were found now: of seed {seed} "
             f"{stored[seed]}, now {accuracies.get(seed)}"
         )
+    screen.say("the same as stored" if accuracies == stored else "as stored but for rounding")
     return results

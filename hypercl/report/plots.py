@@ -154,6 +154,16 @@ def _draw(axes, x, values: np.ndarray, style: str, *, band: bool = True, **look)
         axes.fill_between(x, middle - std, middle + std, alpha=0.2, lw=0, color=look["color"])
 
 
+class _PlainFormatter(LogFormatter):
+    """Numbers as they are: a formula costs 0.1 s."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+_FEW_POINTS = 60  # have marks, as one between two gaps makes no line
+
+
 class LossHistory(NamedTuple):
     """The losses at the logged steps of all tasks; a NaN stands between two tasks."""
 
@@ -161,6 +171,7 @@ class LossHistory(NamedTuple):
     task_loss: np.ndarray  # [seeds, N]
     penalty: np.ndarray  # [seeds, N]
     ends: list[int]  # of the tasks, in steps
+    tasks: list[int]  # counted from 0; of a run that continues another, the new ones
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]], seeds: Sequence[int]) -> "LossHistory":
@@ -172,6 +183,7 @@ class LossHistory(NamedTuple):
         steps: list[float] = []
         losses: list[list[tuple[float, float]]] = []
         ends: list[int] = []
+        tasks: list[int] = []
         before, task_now, last = 0, None, 0
         for (task, step), at_step in sorted(by_step.items()):
             if not all(seed in at_step for seed in seeds):
@@ -183,12 +195,13 @@ class LossHistory(NamedTuple):
                     steps.append(np.nan)
                     losses.append([(np.nan, np.nan)] * len(seeds))
                 task_now = task
+                tasks.append(task)
             steps.append(before + step)
             losses.append([at_step[seed] for seed in seeds])
             last = step
         ends.append(before + last)
         numbers = np.array(losses, dtype=float).reshape(len(steps), len(seeds), 2)
-        return cls(np.array(steps), numbers[:, :, 0].T, numbers[:, :, 1].T, ends)
+        return cls(np.array(steps), numbers[:, :, 0].T, numbers[:, :, 1].T, ends, tasks)
 
 
 def losses(history: LossHistory, title: str) -> Figure:
@@ -208,8 +221,9 @@ def losses(history: LossHistory, title: str) -> Figure:
         if np.isfinite(values).any():
             axes.set_yscale("log", nonpositive="clip")
             for ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-                ticks(LogFormatter(minor_thresholds=(1, 0.4)))  # plain: a formula costs 0.1 s
-            _draw(axes, history.steps, values, "-", color=color, lw=1)
+                ticks(_PlainFormatter(minor_thresholds=(1, 0.4)))
+            few = np.isfinite(values).sum() <= _FEW_POINTS * len(values)
+            _draw(axes, history.steps, values, ".-" if few else "-", color=color, lw=1)
             # A band that reaches zero has no lower end there.
             axes.set_ylim(np.nanmin(values) / 1.5, np.nanmax(values) * 1.5)
         else:
@@ -223,7 +237,8 @@ def losses(history: LossHistory, title: str) -> Figure:
     shown = [k - 1 for k in _few_of(len(middles))]
     at_top = {"transform": top.get_xaxis_transform(), "ha": "center", "va": "bottom"}
     for k in shown:
-        top.text(middles[k], 1.02, str(k + 1), **at_top)
+        number = history.tasks[k] + 1 if history.tasks else 1
+        top.text(middles[k], 1.02, str(number), **at_top)
     top.set_title("task", fontsize=10, pad=18)
     top.set_xlim(0, history.ends[-1])
     bottom.set_xlabel("steps")

@@ -28,6 +28,7 @@ from hypercl.rundir.stored import seal
 from hypercl.tasks.task import describe
 
 FORMAT = 1  # of results.json
+_MILESTONE = 500  # steps from one line of progress to the next, where nothing is validated
 _PLOT_SECONDS = 30  # at least, from one drawing of the plots to the next; one takes a second
 _PLOT_SHARE = 50  # and so many times as long as the last drawing took: long runs have more to draw
 
@@ -238,7 +239,9 @@ class Report:
             self._validation = f", validation {validation:.1f} %"
         shown = (f"{name} {means[key]:.4f}" for name, key in _SHOWN_LOSSES.items())
         text = ", ".join(shown) + self._validation
-        self._screen.show_progress(step, text, milestone=validation is not None)
+        unvalidated = not self._experiment.options.task.val_set_size and step % _MILESTONE == 0
+        milestone = validation is not None or unvalidated
+        self._screen.show_progress(step, text, milestone=milestone)
 
     def _write_curves(
         self, step: int, prefix: str, by_seed: Mapping[int, Mapping[str, float | None]]

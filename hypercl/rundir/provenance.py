@@ -37,14 +37,21 @@ def device_name(device: torch.device) -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of this code, with "+" behind it where files differ; None outside a checkout."""
+    """The commit of this code, with "+" behind it where files of the code differ or are no part of
+    it; None outside a checkout.
+    """
     if not Path(ROOT, ".git").exists():  # a copy inside some other checkout
         return None
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
-            cwd=ROOT, capture_output=True, text=True, check=True, timeout=10,
-        )  # fmt: skip
+        commit = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--", "hypercl", "*.py")
     except (OSError, subprocess.SubprocessError):
         return None
-    return described.stdout.strip()
+    return commit + ("+" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()

@@ -96,7 +96,8 @@ def describe(tasks: Sequence[Task]) -> str:
     """``5 tasks of 2 classes``, ``3 tasks of 4, 3, 3 classes``."""
     sizes = [task.num_classes for task in tasks]
     shown = sizes if len(set(sizes)) > 1 else sizes[:1]
-    return f"{len(tasks)} tasks of {', '.join(map(str, shown))} classes"
+    plural = "s" if len(tasks) > 1 else ""
+    return f"{len(tasks)} task{plural} of {', '.join(map(str, shown))} classes"
 
 
 def fingerprint(tasks: Sequence[Task]) -> str:

@@ -268,7 +268,7 @@ def test_tasks_of_unequal_sizes(fake_mnist):
     assert [task.num_classes for task in made] == [4, 3, 1]
     assert [task.outputs for task in made] == [slice(None), slice(3), slice(1)]
     assert describe(made) == "3 tasks of 4, 3, 1 classes"
-    assert describe(made[1:2]) == "1 tasks of 3 classes"
+    assert describe(made[1:2]) == "1 task of 3 classes"
     heads = [task.outputs for task in build("splitmnist", multi_head=True, **sizes)]
     assert heads == [slice(0, 4), slice(4, 7), slice(7, 8)]
     late = build("splitmnist", skip_tasks=1, **sizes)
