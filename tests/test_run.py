@@ -406,8 +406,9 @@ def test_eval_finds_the_stored_accuracies(finished, capsys):
     path, results = finished
     run.main([f"--eval={path}"])
     row = results["seeds"][0]["accuracy"][-1]
-    shown = capsys.readouterr().out.split()
-    assert [f"{value:.2f}" for value in row] == shown[-4:-1]
+    *_, numbers, said = capsys.readouterr().out.splitlines()
+    assert [f"{value:.2f}" for value in row] == numbers.split()[:-1]
+    assert said == "the same as stored"
 
 
 def copy_of(finished, tmp_path):
