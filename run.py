@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         argv: The options; ``None`` takes those of the process.
 
     Returns:
-        What results.json holds at the end; of a dry run, what it says.
+        What results.json holds at the end; of a dry run or a comparison, what it says.
 
     Raises:
         SystemExit: A bad option (code 2), or ``--help`` (code 0).
@@ -45,6 +45,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     argv = sys.argv[1:] if argv is None else argv
     options = parse_args(argv)
     with Interruption() as interruption:
+        if options.run.compare is not None:
+            from hypercl.commands.compare import compare
+
+            return compare(options.run, argv)
         if options.run.eval is not None:
             import_torch(interruption)
             return retest_run(Path(options.run.eval), argv)

@@ -150,7 +150,8 @@ def _add(group: argparse._ArgumentGroup, name: str) -> None:
         default = as_argument(default)
     group.add_argument(
         f"--{name}",
-        action=_Once,
+        action=_Several if allowed.several else _Once,
+        nargs="+" if name == "compare" else None,
         default=default,
         type=allowed.read,
         choices=allowed.choices,
@@ -239,6 +240,17 @@ class _Once(argparse.Action):
             parser.error(f"--{self.dest} is given as {first} and as {second}: leave one out")
 
 
+class _Several(argparse.Action):
+    """Notes what is given in the namespace's ``given``, behind what was given before."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        values = values if isinstance(values, list) else [values]
+        if not values:  # Python's argparse makes this of --name=--
+            parser.error(f"argument --{self.dest}: expected at least one argument")
+        before = namespace.given.get(self.dest, ())
+        namespace.given[self.dest] = (*before, *values)
+
+
 class _Switch(_Once):
     """``--name`` and ``--name=on``, or ``--name=off`` against a preset that has it on."""
 
@@ -263,6 +275,7 @@ def _problems_of_process(options: Options, given: Mapping[str, Any]) -> Iterator
         given: Those on the command line.
     """
     run = options.run
+    yield from _problems_of_compare(given)
     if "n_iter" in given and given.get("epochs", -1) != -1:
         yield "--epochs replaces --n_iter: leave one out"
     if run.resume and run.overwrite:
@@ -282,6 +295,25 @@ def _problems_of_process(options: Options, given: Mapping[str, Any]) -> Iterator
             "--eval trains nothing and writes nothing: leave --out_dir, --resume, --overwrite and "
             "--dry_run out"
         )
+
+
+def _problems_of_compare(given: Mapping[str, Any]) -> Iterator[str]:
+    """What is given beside --compare and is none of its own, and the reverse."""
+    own = ("label", "report")
+    if "compare" not in given:
+        for name in own:
+            if name in given:
+                yield f"--{name} goes with --compare: give that too, or leave it out"
+        return
+    instead = ("eval", "resume", "out_dir", "overwrite", "dry_run")
+    if any(name in given for name in instead):
+        yield (
+            "--compare trains nothing and tests nothing: leave --eval, --resume, --out_dir, "
+            "--overwrite and --dry_run out"
+        )
+    for name in given:
+        if name not in ("compare", *own, *instead):
+            yield f"--{name} has no effect beside --compare, which trains nothing: leave it out"
 
 
 def _problems_of_number(options: Options, given: Mapping[str, Any]) -> Iterator[str]:

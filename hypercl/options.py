@@ -17,12 +17,14 @@ from hypercl.ranges import (
     count_or_counts,
     folder,
     int_list,
+    named_paths,
     natural,
     non_negative,
     one_of,
     option,
     or_unset,
     path,
+    paths,
     positive,
     share,
     switch,
@@ -141,6 +143,9 @@ class RunOptions:
     keep_weights: bool = option(False, switch, "keep what has been learned after each task, too, as weights/task_01.pt …")
     ckpt_iter: int = option(500, natural, "steps from one checkpoint to the next; 0: after each task alone")
     eval: str | None = option(None, path("RUN"), "test the networks of a finished run again, and compare with its results (default: train)")
+    compare: tuple[str, ...] | None = option(None, paths("RUN"), "compare finished runs in a table and by tests of their differences to the first: run directories, folders of such, or results.json files (default: train)")
+    label: tuple[str, ...] | None = option(None, named_paths("NAME=RUN"), "with --compare: call a run NAME, instead of by the options in which the runs differ; may be given for several runs (default: none)")
+    report: str | None = option(None, path("DIR"), "with --compare: write report.html, table.csv, table.tex, table.md and figures there (default: none)")
     dry_run: bool = option(False, switch, "say how large the networks are, and what memory and time the run would take, without running it")
     no_cuda: bool = option(False, switch, "run on the CPU even where there is a GPU")
     num_threads: int | None = option(None, or_unset(count), "threads on a CPU; -1: as OMP_NUM_THREADS or MKL_NUM_THREADS says, without them one, or for convolutions with much work in a step all processors")
@@ -300,7 +305,10 @@ def defaults() -> Mapping[str, Any]:
 
 # What these say of a run, it may say otherwise when it is continued: the results are the same. (With
 # another number of threads they differ by rounding, and a warning says so.)
-OF_THE_PROCESS = ("config", "out_dir", "overwrite", "resume", "eval", "dry_run", "loglevel_info")
+OF_THE_PROCESS = (
+    "config", "out_dir", "overwrite", "resume", "eval", "compare", "label", "report", "dry_run",
+    "loglevel_info",
+)  # fmt: skip
 _WITHOUT_EFFECT = (
     *OF_THE_PROCESS, "data_dir", "ckpt_iter", "keep_weights", "num_threads", "plot_format",
 )  # fmt: skip

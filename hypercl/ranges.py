@@ -26,6 +26,7 @@ class Range:
     choices: Sequence[str] | None = None
     unset_up_to: int | None = None  # numbers that stand for None; None: none does
     is_switch: bool = False
+    several: bool = False  # values of which each is read; a tuple of them, and None without any
     types: tuple[type, ...] = ()  # of a value in a file; float: whole numbers too; (): any
 
     def to_plain(self, value: Any) -> Any:
@@ -221,6 +222,29 @@ def text(metavar: str) -> Range:
 def path(metavar: str) -> Range:
     """A path; ``~`` is the user's home, also where the shell has left it."""
     return Range(os.path.expanduser, metavar, types=(str,))
+
+
+def paths(metavar: str) -> Range:
+    """One or more paths, as ``--name A B`` or ``--name=A --name=B``."""
+
+    def read(text: str) -> str:
+        if not text:  # what an unset shell variable in quotes gives
+            raise argparse.ArgumentTypeError("a path is empty")
+        return os.path.expanduser(text)
+
+    return Range(read, metavar, several=True)
+
+
+def named_paths(metavar: str) -> Range:
+    """Paths with a name each, ``NAME=PATH``; the name ends at the first ``=``."""
+
+    def read(text: str) -> str:
+        name, is_there, path = text.partition("=")
+        if not (is_there and path and name.strip() and name.isprintable()):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {metavar}")
+        return f"{name.strip()}={os.path.expanduser(path)}"
+
+    return Range(read, metavar, several=True)
 
 
 def folder(metavar: str) -> Range:
