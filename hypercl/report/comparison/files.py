@@ -1,0 +1,146 @@
+"""The files of a report: report.html, the table as CSV, LaTeX and Markdown, the figures."""
+
+import base64
+import io
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from hypercl.errors import InputError, RunFailed
+from hypercl.report import plots
+from hypercl.report.comparison.figures import FIGURES
+from hypercl.report.comparison.results import Comparison
+from hypercl.report.comparison.table import (
+    as_csv,
+    as_latex,
+    as_markdown,
+    main_table,
+    test_table,
+)
+from hypercl.rundir.stored import is_run_dir
+
+_GENERATOR = "hypercl, run.py --compare"
+_PAGE = "report.html"
+_TABLES = ("table.csv", "table.tex", "table.md")
+_FIGURES = tuple(f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf"))
+_OPTIONS: Mapping[str, dict[str, Any]] = {
+    "png": {"dpi": 150},
+    "pdf": {"metadata": {"CreationDate": None}},
+}
+
+
+def require_report_dir(folder: Path) -> None:
+    """Refuse a folder in which a report would replace something else, or come into a run.
+
+    Raises:
+        InputError: It is, or lies in, a run directory; it is a file; or it has files with the names
+            of a report's that are none.
+    """
+    try:
+        for place in (folder.absolute(), *folder.absolute().parents):
+            if place.is_dir() and is_run_dir(place):
+                raise InputError(
+                    f"--report={folder} lies in {place}, which is a run directory: choose another"
+                )
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"--report={folder} is a file: choose another directory")
+        there = [name for name in (_PAGE, *_TABLES, *_FIGURES) if (folder / name).exists()]
+        if there and _GENERATOR.encode() not in _beginning(folder / _PAGE):
+            raise InputError(
+                f"--report={folder} has a {there[0]} that is no report's: choose another directory"
+            )
+    except OSError as error:
+        raise _refusal(folder, error) from None
+
+
+def write_report(folder: Path, comparison: Comparison) -> list[Path]:
+    """Write all files, each whole or not at all; those of an earlier report are replaced.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: The folder cannot be made.
+        RunFailed: A file cannot be written.
+    """
+    pictures: dict[str, bytes] = {}
+    with plots.own_defaults():
+        for name, (draw, _) in FIGURES.items():
+            figure = draw(comparison)
+            for kind, options in _OPTIONS.items() if figure is not None else ():
+                data = io.BytesIO()
+                assert figure is not None
+                figure.savefig(data, format=kind, **options)
+                pictures[f"{name}.{kind}"] = data.getvalue()
+    main = main_table(comparison)
+    tests = [test_table(comparison, column) for column in comparison.columns]
+    contents = {
+        _PAGE: _page(comparison, pictures).encode(),  # the first: it tells a report's folder
+        "table.csv": as_csv(comparison).encode(),
+        "table.tex": as_latex([main, *tests]).encode(),
+        "table.md": as_markdown([main, *tests]).encode(),
+        **pictures,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _refusal(folder, error) from None
+    for name, content in contents.items():
+        _replace(folder / name, content)
+    for name in set(_FIGURES) - contents.keys():  # an earlier report's would show something else
+        with suppress(OSError):
+            (folder / name).unlink(missing_ok=True)
+    return [folder / name for name in contents]
+
+
+def _refusal(folder: Path, error: OSError) -> InputError:
+    reason = error.strerror or error
+    return InputError(f"--report={folder} cannot be used ({reason}): choose another directory")
+
+
+def _page(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
+    """The report as one page that refers to no other file."""
+    template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    figures: Sequence[tuple[str, str, str]] = [
+        (name, title, base64.b64encode(pictures[f"{name}.png"]).decode())
+        for name, (_, title) in FIGURES.items()
+        if f"{name}.png" in pictures
+    ]
+    return environment.from_string(template).render(
+        generator=_GENERATOR,
+        comparison=comparison,
+        main=main_table(comparison),
+        tests=[test_table(comparison, column) for column in comparison.columns],
+        figures=figures,
+    )
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Fill a temporary file, flush it to the disk, and rename it."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise RunFailed(f"{path} cannot be written ({error.strerror or error})") from None
+
+
+def _beginning(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(1000)
+    except FileNotFoundError:
+        return b""
