@@ -305,6 +305,8 @@ def _problems_of_compare(given: Mapping[str, Any]) -> Iterator[str]:
             if name in given:
                 yield f"--{name} goes with --compare: give that too, or leave it out"
         return
+    if given.get("report") == "":
+        yield "--report is empty: give a directory"
     instead = ("eval", "resume", "out_dir", "overwrite", "dry_run")
     if any(name in given for name in instead):
         yield (

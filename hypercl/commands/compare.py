@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def compare(options: RunOptions, argv: Sequence[str]) -> dict[str, Any]:
             from hypercl.report.comparison.files import require_report_dir, write_report
         require_report_dir(report)
     assert options.compare is not None
-    files = find_runs(map(Path, options.compare))
+    files = find_runs([Path(path) for path in options.compare])
     names = _names(options.label or (), files)
     runs, problems = read_runs(files, names)
     variants, more = pool(runs)
@@ -57,12 +57,13 @@ def compare(options: RunOptions, argv: Sequence[str]) -> dict[str, Any]:
     return comparison.as_json()
 
 
-def find_runs(paths: Iterator[Path]) -> list[Path]:
+def find_runs(paths: Iterable[Path], option: str = "compare") -> list[Path]:
     """The results.json of every run, in the order of the paths and then of their names, each once.
 
     Args:
         paths: Of run directories, of folders in which such lie at any depth, and of files. Where a
             folder has none, the file that it lacks is named.
+        option: That has the paths.
 
     Raises:
         InputError: A path does not exist, or a folder cannot be read.
@@ -71,13 +72,13 @@ def find_runs(paths: Iterator[Path]) -> list[Path]:
     for path in paths:
         try:
             if not path.exists():
-                raise InputError(f"--compare: {path} does not exist: give a finished run")
+                raise InputError(f"--{option}: {path} does not exist: give a finished run")
             for file in _files_of(path):
                 files.setdefault(os.path.realpath(file), file)
         except OSError as error:
             where = error.filename or path
             raise InputError(
-                f"--compare: {os.fspath(where)} cannot be read ({error.strerror or error}): make "
+                f"--{option}: {os.fspath(where)} cannot be read ({error.strerror or error}): make "
                 "it readable, or leave it out"
             ) from None
     return list(files.values())
@@ -110,7 +111,7 @@ def _names(labels: Sequence[str], files: Sequence[Path]) -> dict[Path, str]:
     names: dict[Path, str] = {}
     for label in labels:
         name, _, path = label.partition("=")
-        named = [compared.get(os.path.realpath(file)) for file in find_runs(iter([Path(path)]))]
+        named = [compared.get(os.path.realpath(f)) for f in find_runs([Path(path)], "label")]
         if None in named:
             raise InputError(
                 f"--label={label} names a run that is not compared: give {path} to --compare too"

@@ -5,7 +5,8 @@ called within ``plots.own_defaults()``.
 """
 
 import math
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -21,33 +22,49 @@ from hypercl.report.metrics import Matrix, mean_matrix
 _MAX_NUMBERS = 10  # tasks beyond which numbers in the cells could not be read
 _MAX_SIDE_BY_SIDE = 4
 _LONGEST = 40  # characters of a label, beyond which it is cut
+_LEGEND_LINE = 0.18  # inches
 _MARKERS = "osD^vPX*<>"
 
 
 def accuracy_over_time(comparison: Comparison) -> Figure | None:
-    """The mean accuracy (%) on the tasks so far after each task; bands are ± the standard error
-    over seeds.
+    """The mean accuracy (%) on the tasks so far after each task, in each scenario; bands are ± the
+    standard error over seeds.
     """
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    longest = 1
-    for (label, variant), color, marker in _styled(_labelled(comparison)):
-        numbers = np.array(variant.while_learning, dtype=float)  # [seeds, tasks]
-        known = ~np.isnan(numbers).any(axis=0)
-        x, numbers = 1 + np.flatnonzero(known), numbers[:, known]
-        middle = numbers.mean(axis=0)
-        axes.plot(x, middle, f"{marker}-", ms=4, lw=1.5, color=color, label=label)
-        if len(numbers) > 1:
-            sem = numbers.std(axis=0, ddof=1) / math.sqrt(len(numbers))
-            axes.fill_between(x, middle - sem, middle + sem, alpha=0.2, lw=0, color=color)
-        longest = max(longest, len(variant.tasks))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlim(0.8, longest + 0.2)
-    axes.set(xlabel="tasks learned", ylabel="accuracy (%), mean of tasks so far")
-    axes.grid(alpha=0.3)
-    _place_legend(figure, axes)
-    axes.set_title("accuracy over time, bands ± standard error of the mean", fontsize=10)
+    scenarios = sorted({scenario_name(v) for row in comparison.rows for v in row.variants})
+    wide = len(scenarios) == 1
+    figure = Figure(figsize=(8 if wide else 1 + 3.6 * len(scenarios), 4.2), layout="constrained")
+    shown: dict[int, Any] = {}  # the lines that the legend explains, by row
+    all_axes = _axes_of(figure, len(scenarios), sharey=True)
+    for axes, scenario in zip(all_axes, scenarios, strict=True):
+        longest = 1
+        for i, row in enumerate(comparison.rows):
+            for variant in row.variants:
+                if scenario_name(variant) == scenario:
+                    shown.setdefault(i, _draw_over_time(axes, variant, i))
+                    longest = max(longest, len(variant.tasks))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(0.8, longest + 0.2)
+        axes.set_xlabel("tasks learned")
+        axes.grid(alpha=0.3)
+        if not wide:
+            axes.set_title(scenario, fontsize=10)
+    figure.axes[0].set_ylabel("accuracy (%), mean of tasks so far")
+    _explain(figure, comparison, shown)
+    figure.suptitle("accuracy over time, bands ± standard error of the mean", fontsize=10)
     return figure
+
+
+def _draw_over_time(axes: Any, variant: Variant, i: int) -> Any:
+    """The line of row ``i``, from the points at which all tasks so far were tested."""
+    numbers = np.array(variant.while_learning, dtype=float)  # [seeds, tasks]
+    known = ~np.isnan(numbers).any(axis=0)
+    x, numbers = 1 + np.flatnonzero(known), numbers[:, known]
+    middle = numbers.mean(axis=0)
+    (line,) = axes.plot(x, middle, f"{_marker(i)}-", ms=4, lw=1.5, color=_color(i))
+    if len(numbers) > 1:
+        sem = numbers.std(axis=0, ddof=1) / math.sqrt(len(numbers))
+        axes.fill_between(x, middle - sem, middle + sem, alpha=0.2, lw=0, color=_color(i))
+    return line
 
 
 def final_accuracies(comparison: Comparison) -> Figure | None:
@@ -67,7 +84,7 @@ def final_accuracies(comparison: Comparison) -> Figure | None:
             if tested.interval is not None:
                 axes.plot(tested.interval, (y, y), "-", color=color, lw=2)
             look = {"mfc": "white"} if tested.cell.by is not None else {}
-            axes.plot(mean, y, _MARKERS[y % len(_MARKERS)], color=color, ms=7, **look)
+            axes.plot(mean, y, _marker(y), color=color, ms=7, **look)
         axes.set_title(column.upper(), fontsize=10)
         axes.set_xlabel("accuracy (%)")
         axes.grid(alpha=0.3, axis="x")
@@ -87,20 +104,18 @@ def accuracy_against_memory(comparison: Comparison) -> Figure | None:
     by_column = {column: points for column, points in by_column.items() if points}
     if not by_column:
         return None
-    sizes = {kept for points in by_column.values() for _, _, _, kept in points if kept}
-    size = (2.0 + 3.2 * len(by_column), 3.6)
+    sizes = {kept for points in by_column.values() for _, _, kept in points if kept}
+    size = (2.0 + 3.2 * len(by_column), 3.5)
     figure = Figure(figsize=size, layout="constrained")
     shown: dict[int, Any] = {}  # the points that the legend explains, by row
     all_axes = _axes_of(figure, len(by_column), sharex=True)
     for axes, (column, points) in zip(all_axes, by_column.items(), strict=True):
-        for i, label, tested, kept in points:
+        for i, tested, kept in points:
             mean = _mean(tested)
             interval = tested.interval or (mean, mean)
             bar = [[mean - interval[0]], [interval[1] - mean]]
             look = {"mfc": "white"} if tested.cell.by is not None else {}
-            marker = _MARKERS[i % len(_MARKERS)]
-            point = axes.errorbar(kept, mean, bar, fmt=marker, color=_color(i), ms=7, **look)
-            point.set_label(label)
+            point = axes.errorbar(kept, mean, bar, fmt=_marker(i), color=_color(i), ms=7, **look)
             shown.setdefault(i, point)
         if sizes:  # a logarithm has no place for 0, which keeps nothing
             axes.set_xscale("symlog", base=2, linthresh=min(sizes))
@@ -112,11 +127,11 @@ def accuracy_against_memory(comparison: Comparison) -> Figure | None:
         axes.set_xlabel("kept of earlier tasks")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("accuracy (%)")
-    explained = [shown[i] for i in sorted(shown)]
-    labels = [str(point.get_label()) for point in explained]
-    columns = min(3, len(labels))
-    figure.legend(explained, labels, loc="outside lower center", fontsize=8, ncols=columns)
+    _explain(figure, comparison, shown)
     title = "accuracy against memory kept, lines are 95 % intervals" + _about_inferred(comparison)
+    missing = [_plain(r.label) for i, r in enumerate(comparison.rows) if i not in shown]
+    if missing:
+        title += f"\nnot known of {'; '.join(missing)}"
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -144,7 +159,9 @@ def accuracy_matrices(comparison: Comparison) -> Figure | None:
                               fontsize=8 if size <= 6 else 6)  # fmt: skip
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.set_title(f"{label}, n = {len(variant.seeds)}", fontsize=9, wrap=True)
+        n = f"n = {len(variant.seeds)}".replace(" ", "\N{NO-BREAK SPACE}")
+        title = textwrap.fill(f"{label}, {n}", 34)
+        axes.set_title(title, fontsize=9)
         axes.set(xlabel="task tested", ylabel="after learning task")
     figure.colorbar(image, ax=figure.axes, shrink=0.8, label="accuracy (%)")
     return figure
@@ -171,13 +188,13 @@ def _labelled(comparison: Comparison) -> list[tuple[str, Variant]]:
     ]
 
 
-def _with_memory(comparison: Comparison, column: str) -> list[tuple[int, str, Tested, int]]:
-    """The rows whose accuracy and memory are known: number, label, accuracy, bytes."""
+def _with_memory(comparison: Comparison, column: str) -> list[tuple[int, Tested, int]]:
+    """The rows whose accuracy and memory are known: number, accuracy, bytes."""
     points = []
     for i, (row, tested) in enumerate(zip(comparison.rows, comparison.tested[column], strict=True)):
         kept = _kept(row, column)
         if tested is not None and kept is not None:
-            points.append((i, _plain(row.label), tested, kept))
+            points.append((i, tested, kept))
     return points
 
 
@@ -208,8 +225,8 @@ def _axes_of(figure: Figure, number: int, **share: Any) -> list[Any]:
     return list(figure.subplots(1, number, squeeze=False, **share).flat)
 
 
-def _styled(items: Sequence[Any]) -> list[tuple[Any, Any, str]]:
-    return [(item, _color(i), _MARKERS[i % len(_MARKERS)]) for i, item in enumerate(items)]
+def _marker(i: int) -> str:
+    return _MARKERS[i % len(_MARKERS)]
 
 
 def _color(i: int) -> Any:
@@ -228,11 +245,15 @@ def _about_inferred(comparison: Comparison) -> str:
     return "; open: the task is inferred by entropy" if inferred else ""
 
 
-def _place_legend(figure: Figure, axes: Any) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    widest = max(map(len, labels))
-    columns = max(1, min(len(labels), 90 // (widest + 6)))
-    figure.legend(handles, labels, loc="outside lower center", fontsize=8, ncols=columns)
+def _explain(figure: Figure, comparison: Comparison, shown: Mapping[int, Any]) -> None:
+    """A legend below the axes; ``shown``: by row, what is drawn of it."""
+    labels = [_plain(comparison.rows[i].label) for i in sorted(shown)]
+    room = 13 * figure.get_figwidth()  # characters
+    columns = max(1, min(len(labels), int(room / (max(map(len, labels)) + 6))))
+    lines = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * lines)
+    figure.legend([shown[i] for i in sorted(shown)], labels, loc="outside lower center",
+                  fontsize=8, ncols=columns)  # fmt: skip
 
 
 def _plain(label: str) -> str:

@@ -144,12 +144,6 @@ class Row(NamedTuple):
         )
         return by_merit[0][0] if by_merit else None
 
-    def labelled(self) -> Iterator[tuple[str, Variant]]:
-        """Each variant, with its scenario in the label where there are several."""
-        for variant in self.variants:
-            several = len(self.variants) > 1
-            yield f"{self.label} ({scenario_name(variant)})" if several else self.label, variant
-
 
 def scenario_name(variant: Variant) -> str:
     """The column that a variant's own accuracies belong to."""
@@ -231,12 +225,15 @@ def make_rows(variants: Sequence[Variant]) -> list[Row]:
     """
     nameless = [variant for variant in variants if variant.name is None]
     shown = differing_settings(nameless)
-    by_label: dict[tuple[str, bool], list[Variant]] = {}
+    given = {variant.name for variant in variants}
+    by_label: dict[str, list[Variant]] = {}
     for variant in variants:
         label = variant.name or _label(variant, shown)
-        by_label.setdefault((label, variant.name is not None), []).append(variant)
+        if variant.name is None and label in given:
+            label += " (without --label)"
+        by_label.setdefault(label, []).append(variant)
     rows = []
-    for (label, _), same in by_label.items():
+    for label, same in by_label.items():
         _require_one_row(label, same)
         by_scenario = sorted(same, key=lambda variant: variant.scenario or 0)
         rows.append(Row(label, tuple(by_scenario)))
