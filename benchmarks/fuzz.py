@@ -117,7 +117,8 @@ _SLOW = ("n_iter", "epochs", "num_seeds", "num_tasks")  # take time, not memory
 
 def _values(action: argparse.Action) -> st.SearchStrategy[str]:
     """Values for an option, most of them of its kind."""
-    if action.dest in ("out_dir", "data_dir", "eval", "config", "continue_from"):
+    paths = ("out_dir", "data_dir", "eval", "config", "continue_from", "compare", "report")
+    if action.dest in paths:
         return st.sampled_from(_PATHS)
     if action.choices:
         own = st.sampled_from(sorted(action.choices))
@@ -141,7 +142,7 @@ _EXPERIMENTS = [
     ["--hnet_init=xavier", "--std_normal_temb=1", "--std_normal_emb=0.1"], ["--hyper_fan_init"],
     ["--preset=paper-splitmnist", "--epochs=-1"], ["--preset=splitmnist-large-1task"],
 ]  # fmt: skip
-_NEVER_VALID = {"out_dir", "data_dir", "eval", "config", "continue_from", "resume", "specnorm", "momentum", "cl_exp", "net_type", "lenet_type", "net_act", "batchnorm", "bn_no_running_stats", "bn_no_stats_checkpointing", "resnet_channel_sizes", "dropout_rate", "no_bias", "num_classes_per_task", "num_tasks", "preset", argparse.SUPPRESS, "n_iter", "epochs", "plateau_lr_scheduler", "lambda_lr_scheduler", "lookahead", "use_sgd", "use_rmsprop", "hyper_fan_init", "hnet_init", "std_normal_temb", "std_normal_emb", "compression", "skip_tasks", "class_order", "mlp_arch", "resnet_block_depth", "wrn_block_depth", "wrn_widening_factor", "wrn_use_fc_bias", "padding", "no_augmentation"}  # noqa: E501 # fmt: skip
+_NEVER_VALID = {"out_dir", "data_dir", "eval", "config", "continue_from", "compare", "label", "report", "resume", "specnorm", "momentum", "cl_exp", "net_type", "lenet_type", "net_act", "batchnorm", "bn_no_running_stats", "bn_no_stats_checkpointing", "resnet_channel_sizes", "dropout_rate", "no_bias", "num_classes_per_task", "num_tasks", "preset", argparse.SUPPRESS, "n_iter", "epochs", "plateau_lr_scheduler", "lambda_lr_scheduler", "lookahead", "use_sgd", "use_rmsprop", "hyper_fan_init", "hnet_init", "std_normal_temb", "std_normal_emb", "compression", "skip_tasks", "class_order", "mlp_arch", "resnet_block_depth", "wrn_block_depth", "wrn_widening_factor", "wrn_use_fc_bias", "padding", "no_augmentation"}  # noqa: E501 # fmt: skip
 _VALID_SIZES, _VALID_FLOATS = [4, 5, 7, 10, 50], [0.0001, 0.1, 0.5, 0.9, 1e-30]
 
 

@@ -243,7 +243,7 @@ def _latex_table(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return " & ".join(map(in_latex, cells)) + r" \\"
 
-    caption = ". ".join([table.title, *table.notes])
+    caption = ". ".join(text[:1].upper() + text[1:] for text in (table.title, *table.notes))
     return "\n".join(
         [
             r"\begin{table}",
@@ -262,7 +262,8 @@ def _latex_table(table: Table) -> str:
     )
 
 
-# Brackets too: at the beginning of a line they would be an option of the \\ before it.
+# Brackets too: at the beginning of a line they would be an option of the \\ before it, as a star
+# would be.
 _IN_LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%",
     "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -273,4 +274,5 @@ _IN_LATEX = {
 def in_latex(text: str) -> str:
     """Text that LaTeX sets as it is; ± becomes a formula, and so does a number's minus."""
     escaped = "".join(_IN_LATEX.get(c, c) for c in text)
-    return _MINUS.sub(r"$-$\1", escaped)
+    escaped = _MINUS.sub(r"$-$\1", escaped)
+    return f"{{*}}{escaped[1:]}" if escaped[:1] == "*" else escaped

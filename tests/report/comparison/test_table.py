@@ -140,6 +140,7 @@ def test_latex_shows_text_as_it_is():
     )
     assert in_latex("-1.50 ± 0.20") == r"$-$1.50 $\pm$ 0.20"
     assert in_latex("[-0.5, +1]") == "{[}$-$0.5, +1{]}"
+    assert in_latex("*best*") == "{*}best*"
     assert in_latex("<0.001") == "$<$0.001"
     assert in_latex("seeds 42-47, --lr") == "seeds 42-47, --lr"
 
