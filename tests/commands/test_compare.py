@@ -170,12 +170,14 @@ def test_runs_may_be_given_one_by_one(tmp_path):
 
 def test_a_report_is_written_and_said(tmp_path, capsys):
     write_run(tmp_path / "a", "a", kept_bytes=None)
+    before = read_json(tmp_path / "a" / "results.json")
     found = compare("a", "--report=there")
     assert "the report is there/report.html" in capsys.readouterr().out
     assert found["compared"] in (tmp_path / "there" / "report.html").read_text()
     with pytest.raises(InputError, match=r"--report=a lies in .*, which is a run directory"):
         run.main(["--compare", "a", "--report=a"])
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["results.json"]
+    assert read_json(tmp_path / "a" / "results.json") == before
 
 
 def test_torch_is_not_imported(tmp_path):
@@ -196,14 +198,6 @@ def test_torch_is_not_imported(tmp_path):
         "sys.exit('scipy' in sys.modules or 'jinja2' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
-
-
-def test_runs_are_only_read(tmp_path):
-    write_run(tmp_path / "a")
-    before = read_json(tmp_path / "a" / "results.json")
-    compare("a")
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["results.json"]
-    assert read_json(tmp_path / "a" / "results.json") == before
 
 
 def test_the_shell_gets_one_line_and_a_code(tmp_path):
