@@ -2,10 +2,13 @@
 
 import json
 import random
+from pathlib import Path
 
 from hypercl.options import METHODS, HypernetOptions, Options, options_of
 from hypercl.registry import entries
 from hypercl.report import metrics
+from hypercl.report.comparison.results import compare_rows
+from hypercl.report.comparison.rows import StoredRun, make_rows, pool
 from hypercl.rundir.stored import seal
 
 # By scenario: what a run's own accuracies are called; None: a network for each task.
@@ -88,6 +91,23 @@ def write_run(folder, *args, **options):
     folder.mkdir(parents=True)
     (folder / "results.json").write_text(json.dumps(results_of(*args, **options)))
     return folder
+
+
+def runs_of(*results, names=()):
+    """Runs named a, b, ... by their paths."""
+    names = [*names, *[None] * len(results)]
+    paths = [Path(chr(ord("a") + i)) for i in range(len(results))]
+    return [StoredRun(*one) for one in zip(paths, results, names, strict=False)]
+
+
+def rows_of(*results, names=()):
+    """The rows of runs with these results."""
+    return make_rows(pool(runs_of(*results, names=names))[0])
+
+
+def compared(*results, names=()):
+    """A comparison of runs with these results."""
+    return compare_rows(rows_of(*results, names=names), [], "python run.py --compare x")
 
 
 def _seed(seed, own, level, forgotten, num_tasks):

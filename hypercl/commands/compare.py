@@ -12,7 +12,7 @@ from hypercl.errors import InputError
 from hypercl.options import RunOptions
 from hypercl.report.comparison.results import Comparison, compare_rows
 from hypercl.report.comparison.rows import FORMATS, StoredRun, is_comparable, make_rows, pool
-from hypercl.report.comparison.table import Table, main_table, test_table
+from hypercl.report.comparison.table import Table, main_table, statistics_table
 from hypercl.report.screen import Screen
 from hypercl.rundir.stored import RESULTS, failed_for_good, is_run_dir, read_sealed
 from hypercl.shell import importing
@@ -89,13 +89,21 @@ def _files_of(path: Path) -> list[Path]:
         return [path]
     if is_run_dir(path) or (path / RESULTS).exists():
         return [path / RESULTS]
-    found = []
-    for place, folders, names in os.walk(path):
+    found, seen = [], set()
+    for place, folders, names in os.walk(path, onerror=_raise, followlinks=True):
         folder = Path(place)
+        if (real := os.path.realpath(folder)) in seen:  # links may lead in a circle
+            folders.clear()
+            continue
+        seen.add(real)
         if RESULTS in names or is_run_dir(folder):
             found.append(folder / RESULTS)
             folders.clear()  # a run has no run in it
     return sorted(found) or [path / RESULTS]
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _names(labels: Sequence[str], files: Sequence[Path]) -> dict[Path, str]:
@@ -182,12 +190,13 @@ def show(screen: Screen, comparison: Comparison) -> None:
     """Say what is compared and found."""
     screen.say(comparison.sentence)
     main = main_table(comparison)
-    tests = [test_table(comparison, column) for column in comparison.columns]
-    tables = [main, *tests]
+    tables = [main, *(statistics_table(comparison, column) for column in comparison.columns)]
     if not all(_fits(screen, table) for table in tables):
         letters = {row.label: _letter(i) for i, row in enumerate(comparison.rows)}
         for label, letter in letters.items():
             screen.say(f"{letter}: {label}")
+        first = _letter(0)
+        tables = [main, *(statistics_table(comparison, c, first) for c in comparison.columns)]
         tables = [
             table._replace(rows=[[letters[row[0]], *row[1:]] for row in table.rows])
             for table in tables

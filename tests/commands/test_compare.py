@@ -40,8 +40,17 @@ def test_runs_are_found_in_folders_and_as_files(tmp_path):
     for name in ("out/a", "out/b", "out/deep/c", "d"):
         write_run(tmp_path / name, name)
     write(tmp_path / "kept.json", results_of("e"))
+    (tmp_path / "out" / "deep" / "round").symlink_to(tmp_path / "out")
+    (tmp_path / "out" / "link").symlink_to(write_run(tmp_path / "elsewhere" / "f", "f"))
     found = compare("d", "out", "d", "out/b/results.json", "kept.json")
-    assert [row["label"] for row in found["rows"]] == ["d", "out/a", "out/b", "out/deep/c", "e"]
+    assert [row["label"] for row in found["rows"]] == [
+        "d",
+        "out/a",
+        "out/b",
+        "out/deep/c",
+        "f",
+        "e",
+    ]
     assert found["rows"][1]["variants"][0]["runs"] == ["out/a"]
 
 

@@ -20,7 +20,7 @@ from hypercl.report.comparison.table import (
     as_latex,
     as_markdown,
     main_table,
-    test_table,
+    statistics_table,
 )
 from hypercl.rundir.stored import is_run_dir
 
@@ -78,7 +78,7 @@ def write_report(folder: Path, comparison: Comparison) -> list[Path]:
                 figure.savefig(data, format=kind, **options)
                 pictures[f"{name}.{kind}"] = data.getvalue()
     main = main_table(comparison)
-    tests = [test_table(comparison, column) for column in comparison.columns]
+    tests = [statistics_table(comparison, column) for column in comparison.columns]
     contents = {
         _PAGE: _page(comparison, pictures).encode(),  # the first: it tells a report's folder
         "table.csv": as_csv(comparison).encode(),
@@ -118,7 +118,7 @@ def _page(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
         generator=_GENERATOR,
         comparison=comparison,
         main=main_table(comparison),
-        tests=[test_table(comparison, column) for column in comparison.columns],
+        tests=[statistics_table(comparison, column) for column in comparison.columns],
         figures=figures,
     )
 

@@ -11,6 +11,7 @@ from hypercl.report.comparison.rows import (
     Cell,
     Row,
     differences_beside_method,
+    differences_without_label,
 )
 from hypercl.report.summary import ranges
 
@@ -78,6 +79,8 @@ def compare_rows(rows: Sequence[Row], warnings: Sequence[str], command: str) -> 
     """
     tested = {column: _test(rows, column) for column in SCENARIOS}
     found = [*warnings]
+    if hidden := differences_without_label(rows):
+        found.append(f"the labels leave out other options that differ: {hidden}")
     if beside := differences_beside_method(rows):
         found.append(f"the runs differ in more than the method: {beside}")
     concerned: dict[str, dict[str, list[str]]] = {}  # by what there is to say, by row: columns
@@ -85,7 +88,7 @@ def compare_rows(rows: Sequence[Row], warnings: Sequence[str], command: str) -> 
         concerned.setdefault(reason, {}).setdefault(label, []).append(column.upper())
     for reason, by_row in concerned.items():
         where = (f"{label} ({', '.join(columns)})" for label, columns in by_row.items())
-        found.append(f"{', '.join(where)}: {reason}")
+        found.append(f"{'; '.join(where)}: {reason}")
     return Comparison(rows, tested, list(dict.fromkeys(found)), command)
 
 

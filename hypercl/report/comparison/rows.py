@@ -28,9 +28,10 @@ SCENARIOS = ("cl1", "cl2", "cl3")  # in percent, what a run answers where it is 
 TRANSFERS = ("forgetting", "backward_transfer", "forward_transfer")  # in percent
 _SEEDS = ("random_seed", "num_seeds")
 _NO_SETTINGS = (*_SEEDS, "preset", "cl_scenario")  # a preset's options are all there
-# What runs of one label may differ in beside their method's options: they fill other columns.
+# What runs of one name may differ in beside their method's options: they fill other columns.
 _OF_SCENARIO = ("cl_scenario", "multi_head")
 _BESIDE_METHOD = ("task", "main_net", "train")  # groups of options; and one that is in another:
+_MOST_SHOWN = 4  # options in a label, where fewer tell the rows apart
 _TESTED_ON = "test_with_val_set"
 
 _ANY_FORMAT = {"experiment": str, "seeds": [{"forgetting": (float, None)}]}
@@ -224,7 +225,7 @@ def make_rows(variants: Sequence[Variant]) -> list[Row]:
         InputError: A name was given to runs that cannot share a row.
     """
     nameless = [variant for variant in variants if variant.name is None]
-    shown = differing_settings(nameless)
+    shown = shown_settings(nameless)
     given = {variant.name for variant in variants}
     by_label: dict[str, list[Variant]] = {}
     for variant in variants:
@@ -238,6 +239,25 @@ def make_rows(variants: Sequence[Variant]) -> list[Row]:
         by_scenario = sorted(same, key=lambda variant: variant.scenario or 0)
         rows.append(Row(label, tuple(by_scenario)))
     return rows
+
+
+def shown_settings(variants: Sequence[Variant]) -> list[str]:
+    """The options of which labels are made: those that differ, and of many as few as tell all
+    variants apart.
+    """
+    names = differing_settings(variants)
+    if len(names) <= _MOST_SHOWN:
+        return names
+    shown: list[str] = []
+
+    def labels(more: str) -> int:
+        return len({_label(variant, [*shown, more]) for variant in variants})
+
+    while len({_label(variant, shown) for variant in variants}) < len(
+        {_label(variant, names) for variant in variants}
+    ):
+        shown.append(max((name for name in names if name not in shown), key=labels))
+    return [name for name in names if name in shown]
 
 
 def _label(variant: Variant, shown: Sequence[str]) -> str:
@@ -286,6 +306,16 @@ def describe_differences(variants: Sequence[Variant], names: Sequence[str]) -> s
         values = (as_argument(v.settings.get(name)) for v in variants if name in v.settings)
         described.append(f"--{name} ({', '.join(dict.fromkeys(values))})")
     return ", ".join(described)
+
+
+def differences_without_label(rows: Sequence[Row]) -> str:
+    """The options in which runs differ, and that their labels leave out: ``--lr (0.1, 0.2)`` each;
+    empty where they leave nothing out.
+    """
+    nameless = [v for row in rows for v in row.variants if v.name is None]
+    shown = shown_settings(nameless)
+    names = [name for name in differing_settings(nameless) if name not in shown]
+    return describe_differences(nameless, names)
 
 
 def differences_beside_method(rows: Sequence[Row]) -> str:

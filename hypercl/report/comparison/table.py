@@ -48,7 +48,7 @@ def main_table(comparison: Comparison) -> Table:
     of_run: dict[str, Callable[[Variant], str]] = {
         "trained weights": lambda variant: f"{variant.num_trained:,}",
         "kept of earlier tasks": lambda variant: bytes_as_text(variant.kept_bytes),
-        "minutes per seed": lambda variant: number(summarize(variant.minutes)["mean"], 1),
+        "minutes per seed": _minutes,
         "n": lambda variant: str(len(variant.seeds)),
     }
     for name, shown in of_run.items():
@@ -82,8 +82,12 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         yield f"several numbers are of the runs for {names} ({'; '.join(labels)})"
 
 
-def test_table(comparison: Comparison, column: str) -> Table:
-    """The accuracies in a scenario, their differences to the first row and the tests of these."""
+def statistics_table(comparison: Comparison, column: str, reference: str | None = None) -> Table:
+    """The accuracies in a scenario, their differences to the first row and the tests of these.
+
+    Args:
+        reference: What the title calls the first row; None: its label.
+    """
     rows = [(row, t) for row, t in zip(comparison.rows, comparison.tested[column], strict=True)
             if t is not None]  # fmt: skip
     differences = [t.difference for _, t in rows if t.difference is not None]
@@ -95,7 +99,7 @@ def test_table(comparison: Comparison, column: str) -> Table:
     body = [[row.label, *_tested(t)][: len(header)] for row, t in rows]
     title = f"{column.upper()} (%)"
     if differences:
-        title += f", differences to {comparison.rows[0].label}"
+        title += f", differences to {reference or comparison.rows[0].label}"
     return Table(title, header, body, [])
 
 
@@ -115,6 +119,11 @@ def _tested(tested: Tested) -> list[str]:
         p_as_text(difference.p_t),
         p_as_text(tested.holm_t),
     ]
+
+
+def _minutes(variant: Variant) -> str:
+    mean = summarize(variant.minutes)["mean"] or 0.0
+    return number(mean, 1 if mean >= 1 else 2)
 
 
 def _accuracy(cell: Cell | None) -> str:

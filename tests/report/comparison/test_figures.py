@@ -1,6 +1,5 @@
 import pytest
-from stored_runs import results_of
-from test_table import compared
+from stored_runs import compared, results_of
 
 from hypercl.report import plots
 from hypercl.report.comparison import figures

@@ -5,8 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from stored_runs import results_of, write_run
-from test_table import compared
+from stored_runs import compared, results_of, write_run
 
 from hypercl.errors import InputError, RunFailed
 from hypercl.report.comparison import files
@@ -89,7 +88,7 @@ def test_the_page_says_all(written):
         assert warning in page.text
     assert "<b>&\"bold'</b> (n = 2, seeds 1, 2)" in page.text  # as text
     assert "b" not in page.tags
-    for table in (files.main_table(comparison), files.test_table(comparison, "cl3")):
+    for table in (files.main_table(comparison), files.statistics_table(comparison, "cl3")):
         for cell in (cell for row in table.rows for cell in row):
             assert cell in page.text
 

@@ -1,29 +1,15 @@
-from pathlib import Path
-
 import pytest
-from stored_runs import results_of
+from stored_runs import results_of, rows_of, runs_of
 
 from hypercl.errors import InputError
 from hypercl.report.comparison.results import compare_rows
 from hypercl.report.comparison.rows import (
-    StoredRun,
     differences_beside_method,
     is_comparable,
     make_rows,
     pool,
     settings,
 )
-
-
-def runs_of(*results, names=()):
-    """Runs named a, b, ... by their paths."""
-    names = [*names, *[None] * len(results)]
-    paths = [Path(chr(ord("a") + i)) for i in range(len(results))]
-    return [StoredRun(*one) for one in zip(paths, results, names, strict=False)]
-
-
-def rows_of(*results, names=()):
-    return make_rows(pool(runs_of(*results, names=names))[0])
 
 
 def warnings_of(*results, names=()):
@@ -66,6 +52,18 @@ def test_labels_are_the_options_that_differ():
     assert [row.label for row in rows] == ["hnet, lr=0.1", "hnet, lr=0.2", "other, lr=0.2"]
     rows = rows_of(results_of(lookahead=True), results_of())
     assert [row.label for row in rows] == ["hnet, lookahead=on", "hnet, lookahead=off"]
+
+
+def test_of_many_options_a_label_has_those_that_tell_the_rows_apart():
+    same = {"n_iter": 7, "batch_size": 3, "beta": 0.5, "mlp_arch": [7]}
+    runs = [results_of(), results_of(lr=0.5, **same), results_of(lr=0.7, **same)]
+    assert [row.label for row in rows_of(*runs)] == [
+        "hnet, lr=0.0001", "hnet, lr=0.5", "hnet, lr=0.7",
+    ]  # fmt: skip
+    hidden = "--batch_size (32, 3), --n_iter (1001, 7), --mlp_arch (100,100, 7)"
+    (warning,) = [w for w in warnings_of(*runs) if "labels leave out other options" in w]
+    assert all(option in warning for option in hidden.split(", --"))
+    assert "--lr" not in warning
 
 
 def test_an_option_that_a_run_does_not_read_is_no_part_of_its_label():
@@ -179,7 +177,7 @@ def test_too_few_seeds_are_warned_of():
     ]
     assert weak(3, 1) == ["b (CL1): a single pair of seeds gives neither an interval nor a p"]
     (warning,) = weak(6, 6, 6)
-    assert warning.startswith("b (CL1), c (CL1): with n = 6 and Holm's correction over 2 rows")
+    assert warning.startswith("b (CL1); c (CL1): with n = 6 and Holm's correction over 2 rows")
     assert weak(7, 7, 7) == []
 
 
@@ -190,7 +188,7 @@ def test_independent_samples_and_missing_ones_are_told():
         "test"
     ]
     rows = [results_of("a", 1), results_of("b", 3), results_of("c", 3)]
-    assert warnings_of(*rows) == ["b (CL3), c (CL3): no difference to a, which has no such number"]
+    assert warnings_of(*rows) == ["b (CL3); c (CL3): no difference to a, which has no such number"]
 
 
 def test_the_sentence_says_n_and_seeds():

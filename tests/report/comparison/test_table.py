@@ -5,11 +5,9 @@ from statistics import fmean
 
 import pytest
 from rich.console import Console
-from stored_runs import results_of
-from test_rows import rows_of
+from stored_runs import compared, results_of
 
 from hypercl.commands.compare import show
-from hypercl.report.comparison.results import compare_rows
 from hypercl.report.comparison.table import (
     Table,
     as_csv,
@@ -19,15 +17,9 @@ from hypercl.report.comparison.table import (
     in_latex,
     main_table,
     p_as_text,
-    test_table,
+    statistics_table,
 )
 from hypercl.report.screen import Screen
-
-test_table.__test__ = False
-
-
-def compared(*results, names=()):
-    return compare_rows(rows_of(*results, names=names), [], "python run.py --compare x")
 
 
 @pytest.fixture
@@ -78,14 +70,14 @@ def test_what_is_inferred_and_what_is_of_several_runs_is_explained(several):
 
 
 def test_the_statistics_of_a_column(several):
-    table = test_table(several, "cl1")
+    table = statistics_table(several, "cl1")
     assert table.title == "CL1 (%), differences to hnet, hmlp_arch=100,100"
     first, second, third = table.rows
     assert first[3:] == [""] * 8
     assert [second[i] for i in (5, 6)] == ["6", "by seed"]
     assert third[5] == "3"
     assert second[7] == "0.031"
-    alone = test_table(compared(results_of()), "cl1")
+    alone = statistics_table(compared(results_of()), "cl1")
     assert alone.header == ["", "mean", "95 % interval"]
     assert len(alone.rows[0]) == 3
 
@@ -104,7 +96,10 @@ def test_no_line_is_wider_than_the_screen_and_no_number_is_cut(width, terminal, 
         text = re.sub("\x1b\\[[0-9;]*m", "", file.getvalue())
         assert max(map(len, text.splitlines())) <= width
         assert "…" not in text
-        tables = [main_table(comparison), *(test_table(comparison, c) for c in comparison.columns)]
+        tables = [
+            main_table(comparison),
+            *(statistics_table(comparison, c) for c in comparison.columns),
+        ]
         for cell in (cell for table in tables for row in table.rows for cell in row[1:]):
             assert cell in text
 
@@ -146,7 +141,7 @@ def test_latex_shows_text_as_it_is():
 
 
 def test_latex_tables_are_whole(several):
-    text = as_latex([main_table(several), test_table(several, "cl1")])
+    text = as_latex([main_table(several), statistics_table(several, "cl1")])
     assert text.isascii()
     for name in ("table", "tabular"):
         assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 2
