@@ -23,7 +23,7 @@ from hypercl.evaluation import Learned, evaluate
 from hypercl.experiment import Experiment
 from hypercl.methods.base import Batch, StepLosses, TaskEnd
 from hypercl.report.results import MemberProgress, Report
-from hypercl.rundir.checkpoint import Checkpoints, Position
+from hypercl.rundir.checkpoint import OF_OPTIMIZER, Checkpoints, Position, parted
 from hypercl.tasks.task import Crops, augment, draw_batches, draw_flips, draw_offsets
 
 LOG_ITER = 50  # steps from one line in metrics.jsonl to the next
@@ -94,7 +94,8 @@ class TaskTraining:
         seeds: Of the members; all that is drawn follows from them and from the task.
         params: Before the task, [members, …] each; ``stats``: running statistics to start from.
             Both stay as they are.
-        memory: What the method has kept of the earlier tasks.
+        memory: What the method has kept of the earlier tasks, and with --keep_optimizer the
+            optimizer; see :func:`parted`.
 
     Attributes:
         steps_done: At which :meth:`restore` has left it.
@@ -118,6 +119,7 @@ class TaskTraining:
         self.steps_done = 0
         self.failed: dict[int, str] = {}
         self.num_steps, epoch = experiment.length(task)
+        of_optimizer, memory = parted(memory)
         self.anchor = experiment.method.remember(params, memory, task_id)
         self.task_loss = experiment.task_loss(task)
         self._before = params
@@ -133,6 +135,9 @@ class TaskTraining:
         self._counter = torch.zeros(1, dtype=torch.int64, device=device)
         self.rates = LearningRates(options, self.num_steps, epoch, len(seeds), device)
         self._optimizer = build_optimizer(options, self._flat, self._gradient, self.rates.now)
+        for name, value in of_optimizer.items():
+            state = self._optimizer.state[name]
+            state.copy_(value if state.ndim else value[0])
         size = self.num_steps, len(StepLosses._fields), len(seeds)
         self.history = torch.zeros(size, device=device)
         self._logged = 0  # steps whose losses have been looked at
@@ -227,7 +232,7 @@ class TaskTraining:
                     self.failed.setdefault(
                         seed,
                         f"the parameters are not finite after task {self.task_id + 1} at step "
-                        f"{step}: lower --lr or --beta",
+                        f"{step}: lower --lr or the penalty's strength",
                     )
         rates = self.rates.of_members
         accuracies: list = [None] * len(self.seeds)
@@ -284,6 +289,13 @@ class TaskTraining:
         changed |= {f"running.{name}": value for name, value in self.running.items()}
         return changed | {f"stats.{name}": value for name, value in self.stats.items()}
 
+    def _state_of_optimizer(self) -> Params:
+        """As memory has it, [members, …] each."""
+        return {
+            f"{OF_OPTIMIZER}{name}": value.clone() if value.ndim else value.repeat(len(self.seeds))
+            for name, value in self._optimizer.state.items()
+        }
+
     def result(self, position: Position) -> Position:
         """Where the run is when the task has been learned, without the seeds that failed."""
         method, task_id = self.experiment.method, self.task_id
@@ -292,12 +304,15 @@ class TaskTraining:
         stats = [*position.stats, self.stats]
         if self.experiment.options.main_net.bn_no_stats_checkpointing:
             stats = [self.stats] * (task_id + 1)
-        memory, seeds = select_members(position.memory, going), [self.seeds[i] for i in going]
+        memory, seeds = parted(position.memory)[1], [self.seeds[i] for i in going]
+        memory = select_members(memory, going)
         if going:
             of_members = (select_members(values, going) for values in (self.stats, self.running))
             end = TaskEnd(task_id, self.task, self.task_loss, seeds, *of_members)
             with self.experiment.net.evaluating():
                 memory = method.after_task(params, memory, end)
+            if self.experiment.options.train.keep_optimizer:
+                memory = memory | select_members(self._state_of_optimizer(), going)
         return replace(
             position,
             seeds=seeds,
@@ -375,6 +390,6 @@ def find_failures(
                 failures.setdefault(
                     seed,
                     f"the loss is not finite in task {task_id + 1} at step {step} (task loss "
-                    f"{values[0]:g}, penalty {values[1]:g}): lower --lr or --beta",
+                    f"{values[0]:g}, penalty {values[1]:g}): lower --lr or the penalty's strength",
                 )
     return failures

@@ -24,6 +24,8 @@ from hypercl.options import (
 from hypercl.ranges import as_argument
 from hypercl.registry import entries
 
+_CHOICES = 60  # characters that --help shows of an option's choices beside its name, at most
+
 EXAMPLES = """\
 examples:
   SplitMNIST, 5 tasks of 2 digits, default networks
@@ -145,6 +147,9 @@ def _add(group: argparse._ArgumentGroup, name: str) -> None:
     if allowed.is_switch:
         group.add_argument(f"--{name}", action=_Switch, type=allowed.read, help=help_text)
         return
+    metavar = allowed.metavar
+    if allowed.choices is not None and len(shown := ", ".join(allowed.choices)) > _CHOICES:
+        metavar, help_text = "NAME", f"{help_text} ({shown})"
     default = allowed.to_plain(field.default)
     if default is not None:  # in the spelling of the command line, which --help shows
         default = as_argument(default)
@@ -155,7 +160,7 @@ def _add(group: argparse._ArgumentGroup, name: str) -> None:
         default=default,
         type=allowed.read,
         choices=allowed.choices,
-        metavar=allowed.metavar,
+        metavar=metavar,
         help=help_text,
     )
 
@@ -334,11 +339,7 @@ def _problems(options: Options) -> Iterator[str]:
     yield from options.task.kind.problems(options)
     if options.evaluation.test_with_val_set and options.task.val_set_size == 0:
         yield "--test_with_val_set needs a validation set: give --val_set_size above 0"
-    if options.run.continue_from is not None and options.task.multi_head:
-        yield (
-            "--continue_from cannot be used with --multi_head: the main network of that run has no "
-            "outputs for more tasks; train all tasks from the start"
-        )
+    yield from _problems_of_scenario(options)
     yield from _problems_of_training(options)
     if options.main_net.specnorm:
         yield (
@@ -349,6 +350,26 @@ def _problems(options: Options) -> Iterator[str]:
     yield from options.main_net.kind.problems(options)
     yield from _problems_of_batchnorm(options)
     yield from options.method.kind.problems(options)
+
+
+def _problems_of_scenario(options: Options) -> Iterator[str]:
+    task, method = options.task, options.method
+    if task.multi_head and task.cl_scenario not in (None, 1):
+        yield (
+            f"--multi_head is --cl_scenario=1, not --cl_scenario={task.cl_scenario}: leave one out"
+        )
+    elif task.cl_scenario is not None and task.cl_scenario not in method.kind.scenarios:
+        yield (
+            f"--cl_scenario={task.cl_scenario} trains one network for all tasks, and "
+            f"--method={method.method} has one for each: leave it out; CL2 and CL3 are measured in "
+            "every run, with the task inferred"
+        )
+    if options.run.continue_from is not None and not task.shares_outputs:
+        given = "--multi_head" if task.multi_head else f"--cl_scenario={task.cl_scenario}"
+        yield (
+            f"--continue_from cannot be used with {given}: the main network of that run has no "
+            "outputs for more tasks; train all tasks from the start"
+        )
 
 
 def _without_effect(options: Options) -> dict[str, str]:

@@ -154,7 +154,7 @@ STOPPED = {
 STOPS = (3, 12)  # checkpoints that a process writes before it is stopped; the third one goes on
 SHOWN = 3  # differences, of each command
 SECONDS = 300  # for one process, at most
-NOT_COMPARED = ("seconds", "sha256", "versions")  # of results.json
+NOT_COMPARED = ("format", "seconds", "sha256", "versions")  # of results.json
 OPTIONS = ("results.json/config", "weights.pt/options")
 MEASURED = re.compile(r"results\.json(/summary|/seeds/\d+)?")  # where results stand
 
@@ -259,6 +259,9 @@ def run(command: list[str], folder: Path, stops: tuple[int, ...] = ()) -> dict[s
     except OSError as error:
         raise RunError(f"{error.filename} cannot be read") from None
     results = {name: value for name, value in results.items() if name not in NOT_COMPARED}
+    sizes = results["num_weights"]
+    if "hypernet" in sizes:  # as format 1 calls it
+        sizes["trained"] = sizes.pop("hypernet")
     for seed in results["seeds"]:
         if "failed" in seed:  # the losses in brackets may be called otherwise
             seed["failed"] = re.sub(r"\(.*\)", "", seed["failed"])

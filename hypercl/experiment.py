@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod
 from typing import NamedTuple
 
@@ -17,8 +17,15 @@ from hypercl.engine.threads import use_threads
 from hypercl.machine import FLOAT
 from hypercl.methods.base import Method, Setting
 from hypercl.networks.main_net import MainNetwork, TaskLoss
-from hypercl.options import Options, RunOptions, TaskOptions, TrainOptions
-from hypercl.tasks.task import Split, Task, with_heads, with_shared_outputs
+from hypercl.options import MainNetOptions, Options, RunOptions, TaskOptions, TrainOptions
+from hypercl.tasks.task import (
+    Split,
+    Task,
+    outputs_after,
+    with_growing_outputs,
+    with_heads,
+    with_shared_outputs,
+)
 
 
 class Length(NamedTuple):
@@ -56,9 +63,13 @@ class Experiment:
     @classmethod
     def of(cls, options: Options, tasks: Sequence[Task], device: torch.device) -> "Experiment":
         """The same with tasks that are given."""
-        kind, sizes = options.main_net.kind, [task.num_classes for task in tasks]
-        num_outputs = sum(sizes) if options.task.multi_head else max(sizes)
-        net = MainNetwork(kind.build(options.main_net, tasks[0].in_shape, num_outputs))
+        sizes = [task.num_classes for task in tasks]
+        num_outputs = max(sizes) if options.task.shares_outputs else sum(sizes)
+
+        def build(main_net: MainNetOptions) -> MainNetwork:
+            return MainNetwork(main_net.kind.build(main_net, tasks[0].in_shape, num_outputs))
+
+        net = options.method.kind.main_net(options, build)
         setting = Setting(net, tasks, options.train, options.hypernet, device)
         return cls(options, device, tasks, net, options.method.kind.build(setting))
 
@@ -67,6 +78,13 @@ class Experiment:
         """All seeds of the run."""
         first = self.options.run.random_seed
         return range(first, first + self.options.run.num_seeds)
+
+    @property
+    def tells_tasks_apart(self) -> bool:
+        """Whether the tasks of samples can be inferred: each task has a network or outputs of its
+        own.
+        """
+        return self.method.network_by_task or self.options.task.has_heads
 
     def length(self, task: Task) -> Length:
         """How long a task is learned."""
@@ -87,6 +105,15 @@ class Experiment:
         if self.options.main_net.bn_no_stats_checkpointing and stats:
             return stats[-1]
         return self.net.fresh_stats(num_members, self.device)
+
+    def tasks_to_test(self, num_learned: int) -> list[Task]:
+        """The tasks with the outputs among which their samples are classified once so many have
+        been learned.
+        """
+        return [
+            replace(task, outputs=outputs_after(self.tasks, task_id, num_learned))
+            for task_id, task in enumerate(self.tasks)
+        ]
 
     def splits_to_test(self, num_tasks: int) -> list[Split]:
         """What the accuracies on the first tasks are measured on."""
@@ -137,7 +164,11 @@ def build_tasks(options: TaskOptions, device: torch.device, seed: int) -> list[T
         InputError: The data cannot be had, or a task would have nothing to train or test on.
     """
     tasks = options.kind.drawn(seed).build(options, device)
-    return with_heads(tasks) if options.multi_head else with_shared_outputs(tasks)
+    if options.has_heads:
+        return with_heads(tasks)
+    return (
+        with_growing_outputs(tasks) if options.has_growing_outputs else with_shared_outputs(tasks)
+    )
 
 
 def length_of_task(options: TrainOptions, num_samples: int) -> Length:

@@ -16,6 +16,7 @@ from hypercl.ranges import (
     count,
     count_or_counts,
     folder,
+    int_from_to,
     int_list,
     named_paths,
     natural,
@@ -51,9 +52,25 @@ class TaskOptions:
     skip_tasks: int = option(0, natural, "leave out the first N tasks of the sequence")
     num_train_samples: int | None = option(None, or_unset(count), "training samples per task, the first ones; -1: all")
     val_set_size: int = option(100, natural, "first training samples of a task, held out for validation; 0: no validation")
-    multi_head: bool = option(False, switch, "a main network with the outputs of all tasks, of which each trains, tests and regularizes its own")
+    multi_head: bool = option(False, switch, "a main network with the outputs of all tasks, of which each trains, tests and regularizes its own; the same as --cl_scenario=1")
+    cl_scenario: int | None = option(None, or_unset(int_from_to(1, 3)), "1: each task has outputs of its own, and is known when tested; 2: all tasks share outputs; 3: a sample is classified among the classes of all tasks so far; -1: 1 with --multi_head, else 2, or for a method with a network for each task shared outputs and the task known")
     data_dir: str = option("./datasets", path("DIR"), "where cifar10.npz and cifar100.npz lie or are put (and mnist.npz, without the package that carries it)")
     kind: Any = None
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether each task has outputs of its own."""
+        return self.multi_head or self.cl_scenario == 1
+
+    @property
+    def shares_outputs(self) -> bool:
+        """Whether all tasks have the same outputs."""
+        return not self.has_heads and not self.has_growing_outputs
+
+    @property
+    def has_growing_outputs(self) -> bool:
+        """Whether a sample is classified among the classes of all tasks so far."""
+        return self.cl_scenario == 3
 
 
 @dataclass(frozen=True)
@@ -78,6 +95,7 @@ class TrainOptions:
     momentum: float = option(0.0, share, "momentum of --use_sgd and --use_rmsprop; Adam has none")
     weight_decay: float = option(0.0, non_negative, "L2 penalty on the parameters that learn")
     adam_beta1: float = option(0.9, share, "decay of Adam's running mean of gradients")
+    keep_optimizer: bool = option(False, switch, "the optimizer's running means go on from task to task, rather than begin anew (not hnet, not separate)")
     plateau_lr_scheduler: bool = option(False, switch, "multiply the learning rate by sqrt(0.1) when the validation accuracy has not risen for more than 5 epochs")
     lambda_lr_scheduler: bool = option(False, switch, "multiply the learning rate by 0.1, 0.01, 0.001, 0.0005 from the 82nd, 122nd, 162nd, 182nd epoch of a task on")
     clip_grad_value: float | None = option(None, or_unset(positive), "bring each number of the gradient into [-X, X]; -1: leave it")
@@ -256,6 +274,17 @@ class Options:
         if isinstance(value, float):
             return f"--{name}={value:g}"
         return f"--{name}={as_argument(value)}"
+
+    @property
+    def scenario(self) -> int | None:
+        """Of van de Ven and Tolias (arXiv 1904.07734), the one whose accuracies are the run's; None
+        where tasks share outputs and each has a network of its own, which is known when tested.
+        """
+        if self.task.has_heads:
+            return 1
+        if self.task.cl_scenario is not None:
+            return self.task.cl_scenario
+        return 2 if 2 in self.method.kind.scenarios else None
 
     @property
     def kinds(self) -> tuple[Entry, Entry, Entry]:

@@ -106,6 +106,20 @@ def int_at_least(minimum: int) -> Range:
     return Range(read, "N", types=(int,))
 
 
+def int_from_to(first: int, last: int) -> Range:
+    """Whole numbers between two, both included."""
+
+    def read(text: str) -> int:
+        value = _int_or(text, first - 1)
+        if value is None or not first <= value <= last:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a whole number from {first} to {last}"
+            )
+        return value
+
+    return Range(read, "N", types=(int,))
+
+
 def _read_limit(text: str) -> int | None:
     value = _int_or(text, None)
     if value is None:

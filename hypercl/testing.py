@@ -6,21 +6,22 @@ from dataclasses import replace
 from hypercl.evaluation import Learned, evaluate_tasks, infer_tasks
 from hypercl.experiment import Experiment
 from hypercl.report.results import Report
-from hypercl.rundir.checkpoint import Position
+from hypercl.rundir.checkpoint import Position, parted
 
 
 def after_task(
     experiment: Experiment, position: Position, report: Report, between: Callable[[], None]
 ) -> None:
     """Test the tasks learned so far, and after the last one infer the tasks of all samples, where
-    each task has a network of its own.
+    each task has a network or outputs of its own.
 
     Args:
         between: Called before each task; may raise to break off.
     """
     num_learned, options = position.task_id, experiment.options.evaluation
     learned = Learned(experiment.net, experiment.method, position.ready_params, position.stats)
-    tasks, splits = experiment.tasks[:num_learned], experiment.splits_to_test(num_learned)
+    tasks = experiment.tasks_to_test(num_learned)[:num_learned]
+    splits = experiment.splits_to_test(num_learned)
     at_end = num_learned == len(experiment.tasks)
     all_tested = at_end or num_learned % options.test_iter == 0
     first = 0 if all_tested else num_learned - 1
@@ -35,10 +36,12 @@ def after_task(
     accuracy = {s: [None] * first + row for s, row in zip(position.seeds, rows, strict=True)}
     inferred = None
     every_time = options.scenarios_every_task and all_tested
-    if experiment.method.network_by_task and (at_end or every_time):
+    if experiment.tells_tasks_apart and (at_end or every_time):
         inferences = infer_tasks(learned, tasks, splits, options.val_batch_size, between=between)
         inferred = dict(zip(position.seeds, inferences, strict=True))
-    report.end_task(num_learned - 1, accuracy, inferred)
+    _, memory = parted(position.memory)
+    kept = experiment.method.kept_bytes(position.ready_params, memory, num_learned)
+    report.end_task(num_learned - 1, accuracy, inferred, kept)
 
 
 def before_task(
@@ -70,7 +73,8 @@ def _test_unlearned(
     Returns:
         By seed, the accuracies on them, in percent.
     """
-    tasks, batch_size = experiment.tasks, experiment.options.evaluation.val_batch_size
+    tasks = experiment.tasks_to_test(position.task_id)
+    batch_size = experiment.options.evaluation.val_batch_size
     stats = [experiment.stats_to_begin_with(position.stats, len(position.seeds))] * len(tasks)
     learned = Learned(experiment.net, experiment.method, position.ready_params, stats)
     splits = experiment.splits_to_test(len(tasks))

@@ -149,7 +149,7 @@ def _end_of(source: Source, experiment: "Experiment", described: Mapping[str, An
 
 def _report_state(source: Source, experiment: "Experiment") -> dict[str, Any]:
     """As report.results.Report.state has it: the earlier tasks' accuracies and seconds."""
-    from hypercl.report.metrics import METRICS
+    from hypercl.report.metrics import BY_SCENARIO, METRICS
 
     results = source.results
     seeds, summary = copy.deepcopy(results["seeds"]), results["summary"]
@@ -158,9 +158,10 @@ def _report_state(source: Source, experiment: "Experiment") -> dict[str, Any]:
     if not experiment.options.evaluation.scenarios_every_task:  # they are of that run's end
         for seed in seeds:
             seed.pop("scenarios", None)
-        summary = {name: summary[name] for name in METRICS}
+        summary = {name: summary[name] for name in (*METRICS, *BY_SCENARIO) if name in summary}
     return {
         "results": {
+            "kept_bytes": results["kept_bytes"],
             "seeds": seeds,
             "summary": summary,
             "seconds": copy.deepcopy(results["seconds"]),

@@ -53,14 +53,14 @@ def try_out(
     num_tests = count_tests(
         range(num_learned + 1, len(tasks) + 1),
         options.evaluation,
-        inferred=experiment.method.network_by_task,
+        inferred=experiment.tells_tasks_apart,
     )
     main, trained = experiment.net.num_weights, experiment.method.num_trained
     num_bytes = len(position.seeds) * experiment.bytes_per_member()
     seconds = len(seeds) * (float(np.dot(steps, by_task[num_learned:])) + num_tests * evaluation)
     content = {
-        "num_weights": {"main": main, "hypernet": trained},
-        "compression_ratio": trained / main,
+        "num_weights": {"main": main, "trained": trained},
+        "compression_ratio": experiment.method.compression_ratio,
         "bytes": num_bytes,
         "step_seconds": step_seconds,
         "seconds": seconds,

@@ -30,11 +30,12 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
     results, config = read_finished(path), read_config(path)
     run = load(path, choose)
     experiment = run.experiment
-    splits = experiment.splits_to_test(len(experiment.tasks))
+    tasks = experiment.tasks_to_test(len(experiment.tasks))
+    splits = experiment.splits_to_test(len(tasks))
     batch_size = experiment.options.evaluation.val_batch_size
     accuracies: dict[int, list[float]] = {}
     for group in run.groups:
-        rows = evaluate_tasks(run.of(group), experiment.tasks, splits, batch_size)
+        rows = evaluate_tasks(run.of(group), tasks, splits, batch_size)
         accuracies |= dict(zip(group, rows, strict=True))
     screen = Screen(lambda line: None)
     show_row(

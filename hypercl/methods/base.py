@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
+from hypercl.ranges import one_of, option
 from hypercl.registry import Entry
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from hypercl.engine.members import Params
     from hypercl.networks.main_net import MainNetwork, TaskLoss
-    from hypercl.options import HypernetOptions, Options, TrainOptions
+    from hypercl.options import HypernetOptions, MainNetOptions, Options, TrainOptions
     from hypercl.tasks.task import Task
 
 # Reads what a step of the optimizer along some gradients would make of the parameters trained.
@@ -71,6 +72,7 @@ class Method(Protocol):
 
     num_trained: int  # parameters of one member, of all tasks together
     network_by_task: bool  # whether :meth:`weights` differ from task to task
+    compression_ratio: float | None  # of generated weights: num_trained by the main network's
 
     def init(self, seeds: "Sequence[int]") -> "Params":
         """Fresh parameters, on the device; those of a seed do not depend on the other seeds."""
@@ -191,6 +193,15 @@ class Method(Protocol):
         """The main network's weights and what they come from, in words, for the log."""
         ...
 
+    def kept_bytes(self, params: "Params", memory: "Params", num_learned: int) -> int:
+        """What one member has to keep of the tasks learned so that the next can be: bytes beside
+        the parameters that learn.
+
+        Args:
+            memory: After the last of them.
+        """
+        ...
+
     def numbers_per_member(self) -> int:
         """Roughly how many numbers a member takes in the last task, beside the main network's."""
         ...
@@ -203,23 +214,36 @@ class OwnWeights:
 
     Args:
         strength: Of the penalty.
+        mnet_init: How the weights are initialized, "default" or "xavier".
     """
 
     network_by_task = False
+    compression_ratio: float | None = None
 
-    def __init__(self, setting: Setting, strength: float = 0.0) -> None:
-        self.setting, self.strength = setting, strength
+    def __init__(self, setting: Setting, strength: float = 0.0, mnet_init: str = "default") -> None:
+        self.setting, self.strength, self.mnet_init = setting, strength, mnet_init
         self.num_trained = setting.net.num_weights
 
     def init(self, seeds: "Sequence[int]") -> "Params":
-        """``weights`` [members, num_weights], as torch.nn initializes layers."""
+        """``weights`` [members, num_weights]; see :meth:`MainNetwork.fresh_weights`."""
+        return {"weights": self.fresh_weights(seeds, 0)}
+
+    def fresh_weights(self, seeds: "Sequence[int]", task_id: int) -> "Tensor":
+        """Initial weights [members, num_weights], on the device, of a network that is drawn for a
+        task; that of task 0 is the same for all methods.
+        """
         import torch
 
         from hypercl.engine.seeding import generator
 
-        net, device = self.setting.net, self.setting.device
-        fresh = [net.fresh_weights(generator(seed, "initialization")) for seed in seeds]
-        return {"weights": torch.stack(fresh).to(device)}
+        xavier = self.mnet_init == "xavier"
+        fresh = [
+            self.setting.net.fresh_weights(
+                generator(seed, "initialization", task_id), xavier=xavier
+            )
+            for seed in seeds
+        ]
+        return torch.stack(fresh).to(self.setting.device)
 
     def extended(
         self, params: "Params", memory: "Params", seeds: "Sequence[int]", num_tasks_before: int
@@ -268,10 +292,22 @@ class OwnWeights:
         lookahead: Lookahead,
     ) -> "tuple[Params, StepLosses]":
         """The task loss and, where something is remembered, ``strength`` times the penalty."""
-        loss, accuracy, gradient = task_loss(params["weights"], batch)
+        weights = params["weights"]
+        return self.with_penalty(weights, anchor, *task_loss(weights, batch), task_loss)
+
+    def with_penalty(
+        self,
+        weights: "Tensor",
+        anchor: Any,
+        loss: "Tensor",
+        accuracy: "Tensor",
+        gradient: "Tensor",
+        task_loss: "TaskLoss",
+    ) -> "tuple[Params, StepLosses]":
+        """The same, when the task loss is known."""
         penalty, total = loss.new_zeros(loss.shape), task_loss.weight * loss
         if anchor is not None:
-            penalty, of_penalty = self.penalty_and_gradient(params["weights"], anchor)
+            penalty, of_penalty = self.penalty_and_gradient(weights, anchor)
             gradient = gradient + self.strength * of_penalty
             total = total + self.strength * penalty
         return {"weights": gradient}, StepLosses(loss, penalty, total, accuracy)
@@ -300,6 +336,10 @@ class OwnWeights:
         """The number of weights."""
         return f"{self.num_trained:,} weights of its own"
 
+    def kept_bytes(self, params: "Params", memory: "Params", num_learned: int) -> int:
+        """The memory's."""
+        return sum(value[0].numel() * value.element_size() for value in memory.values())
+
     def numbers_per_member(self) -> int:
         """Weights, gradient, Adam's two means, and as much again for what is remembered."""
         return 8 * self.num_trained
@@ -310,11 +350,23 @@ class MethodEntry(Entry):
     """A choice of --method; its fields are the options that concern it alone."""
 
     chosen_by: ClassVar[str] = "method"
+    # Values of --cl_scenario; without 2, a network for each task.
+    scenarios: ClassVar[tuple[int, ...]] = (1, 2, 3)
 
     def unread(self, options: "Options") -> Mapping[str, str]:
         """Those of a hypernetwork, unless a method has one and says otherwise."""
         remark = "goes with --method=hnet: give that too, or leave it out"
         return {field.name: remark for field in fields(options.hypernet)}
+
+    def main_net(
+        self, options: "Options", build: "Callable[[MainNetOptions], MainNetwork]"
+    ) -> "MainNetwork":
+        """The main network that the method trains: the one that is asked for.
+
+        Args:
+            build: Makes a network of options.
+        """
+        return build(options.main_net)
 
     def build(self, setting: Setting) -> Method:
         """Make the method.
@@ -323,3 +375,10 @@ class MethodEntry(Entry):
             InputError: The options cannot be had.
         """
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class OwnWeightsEntry(MethodEntry):
+    """One whose method starts from :class:`OwnWeights`."""
+
+    mnet_init: str = option("default", one_of("default", "xavier"), "initialization of a main network with weights of its own: that of torch.nn, or Xavier-uniform weights and zero biases")  # fmt: skip

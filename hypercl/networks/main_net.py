@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hypercl.engine.members import Params, each_member
 from hypercl.engine.precision import tf32
 from hypercl.networks import plain_mlp
+from hypercl.networks.activations import Activation
+from hypercl.networks.criteria import Criterion, cross_entropy
 from hypercl.networks.dropout import replace_dropout
 
 _IN_CACHE = 1 << 20  # weights of main networks, together, that a thread is fast with
@@ -30,6 +33,7 @@ class MainNetwork:
     Attributes:
         shapes: Of its tensors of weights, the output layer's last.
         num_weights: Numbers in them.
+        num_outputs: Rows of the output layer.
     """
 
     def __init__(self, module: MainNetInterface) -> None:
@@ -37,6 +41,7 @@ class MainNetwork:
         self.module = module
         self.shapes = tuple(tuple(shape) for shape in module.param_shapes)
         self.num_weights = sum(map(math.prod, self.shapes))
+        self.num_outputs = self.shapes[-1][0]
 
     def split(self, weights: Tensor) -> list[Tensor]:
         """Cut a row of weights, [..., num_weights], into the network's tensors."""
@@ -62,11 +67,15 @@ class MainNetwork:
             inputs, weights=self.split(weights), distilled_params=list(stats.values())
         )
 
-    def fresh_weights(self, generator: torch.Generator) -> Tensor:
-        """Weights as torch.nn's layers initialize theirs, [num_weights], on the CPU.
+    def fresh_weights(self, generator: torch.Generator, *, xavier: bool = False) -> Tensor:
+        """Initial weights, [num_weights], on the CPU.
 
-        Uniform between ± 1 / sqrt(inputs of an output), weights and biases alike; scales of batch
-        normalization 1, its shifts 0.
+        Scales of batch normalization are 1, its shifts 0.
+
+        Args:
+            xavier: Glorot and Bengio's (2010), uniform between ± sqrt(6 / (inputs + outputs)), with
+                biases of 0. Otherwise as torch.nn's layers initialize theirs: uniform between
+                ± 1 / sqrt(inputs of an output), weights and biases alike.
         """
         tensors, bound = [], 1.0
         for shape, meta in zip(self.shapes, self.module.param_shapes_meta, strict=True):
@@ -74,7 +83,11 @@ class MainNetwork:
                 tensors.append(torch.full(shape, float(meta["name"] == "bn_scale")))
                 continue
             if len(shape) > 1:  # a bias follows its weight
-                bound = math.prod(shape[1:]) ** -0.5
+                inputs = math.prod(shape[1:])
+                outputs = shape[0] * math.prod(shape[2:])
+                bound = (6 / (inputs + outputs)) ** 0.5 if xavier else inputs**-0.5
+            elif xavier:
+                bound = 0.0
             tensors.append(bound * (2 * torch.rand(shape, generator=generator) - 1))
         return torch.cat([tensor.flatten() for tensor in tensors])
 
@@ -204,37 +217,84 @@ class TaskLossValue(NamedTuple):
 
 @dataclass(frozen=True)
 class TaskLoss:
-    """The mean cross-entropy of a batch, and the gradient for the main network's weights.
+    """The main network's half of a step: losses on its outputs, and their gradients for its
+    weights. Called, it is the mean cross-entropy of a batch.
 
     The gradient stops here, before it goes on into whatever the weights come from, so that
     reduced precision, where it is asked for, ends at the main network.
     """
 
     net: MainNetwork
-    weight: float = 1.0  # of the loss, in what is minimized
+    weight: float = 1.0  # of the cross-entropy, in what is minimized
     amp: bool = False  # compute in bfloat16
     tf32: bool = False  # float32 products on a GPU in TF32
 
     def __call__(self, weights: Tensor, batch: LabelledInputs) -> TaskLossValue:
         """Of the members' networks with these weights, [members, num_weights]."""
-        activation = plain_mlp.plain_activation(self.net.module)
-        if activation is None or self.amp:
+        if self._activation is None:
             loss, accuracy, gradient = self._by_autograd(weights, batch)
         else:
-            of_all_outputs = batch.outputs == slice(None)
-            gradient = torch.empty_like(weights) if of_all_outputs else torch.zeros_like(weights)
-            with tf32(self.tf32):
-                loss, accuracy = plain_mlp.loss_and_gradient(
-                    activation,
-                    self.net.split(weights),
-                    self.net.split(gradient),
-                    batch.inputs,
-                    batch.labels,
-                    batch.outputs,
-                )
+            criterion = partial(cross_entropy, labels=batch.labels)
+            (loss, accuracy), gradient = self.of_logits(
+                weights, batch.inputs, batch.stats, criterion, batch.outputs
+            )
         if self.weight != 1:
             gradient *= self.weight
         return TaskLossValue(loss, accuracy, gradient)
+
+    def of_logits(
+        self,
+        weights: Tensor,
+        inputs: Tensor,
+        stats: Params,
+        criterion: Criterion,
+        outputs: slice = slice(None),
+    ) -> tuple[Any, Tensor]:
+        """Any loss on the logits of a batch; ``weight`` has no part in it.
+
+        Args:
+            weights: [members, num_weights]; ``inputs``: [members, B, H * W * C].
+            stats: Running statistics, which are updated in training mode.
+            criterion: Takes the logits of ``outputs``; see criteria.py.
+
+        Returns:
+            What the criterion returns beside the gradient, and the gradient for the weights,
+            [members, num_weights].
+        """
+        if (activation := self._activation) is not None:
+            gradient = (torch.empty_like if outputs == slice(None) else torch.zeros_like)(weights)
+            tensors, gradients = self.net.split(weights), self.net.split(gradient)
+            with tf32(self.tf32):
+                value = plain_mlp.loss_and_gradient(
+                    activation, tensors, gradients, inputs, criterion, outputs
+                )
+            return value, gradient
+        weights = weights.detach().requires_grad_()
+        with tf32(self.tf32), torch.enable_grad():
+            logits = self._forward(weights, inputs, stats)[..., outputs]
+            value, of_logits = criterion(logits.detach().to(weights.dtype))
+            (gradient,) = torch.autograd.grad(logits, weights, of_logits.to(logits.dtype))
+        return value, gradient
+
+    @torch.no_grad()
+    def logits(self, weights: Tensor, inputs: Tensor, stats: Params) -> Tensor:
+        """What the members' networks make of a batch, [members, B, outputs], as precise as the
+        weights.
+        """
+        with tf32(self.tf32):
+            if (activation := self._activation) is not None:
+                return plain_mlp.logits(activation, self.net.split(weights), inputs)
+            return self._forward(weights, inputs, stats).to(weights.dtype)
+
+    @property
+    def _activation(self) -> Activation | None:
+        """Where there is one, a pass is written out."""
+        return None if self.amp else plain_mlp.plain_activation(self.net.module)
+
+    def _forward(self, weights: Tensor, inputs: Tensor, stats: Params) -> Tensor:
+        device = weights.device.type
+        with torch.autocast(device, torch.bfloat16) if self.amp else nullcontext():
+            return each_member(self.net.logits)(weights, inputs, stats)
 
     def _by_autograd(self, weights: Tensor, batch: LabelledInputs) -> tuple[Tensor, Tensor, Tensor]:
         def of_member(weights, inputs, labels, stats):

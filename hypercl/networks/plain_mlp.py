@@ -6,6 +6,7 @@ without batch normalization, dropout and reduced precision; the others go the ge
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from hypnettorch.mnets import MLP, MainNetInterface
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from hypercl.engine.products import linear, product, sum_over_rows
 from hypercl.networks.activations import ACTIVATIONS, Activation, name_of
+from hypercl.networks.criteria import Criterion
 
 
 def plain_activation(mnet: MainNetInterface) -> Activation | None:
@@ -27,42 +29,81 @@ def loss_and_gradient(
     tensors: list[Tensor],
     gradients: list[Tensor],
     inputs: Tensor,
-    labels: Tensor,
+    criterion: Criterion,
     outputs: slice = slice(None),
-) -> tuple[Tensor, Tensor]:
-    """Mean cross entropy of a batch, and its gradient.
+) -> Any:
+    """A criterion on what the networks make of a batch, and its gradient.
 
     Args:
         tensors: Weight [members, outputs, inputs] and, if there are any, bias [members, outputs] of
             one layer after the other.
         gradients: Of the same shapes; filled, but for what belongs to other outputs.
-        inputs: [members, B, inputs]; ``labels``: [members, B] int64, counted from the first of
-            ``outputs``, those that take part.
+        inputs: [members, B, inputs].
+        criterion: Takes the logits of the ``outputs``; see criteria.py.
 
     Returns:
-        Loss and accuracy, [members] each.
+        What the criterion returns beside the gradient.
     """
     weights, biases = _layers(tensors, outputs)
     of_weights, of_biases = _layers(gradients, outputs)
-    xs = [inputs]  # what enters each layer
-    for weight, bias in zip(weights, biases, strict=True):
-        x = linear(xs[-1], weight, bias)
-        xs.append(activation.forward(x) if len(xs) < len(weights) else x)
-
-    log_probabilities = xs.pop().log_softmax(-1)  # [members, B, classes]
-    index = labels[..., None]
-    loss = -log_probabilities.gather(-1, index).mean((1, 2))
-    accuracy = (log_probabilities.argmax(-1) == labels).to(loss.dtype).mean(-1)
-
-    ones = torch.ones_like(index, dtype=loss.dtype)
-    gradient = log_probabilities.exp_().scatter_add_(-1, index, -ones).div_(labels.shape[1])
+    xs = _forward(activation, weights, biases, inputs)
+    value, gradient = criterion(xs.pop())
     for layer in reversed(range(len(weights))):
         sum_over_rows(gradient, xs[layer], out=of_weights[layer])
         if of_biases[layer] is not None:
             torch.sum(gradient, 1, out=of_biases[layer])
         if layer > 0:
             gradient = activation.backward(product(gradient, weights[layer]), xs[layer])
-    return loss, accuracy
+    return value
+
+
+def squared_gradients(
+    activation: Activation,
+    tensors: list[Tensor],
+    sums: list[Tensor],
+    inputs: Tensor,
+    criterion: Criterion,
+    outputs: slice = slice(None),
+) -> None:
+    """Add up the squares of the gradients of the single samples.
+
+    A sample's gradient for a layer's weight is δ xᵀ, so that the sum of the squares over samples is
+    one product, of the squares of δ and x.
+
+    Args:
+        sums: Of the tensors' shapes; added to, but for what belongs to other outputs.
+        criterion: Its gradient is that of each sample's own loss, not of their mean.
+    """
+    weights, biases = _layers(tensors, outputs)
+    of_weights, of_biases = _layers(sums, outputs)
+    xs = _forward(activation, weights, biases, inputs)
+    _, gradient = criterion(xs.pop())
+    for layer in reversed(range(len(weights))):
+        squares = gradient.square()
+        of_weights[layer] += sum_over_rows(squares, xs[layer].square())
+        if (of_bias := of_biases[layer]) is not None:
+            of_bias += squares.sum(1)
+        if layer > 0:
+            gradient = activation.backward(product(gradient, weights[layer]), xs[layer])
+
+
+def logits(activation: Activation, tensors: list[Tensor], inputs: Tensor) -> Tensor:
+    """Of all outputs, [members, B, outputs]."""
+    return _forward(activation, *_layers(tensors, slice(None)), inputs)[-1]
+
+
+def _forward(
+    activation: Activation,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    inputs: Tensor,
+) -> list[Tensor]:
+    """What enters each layer, and what leaves the last one."""
+    xs = [inputs]
+    for weight, bias in zip(weights, biases, strict=True):
+        x = linear(xs[-1], weight, bias)
+        xs.append(activation.forward(x) if len(xs) < len(weights) else x)
+    return xs
 
 
 def _layers(tensors: list[Tensor], outputs: slice) -> tuple[list[Tensor], Sequence[Tensor | None]]:

@@ -73,6 +73,10 @@ METRICS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
 }
 
 
+# What the final accuracy is in each scenario of van de Ven and Tolias (arXiv 1904.07734), 1 to 3.
+BY_SCENARIO = ("cl1", "cl2", "cl3")
+
+
 def mean_matrix(matrices: Sequence[Matrix]) -> list[list[float | None]]:
     """Mean over seeds of each entry, None where one has none; the matrices have equal shapes."""
     return [

@@ -27,7 +27,7 @@ from hypercl.rundir.directory import RunDir
 from hypercl.rundir.stored import seal
 from hypercl.tasks.task import describe
 
-FORMAT = 1  # of results.json
+FORMAT = 2  # of results.json
 _MILESTONE = 500  # steps from one line of progress to the next, where nothing is validated
 _PLOT_SECONDS = 30  # at least, from one drawing of the plots to the next; one takes a second
 _PLOT_SHARE = 50  # and so many times as long as the last drawing took: long runs have more to draw
@@ -76,18 +76,25 @@ class Report:
         self._steps_before = 0  # of the earlier tasks, for TensorBoard's axis
         self._tag = ""  # before TensorBoard's tags, where there are several groups of seeds
         self._validation = ""  # the last one of this task, as the screen says it
-        main, trained = experiment.net.num_weights, experiment.method.num_trained
+        main, method = experiment.net.num_weights, experiment.method
         self.results: dict[str, Any] = {
             "format": FORMAT,
             "status": "running",
             "error": None,
             "experiment": options.task.cl_exp,
             "config": dict(config),
+            "method": options.method.method,
+            "scenario": options.scenario,
             "tasks": self._task_names,
-            "num_weights": {"main": main, "hypernet": trained},
-            "compression_ratio": trained / main,
+            "num_weights": {"main": main, "trained": method.num_trained},
+            "compression_ratio": method.compression_ratio,
+            "kept_bytes": 0,
             "seeds": [
-                {"seed": seed, "accuracy": [], **dict.fromkeys(metrics.METRICS)}
+                {
+                    "seed": seed,
+                    "accuracy": [],
+                    **dict.fromkeys((*metrics.METRICS, *metrics.BY_SCENARIO)),
+                }
                 | self._not_yet_learned(num_learned=0)
                 for seed in experiment.seeds
             ],
@@ -285,23 +292,29 @@ class Report:
         task_id: int,
         accuracy: Mapping[int, Sequence[float | None]],
         inferred: Mapping[int, Inference] | None = None,
+        kept_bytes: int = 0,
     ) -> None:
         """Add a row to each seed's accuracy matrix, and write down all that follows from it.
 
         Args:
             accuracy: By seed, in percent, on the tasks 0 … task_id; None where not tested.
             inferred: By seed, where the task of each sample was inferred.
+            kept_bytes: What a seed has to keep of the tasks learned so that the next can be.
         """
+        direct = metrics.BY_SCENARIO[(self.results["scenario"] or 1) - 1]
+        self.results["kept_bytes"] = kept_bytes
         self._add_seconds("test", task_id)
         for seed, row in accuracy.items():
             entry = self._seeds[seed]
             entry["accuracy"].append(list(row))
             entry |= {name: metric(entry) for name, metric in metrics.METRICS.items()}
+            entry[direct] = entry["final_accuracy"]
             if inferred is not None:
                 entry["scenarios"] = as_json(inferred[seed])
         done = furthest(self.results["seeds"])
         self.results["summary"] = {
-            name: metrics.summarize([seed[name] for seed in done]) for name in metrics.METRICS
+            name: metrics.summarize([seed[name] for seed in done])
+            for name in (*metrics.METRICS, direct)
         }
         if all("scenarios" in seed for seed in done):
             self.results["summary"] |= _summary_of([seed["scenarios"] for seed in done])
@@ -384,7 +397,8 @@ def _summary_of(scenarios: Sequence[Mapping[str, Any]]) -> dict[str, metrics.Sum
     }
 
 
-_KEPT = ("seeds", "summary", "seconds", "continued_from")  # of the results, in a checkpoint
+# Of the results, in a checkpoint.
+_KEPT = ("kept_bytes", "seeds", "summary", "seconds", "continued_from")
 _SHOWN_LOSSES = {"task loss": "task_loss", "penalty": "penalty"}
 
 

@@ -92,7 +92,7 @@ def show_summary(screen: Screen, results: Mapping[str, Any], path: object) -> No
                 for k, (name, last) in enumerate(zip(names, mean[-1], strict=True))
             ],
         )
-    if "cl1" in results["summary"]:
+    if "cl3_entropy" in results["summary"]:
         show_scenarios(screen, results["summary"])
     for name, entry in results["summary"].items():
         if name not in metrics.METRICS:
@@ -144,15 +144,17 @@ def show_published(screen: Screen, preset: str, rows: Sequence[Mapping[str, Any]
             [metric, number(row["published"]), mean_and_std(measured), f"{row['difference']:+.2f}",
              f"{verdict} {allowed:g}"]
         )  # fmt: skip
+    inferred = ""
+    if any(row["metric"] == "cl3_entropy" for row in rows):
+        inferred = ", with the task known (CL1) or inferred by entropy (CL3)"
     screen.table(
-        f"{preset}: published and measured (%), with the task known (CL1) or inferred by entropy "
-        f"(CL3){about_spread(rows[0], '; ')}",
+        f"{preset}: published and measured (%){inferred}{about_spread(rows[0], '; ')}",
         columns,
         body,
     )
 
 
-_SHOWN_METRICS = {"cl1": "CL1", "cl3_entropy": "CL3"}
+_SHOWN_METRICS = {"cl1": "CL1", "cl2": "CL2", "cl3": "CL3", "cl3_entropy": "CL3"}
 
 
 def furthest(seeds: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

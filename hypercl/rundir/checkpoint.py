@@ -21,6 +21,7 @@ from hypercl.rundir.growing import Grown
 from hypercl.rundir.stored import ANEW, CHECKPOINTS, refused
 
 FORMAT = 2  # of checkpoint.pt
+OF_OPTIMIZER = "optimizer."  # begins the names of an optimizer's state in a memory
 
 _TENSORS = {str: torch.Tensor}
 _FORM = {
@@ -56,7 +57,8 @@ class Position:
     seeds: Sequence[int]  # of this group, without those that failed
     task_id: int  # being learned, or to be learned next
     params: Params | None = None  # [members, …] before this task; None: as initialized
-    memory: Params = field(default_factory=dict)  # what the method keeps, [members, …] each
+    # What the method keeps, [members, …] each, and with --keep_optimizer the optimizer's state.
+    memory: Params = field(default_factory=dict)
     stats: Sequence[Params] = ()  # running statistics by task learned, [members, …] each
     training: Mapping[str, Any] | None = None  # train.TaskState as a dict; None: at the first step
     learned: Mapping[int, Params] = field(default_factory=dict)  # of the groups done, by seed
@@ -153,6 +155,16 @@ class Position:
         step = 0 if self.training is None else self.training["step"]
         group = f" of group {self.group + 1}" if len(self.groups) > 1 else ""
         return f"task {self.task_id + 1}/{num_tasks}{group}, step {step}"
+
+
+def parted(memory: Params) -> tuple[Params, Params]:
+    """The optimizer's state in a memory, and what the method keeps."""
+    of_optimizer = {
+        name.removeprefix(OF_OPTIMIZER): value
+        for name, value in memory.items()
+        if name.startswith(OF_OPTIMIZER)
+    }
+    return of_optimizer, {n: v for n, v in memory.items() if not n.startswith(OF_OPTIMIZER)}
 
 
 class OfSeed(NamedTuple):

@@ -7,7 +7,7 @@ sequence of permutations shares one copy of the images.
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ class Split(NamedTuple):
     """Samples of one task for one purpose."""
 
     images: Tensor  # [N, H, W, C] uint8
-    labels: Tensor  # [N] int64, from 0 within the task
+    labels: Tensor  # [N] int64, counted from the first of the task's outputs
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and labels in batches of at most so many samples and of nearly equal size, so that
@@ -54,8 +54,9 @@ class Task:
     mean: Tensor | None = None  # [C], of pixels in [0, 1]
     std: Tensor | None = None  # [C]
     augmented: bool = False  # flipped and cropped at random while training
-    first_output: int | None = None  # of its own; None: it shares them with the other tasks
-    shares_with_larger: bool = False  # outputs, of which it uses the first
+    # Of the main network, among which a sample is classified.
+    outputs: slice = field(default_factory=lambda: slice(None))
+    outputs_grow: bool = False  # with each task that is learned after it
 
     @property
     def in_shape(self) -> tuple[int, int, int]:
@@ -64,11 +65,9 @@ class Task:
         return height, width, channels
 
     @property
-    def outputs(self) -> slice:
-        """The task's among the main network's outputs."""
-        if self.first_output is None:
-            return slice(self.num_classes) if self.shares_with_larger else slice(None)
-        return slice(self.first_output, self.first_output + self.num_classes)
+    def has_own_outputs(self) -> bool:
+        """Whether its outputs are a head of its own, which the other tasks do not use."""
+        return self.outputs.start is not None
 
     def inputs(self, images: Tensor) -> Tensor:
         """Turn images [B, H, W, C] uint8 into network inputs [B, H * W * C] float32."""
@@ -82,14 +81,53 @@ class Task:
 
 def with_heads(tasks: Sequence[Task]) -> list[Task]:
     """The tasks with outputs of their own in a main network with the outputs of all."""
-    ends = accumulate((task.num_classes for task in tasks), initial=0)
-    return [replace(task, first_output=end) for task, end in zip(tasks, ends, strict=False)]
+    ends = list(accumulate(task.num_classes for task in tasks))
+    return [
+        replace(task, outputs=slice(end - task.num_classes, end))
+        for task, end in zip(tasks, ends, strict=True)
+    ]
 
 
 def with_shared_outputs(tasks: Sequence[Task]) -> list[Task]:
     """The tasks in a main network with the outputs of the largest one."""
     largest = max(task.num_classes for task in tasks)
-    return [replace(task, shares_with_larger=task.num_classes < largest) for task in tasks]
+    return [
+        replace(task, outputs=slice(task.num_classes if task.num_classes < largest else None))
+        for task in tasks
+    ]
+
+
+def with_growing_outputs(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks in a main network with the outputs of all, where a sample is classified among the
+    classes of its own task and of those before it.
+    """
+    ends = accumulate(task.num_classes for task in tasks)
+    grown = []
+    for task, end in zip(tasks, ends, strict=True):
+        first = end - task.num_classes
+        train, validation, test = (
+            Split(split.images, split.labels + first)
+            for split in (task.train, task.validation, task.test)
+        )
+        grown.append(
+            replace(
+                task,
+                outputs=slice(end),
+                outputs_grow=True,
+                train=train,
+                validation=validation,
+                test=test,
+            )
+        )
+    return grown
+
+
+def outputs_after(tasks: Sequence[Task], task_id: int, num_learned: int) -> slice:
+    """Among which outputs samples of a task are classified once so many tasks have been learned,
+    its own at least.
+    """
+    task = tasks[task_id]
+    return tasks[max(task_id, num_learned - 1)].outputs if task.outputs_grow else task.outputs
 
 
 def describe(tasks: Sequence[Task]) -> str:

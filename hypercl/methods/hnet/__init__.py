@@ -5,6 +5,7 @@ reference.py has the method in plain torch, output_regularizer.py the same as it
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 from hypercl.machine import FLOAT
 from hypercl.methods.base import Method, MethodEntry, Setting
@@ -22,6 +23,7 @@ _OF_THE_REGULARIZER = (
 # fmt: off
 @dataclass(frozen=True)
 class Hnet(MethodEntry):
+    scenarios: ClassVar = (1,)
     beta: float = option(0.01, non_negative, "strength of the regularizer")
     calc_hnet_reg_targets_online: bool = option(False, switch, "where the regularizer compares weights with targets, recompute these at each step instead of storing them")
     hnet_reg_batch_size: int | None = option(None, limit, "regularize at most N random earlier tasks per step; 0 or less: all")
@@ -31,10 +33,15 @@ class Hnet(MethodEntry):
     # fmt: on
 
     def problems(self, options):
-        if self.hnet_reg_all_heads and not options.task.multi_head:
+        if self.hnet_reg_all_heads and not options.task.has_heads:
             yield (
                 "--hnet_reg_all_heads concerns outputs of other tasks, and there are none: "
                 "add --multi_head, or leave it out"
+            )
+        if options.train.keep_optimizer:
+            yield (
+                "--keep_optimizer cannot be used with --method=hnet, with which other embeddings learn "
+                "in each task: leave it out"
             )
         if self.lookahead and (options.train.use_sgd or options.train.use_rmsprop):
             yield (

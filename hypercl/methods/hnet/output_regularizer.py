@@ -50,8 +50,9 @@ class OutputRegularizer:
         self.hnet, params = hnet_modules.as_function(module, setting.hypernet)
         self._shapes = to_device(params, "meta")  # of one member's parameters
         self.num_trained = module.num_params
+        self.compression_ratio = self.num_trained / setting.net.num_weights
         self.heads = one_head(setting.net.num_weights)
-        own_outputs = [task.outputs for task in setting.tasks if task.first_output is not None]
+        own_outputs = [task.outputs for task in setting.tasks if task.has_own_outputs]
         if own_outputs and not options.hnet_reg_all_heads:
             self.heads = head_of_each_task(setting.net.shapes, own_outputs)
 
@@ -260,8 +261,12 @@ class OutputRegularizer:
             chunks = f" in chunks of {size:,}"
         return (
             f"{net.num_weights:,} weights from {hypernet.hnet_type} with {self.num_trained:,}"
-            f"{chunks} (compression ratio {self.num_trained / net.num_weights:.3f})"
+            f"{chunks} (compression ratio {self.compression_ratio:.3f})"
         )
+
+    def kept_bytes(self, params: Params, memory: Params, num_learned: int) -> int:
+        """θ* and e*, a copy of the parameters."""
+        return sum(value[0].numel() * value.element_size() for value in params.values())
 
     def numbers_per_member(self) -> int:
         """Roughly the numbers that a member takes in the last task: a row's features in every layer

@@ -1,0 +1,159 @@
+"""Elastic weight consolidation (Kirkpatrick et al., 2017, arXiv 1612.00796, equation 3)::
+
+    loss = task loss + lambda / 2 * sum over t' < t, i of F_t'i (w_i - w*_t'i)²
+
+w*_t' are the weights after task t', F_t' the diagonal of the Fisher information there: the mean over
+samples of the squared gradient of log p(label | x).
+
+A sum of squares around several points is one around the last of them, with a linear part. With
+d = w - w*_last, A = sum F_t', B = sum F_t' (w*_t' - w*_last), C = sum over i of F_t' (w*_t' - w*_last)²::
+
+    penalty = 1/2 * (sum over i of (A d² - 2 B d) + C)
+
+so that a step and the memory cost the same for any number of tasks.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hypercl.methods.base import Method, OwnWeights, OwnWeightsEntry, Setting, TaskEnd
+from hypercl.ranges import count, non_negative, one_of, option, or_unset
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hypercl.engine.members import Params
+
+_AT_ONCE = 4096  # samples whose inputs are made at a time
+
+
+# fmt: off
+@dataclass(frozen=True)
+class FisherEntry(OwnWeightsEntry):
+    """What both forms of EWC have."""
+
+    ewc_lambda: float = option(100.0, non_negative, "strength of the penalty")
+    fisher_labels: str = option("sample", one_of("sample", "predicted", "data", "exact"), "Fisher information from labels drawn from the network's predictions, its most probable ones, those of the data (the empirical Fisher information), or all, weighted by their probabilities")
+    fisher_samples: int | None = option(None, or_unset(count), "training samples that the Fisher information is estimated from; -1: all")
+    # fmt: on
+
+    def problems(self, options):
+        if options.main_net.bn_no_running_stats:
+            yield (
+                f"--bn_no_running_stats cannot be used with --method={self.name}: Fisher information "
+                "is of single samples, which have no statistics; leave it out"
+            )
+
+
+@dataclass(frozen=True)
+class Ewc(FisherEntry):
+    def build(self, setting: Setting) -> Method:
+        return ElasticWeightConsolidation(self, setting)
+
+
+class ElasticWeightConsolidation(OwnWeights):
+    """A network whose weights are held by what they mattered to the earlier tasks."""
+
+    def __init__(self, options: FisherEntry, setting: Setting) -> None:
+        super().__init__(setting, options.ewc_lambda, options.mnet_init)
+        self.options = options
+
+    def remember(self, params: "Params", memory: "Params", task_id: int) -> Any:
+        """The memory."""
+        return memory or None
+
+    def penalty_and_gradient(self, weights: "Tensor", anchor: Any) -> "tuple[Tensor, Tensor]":
+        """The penalty [members], and its gradient [members, num_weights]: A d - B."""
+        moved = weights - anchor["weights"]
+        pulled = anchor["precision"] * moved
+        gradient = pulled - anchor["linear"]
+        penalty = ((pulled - 2 * anchor["linear"]) * moved).sum(1) + anchor["constant"]
+        return penalty / 2, gradient
+
+    def after_task(self, params: "Params", memory: "Params", end: TaskEnd) -> "Params":
+        """``weights``, ``precision`` A and ``linear`` B [members, num_weights], ``constant`` C
+        [members].
+        """
+        last, precision = params["weights"].clone(), self.fisher(params, end)
+        if not memory:
+            zeros = precision.new_zeros
+            linear, constant = zeros(precision.shape), zeros(len(precision))
+        else:
+            back = memory["weights"] - last  # from the new centre to the old one
+            pulled = memory["precision"] * back
+            constant = memory["constant"] + ((pulled + 2 * memory["linear"]) * back).sum(1)
+            linear = memory["linear"] + pulled
+            precision = precision + memory["precision"]
+        return {"weights": last, "precision": precision, "linear": linear, "constant": constant}
+
+    def fisher(self, params: "Params", end: TaskEnd) -> "Tensor":
+        """The diagonal of the Fisher information after a task, [members, num_weights]."""
+        import torch
+
+        from hypercl.engine.seeding import generator
+
+        task, (images, labels), weights = end.task, end.task.train, params["weights"]
+        device, members = labels.device, len(weights)
+        generators = [generator(seed, "fisher samples", end.task_id) for seed in end.seeds]
+        number = min(len(labels), self.options.fisher_samples or len(labels))
+        chosen = torch.stack(
+            [torch.randperm(len(labels), generator=g)[:number] for g in generators]
+        )
+        drawn = torch.stack([torch.rand(number, 1, generator=g) for g in generators]).to(device)
+        total = torch.zeros_like(weights)
+        for part in torch.arange(number).split(_AT_ONCE):
+            rows = chosen[:, part].to(device)
+            inputs = task.inputs(images[rows.flatten()]).view(members, len(part), -1)
+            total += self._sum_of_squares(
+                end, weights, inputs, labels[rows], drawn[:, part.to(device)]
+            )
+        return total / number
+
+    def _sum_of_squares(
+        self,
+        end: TaskEnd,
+        weights: "Tensor",
+        inputs: "Tensor",
+        labels: "Tensor",
+        drawn: "Tensor",
+    ) -> "Tensor":
+        """Over samples [members, N, …], by ``fisher_labels``.
+
+        Args:
+            drawn: [members, N, 1], uniform between 0 and 1.
+        """
+        import torch
+
+        from hypercl.networks.fisher import sum_of_squares
+
+        net, outputs = self.setting.net, end.task.outputs
+        kind = self.options.fisher_labels
+        scale = torch.ones_like(labels, dtype=weights.dtype)
+        if kind != "data":
+            logits = end.task_loss.logits(weights, inputs, end.stats)[..., outputs]
+            probabilities = logits.softmax(-1)
+            if kind == "predicted":
+                labels = logits.argmax(-1)
+            elif kind == "sample":
+                last = probabilities.shape[-1] - 1
+                labels = (probabilities.cumsum(-1) < drawn).sum(-1).clamp(max=last)
+            else:
+                return sum(
+                    (
+                        sum_of_squares(
+                            net,
+                            weights,
+                            inputs,
+                            end.stats,
+                            torch.full_like(labels, label),
+                            probabilities[..., label],
+                            outputs,
+                        )
+                        for label in range(probabilities.shape[-1])
+                    ),
+                    start=torch.zeros_like(weights),
+                )
+        return sum_of_squares(net, weights, inputs, end.stats, labels, scale, outputs)
+
+
+ENTRY = Ewc

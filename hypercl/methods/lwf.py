@@ -1,0 +1,120 @@
+"""Learning without forgetting (Li and Hoiem, 2016, arXiv 1606.09282), as van de Ven and Tolias weigh
+it (arXiv 1904.07734)::
+
+    loss = 1/t * task loss + (1 - 1/t) * mean over heads of T² * sum over c of -q_c log p_c
+
+t counts the tasks, this one included; q and p are the softmax of logits / T, of the network before
+the task and of the one that learns, on the samples of the current task. The heads are those of the
+earlier tasks where each has outputs of its own, or the one set of outputs; of classes that are new,
+q is 0.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hypercl.methods.base import (
+    Batch,
+    Lookahead,
+    Method,
+    OwnWeights,
+    OwnWeightsEntry,
+    Setting,
+    StepLosses,
+)
+from hypercl.ranges import non_negative, option, or_unset, positive, switch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hypercl.engine.members import Params
+    from hypercl.networks.main_net import TaskLoss
+
+
+# fmt: off
+@dataclass(frozen=True)
+class Lwf(OwnWeightsEntry):
+    lwf_temperature: float = option(2.0, positive, "temperature T of the softened predictions")
+    lwf_lambda: float | None = option(None, or_unset(non_negative), "strength of the distillation beside the whole task loss; -1: both are weighed, (1 - 1/t) to 1/t in task t")
+    lwf_mean_over_classes: bool = option(False, switch, "divide the distillation by the number of classes, as the code of van de Ven and Tolias does")
+    # fmt: on
+
+    def build(self, setting: Setting) -> Method:
+        return LearningWithoutForgetting(self, setting)
+
+
+class LearningWithoutForgetting(OwnWeights):
+    """A network that goes on to answer as the one before the task did."""
+
+    def __init__(self, options: Lwf, setting: Setting) -> None:
+        super().__init__(setting, mnet_init=options.mnet_init)
+        self.options = options
+
+    def remember(self, params: "Params", memory: "Params", task_id: int) -> Any:
+        """The weights before the task, and its number."""
+        return (params["weights"].clone(), task_id) if task_id > 0 else None
+
+    def describe(self, anchor: Any) -> str:
+        """Whether there is something to distill."""
+        return "no distillation" if anchor is None else "with distillation"
+
+    def loss_and_gradient(
+        self,
+        params: "Params",
+        batch: Batch,
+        anchor: Any,
+        task_loss: "TaskLoss",
+        lookahead: Lookahead,
+    ) -> "tuple[Params, StepLosses]":
+        """Both losses, in one pass of the network that learns and one of the network before."""
+        from hypercl.networks.criteria import cross_entropy, distillation
+
+        if anchor is None:
+            return super().loss_and_gradient(params, batch, anchor, task_loss, lookahead)
+        before, task_id = anchor
+        of_task, strength = 1 / (task_id + 1), 1 - 1 / (task_id + 1)
+        if self.options.lwf_lambda is not None:
+            of_task, strength = 1.0, self.options.lwf_lambda
+        of_task *= task_loss.weight
+        own, stats = batch.outputs, {name: v.clone() for name, v in batch.stats.items()}
+        targets = task_loss.logits(before, batch.inputs, stats)
+        heads = self._heads(task_id)
+
+        def criterion(logits: "Tensor") -> "tuple[tuple, Tensor]":
+            gradient = logits.new_zeros(logits.shape)
+            classified, of_own = cross_entropy(logits[..., own], batch.labels)
+            gradient[..., own] = of_task * of_own
+            penalty = logits.new_zeros(len(logits))
+            for taught, known in heads:
+                loss, of_head = distillation(
+                    logits[..., taught],
+                    targets[..., known],
+                    self.options.lwf_temperature,
+                    mean_over_classes=self.options.lwf_mean_over_classes,
+                )
+                penalty += loss / len(heads)
+                gradient[..., taught] += of_head.mul_(strength / len(heads))
+            return (*classified, penalty), gradient
+
+        (loss, accuracy, penalty), gradient = task_loss.of_logits(
+            params["weights"], batch.inputs, batch.stats, criterion
+        )
+        total = of_task * loss + strength * penalty
+        return {"weights": gradient}, StepLosses(loss, penalty, total, accuracy)
+
+    def _heads(self, task_id: int) -> list[tuple[slice, slice]]:
+        """Of the network that learns, the outputs that are distilled into; of the one before, those
+        that are distilled.
+        """
+        tasks = self.setting.tasks
+        if tasks[task_id].has_own_outputs:
+            return [(task.outputs, task.outputs) for task in tasks[:task_id]]
+        if tasks[task_id].outputs_grow:
+            return [(tasks[task_id].outputs, tasks[task_id - 1].outputs)]
+        return [(slice(None), slice(None))]
+
+    def kept_bytes(self, params: "Params", memory: "Params", num_learned: int) -> int:
+        """A copy of the weights."""
+        return params["weights"][0].numel() * params["weights"].element_size()
+
+
+ENTRY = Lwf

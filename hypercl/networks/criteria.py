@@ -1,0 +1,82 @@
+"""Losses on a network's outputs, with their gradients for these outputs, written out.
+
+A criterion takes logits [members, B, outputs] and returns what is to be known of the loss, and the
+gradient of its sum over members, of the logits' shape. ``TaskLoss.of_logits`` carries it on to the
+weights.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+Criterion = Callable[[Tensor], tuple[Any, Tensor]]
+
+
+class Classified(NamedTuple):
+    """How well samples are classified, [members] each."""
+
+    loss: Tensor  # mean cross-entropy
+    accuracy: Tensor  # in [0, 1]
+
+
+def cross_entropy(
+    logits: Tensor, labels: Tensor, allowed: Tensor | None = None
+) -> tuple[Classified, Tensor]:
+    """Mean cross-entropy of the samples.
+
+    Args:
+        logits: [members, B, outputs]; ``labels``: [members, B] int64.
+        allowed: Among which outputs each sample is classified, [members, B, outputs] bool; None:
+            among all.
+    """
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -torch.inf)
+    log_probabilities = logits.log_softmax(-1)
+    index = labels[..., None]
+    loss = -log_probabilities.gather(-1, index).mean((1, 2))
+    accuracy = (log_probabilities.argmax(-1) == labels).to(loss.dtype).mean(-1)
+    ones = torch.ones_like(index, dtype=loss.dtype)
+    gradient = log_probabilities.exp_().scatter_add_(-1, index, -ones).div_(labels.shape[1])
+    return Classified(loss, accuracy), gradient
+
+
+def distillation(
+    logits: Tensor, targets: Tensor, temperature: float, *, mean_over_classes: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy between the softened predictions of two networks (Hinton et al., 2015), times
+    the temperature's square, so that its gradient does not shrink with it.
+
+    Args:
+        logits: [members, B, outputs].
+        targets: The other network's logits, [members, B, outputs or fewer]; where there are fewer,
+            what is missing has the probability 0.
+        mean_over_classes: Divide the sum over classes by their number.
+
+    Returns:
+        The mean over samples [members], and its gradient.
+    """
+    wanted = (targets / temperature).softmax(-1)
+    wanted = torch.nn.functional.pad(wanted, (0, logits.shape[-1] - targets.shape[-1]))
+    log_probabilities = (logits / temperature).log_softmax(-1)
+    scale = 1 / logits.shape[1]
+    if mean_over_classes:
+        scale /= logits.shape[2]
+    loss = temperature**2 * scale * -(wanted * log_probabilities).sum((1, 2))
+    return loss, temperature * scale * (log_probabilities.exp_() - wanted)
+
+
+def squared_error(logits: Tensor, targets: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean squared difference of logits, over the outputs that each sample is allowed.
+
+    Args:
+        logits: [members, B, outputs]; ``targets``: the same; ``allowed``: the same, bool.
+
+    Returns:
+        The mean [members], and its gradient.
+    """
+    difference = (logits - targets) * allowed
+    number = allowed.sum((1, 2)).clamp(min=1)[:, None, None]
+    loss = (difference.square() / number).sum((1, 2))
+    return loss, difference.mul_(2 / number)

@@ -1,0 +1,69 @@
+"""The diagonal of the Fisher information of a main network's weights."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from hypercl.engine.members import Params, alone
+from hypercl.networks import plain_mlp
+from hypercl.networks.main_net import MainNetwork
+
+_NUMBERS = 1 << 25  # gradients of single samples at once, at most; 128 MiB in float32
+_SAMPLES = 1024  # at once where the sum of squares is one product
+
+
+def sum_of_squares(
+    net: MainNetwork,
+    weights: Tensor,
+    inputs: Tensor,
+    stats: Params,
+    labels: Tensor,
+    scale: Tensor,
+    outputs: slice,
+) -> Tensor:
+    """Sum over samples of scale * (d log p(label | x) / d w)².
+
+    Args:
+        weights: [members, num_weights]; ``inputs``: [members, N, H * W * C].
+        labels: [members, N] int64, counted from the first of ``outputs``.
+        scale: [members, N], of each sample's square.
+
+    Returns:
+        [members, num_weights].
+    """
+    sums = torch.zeros_like(weights)
+    activation = plain_mlp.plain_activation(net.module)
+    if activation is not None:
+        for chosen in torch.arange(inputs.shape[1], device=inputs.device).split(_SAMPLES):
+            plain_mlp.squared_gradients(
+                activation,
+                net.split(weights),
+                net.split(sums),
+                inputs[:, chosen],
+                partial(_own_gradients, labels=labels[:, chosen], scale=scale[:, chosen]),
+                outputs,
+            )
+        return sums
+
+    def log_probability(weights, x, label, stats):
+        logits = net.logits(weights, x[None], stats)[0, outputs]
+        return logits.log_softmax(0).gather(0, label[None])[0]
+
+    gradients = torch.func.vmap(torch.func.grad(log_probability), in_dims=(None, 0, 0, None))
+    at_once = max(1, _NUMBERS // net.num_weights)
+    for member in range(len(weights)):
+        own_stats = alone({name: value[member : member + 1] for name, value in stats.items()})
+        for chosen in torch.arange(inputs.shape[1], device=inputs.device).split(at_once):
+            of_samples = gradients(
+                weights[member], inputs[member, chosen], labels[member, chosen], own_stats
+            )
+            sums[member] += scale[member, chosen] @ of_samples.square()
+    return sums
+
+
+def _own_gradients(logits: Tensor, labels: Tensor, scale: Tensor) -> tuple[None, Tensor]:
+    """Of each sample's -log p(label), times the root of its scale."""
+    probabilities = logits.softmax(-1)
+    ones = torch.ones_like(probabilities[..., :1])
+    return None, probabilities.scatter_add_(-1, labels[..., None], -ones) * scale.sqrt()[..., None]

@@ -1,0 +1,130 @@
+"""Samples of several tasks in one batch: what replay and joint training learn from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hypercl.tasks.task import (
+    Task,
+    augment,
+    draw_batches,
+    draw_flips,
+    draw_offsets,
+    outputs_after,
+)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How samples of several tasks become inputs, and among which outputs each is classified.
+
+    Tensors are indexed by task and lie on the device.
+
+    Attributes:
+        outputs: Of the main network, those that any of the samples is classified among.
+        allowed: [tasks, outputs] bool, those of a task's samples; None: all of ``outputs``.
+    """
+
+    outputs: slice
+    allowed: Tensor | None
+    permutations: Tensor | None  # [tasks, H * W * C] int64
+    mean: Tensor | None  # [tasks, 1, 1, C]
+    std: Tensor | None
+
+    @classmethod
+    def of(cls, tasks: Sequence[Task], num_learned: int, num_outputs: int) -> "Mixture":
+        """Of the first tasks.
+
+        Args:
+            num_learned: How many of them there are, the one being learned among them.
+            num_outputs: Of the main network.
+        """
+        device = tasks[0].train.labels.device
+        by_task = [outputs_after(tasks, k, num_learned) for k in range(num_learned)]
+        outputs, allowed = by_task[-1], None
+        if any(own != outputs for own in by_task):
+            outputs = slice(None)
+            allowed = torch.zeros(num_learned, num_outputs, dtype=torch.bool, device=device)
+            for row, own in zip(allowed, by_task, strict=True):
+                row[own] = True
+        first = tasks[:num_learned]
+        permutations = [t.permutation for t in first if t.permutation is not None]
+        means = [t.mean.view(1, 1, -1) for t in first if t.mean is not None]
+        stds = [t.std.view(1, 1, -1) for t in first if t.std is not None]
+        if any(len(values) not in (0, num_learned) for values in (permutations, means, stds)):
+            raise ValueError("the tasks are not all permuted, or not all normalized")
+        stacked = [torch.stack(v) if v else None for v in (permutations, means, stds)]
+        return cls(outputs, allowed, *stacked)
+
+    def inputs(self, images: Tensor, task_ids: Tensor) -> Tensor:
+        """Turn images [members, B, H, W, C] uint8 into inputs [members, B, H * W * C] float32, as
+        ``Task.inputs`` does.
+
+        Args:
+            task_ids: [members, B] int64.
+        """
+        x = images.float() / 255
+        if self.mean is not None and self.std is not None:
+            x = (x - self.mean[task_ids]) / self.std[task_ids]
+        x = x.flatten(2)
+        return x if self.permutations is None else x.gather(2, self.permutations[task_ids])
+
+    def allowed_to(self, task_ids: Tensor) -> Tensor | None:
+        """By sample, [members, B, outputs] bool; None: all of ``outputs``."""
+        return None if self.allowed is None else self.allowed[task_ids]
+
+
+def network_labels(task: Task, labels: Tensor) -> Tensor:
+    """A task's labels, counted from the first of all the main network's outputs."""
+    return labels + (task.outputs.start or 0)
+
+
+class Samples(NamedTuple):
+    """Of several tasks, on the device; any leading dimensions."""
+
+    images: Tensor  # [..., N, H, W, C] uint8
+    labels: Tensor  # [..., N] int64, counted from the main network's first output
+    task_ids: Tensor  # [..., N] int64
+
+
+def training_samples(tasks: Sequence[Task], num_learned: int) -> Samples:
+    """All training samples of the first tasks, one after the other."""
+    first = tasks[:num_learned]
+    sizes = torch.tensor([len(task.train.labels) for task in first])
+    labels = torch.cat([network_labels(task, task.train.labels) for task in first])
+    task_ids = torch.repeat_interleave(torch.arange(num_learned), sizes).to(labels.device)
+    return Samples(torch.cat([task.train.images for task in first]), labels, task_ids)
+
+
+def draw_samples(
+    num_samples: int,
+    num_steps: int,
+    batch_size: int,
+    augmented: bool,
+    generator: torch.Generator,
+) -> Tensor:
+    """Draw beforehand which samples a step takes, and how they are augmented.
+
+    Returns:
+        [num_steps, batch_size, 1 or 4] int64, on the CPU: index, top, left, flip.
+    """
+    drawn = [draw_batches(num_samples, num_steps, batch_size, generator)[..., None]]
+    if augmented:
+        drawn.append(draw_offsets(num_steps, batch_size, generator).long())
+        drawn.append(draw_flips(num_steps, batch_size, generator)[..., None].long())
+    return torch.cat(drawn, dim=-1)
+
+
+def augmented_images(images: Tensor, drawn: Tensor) -> Tensor:
+    """The images drawn by :func:`draw_samples`, augmented where it says how.
+
+    Args:
+        images: [members, B, H, W, C]; ``drawn``: [members, B, 1 or 4].
+    """
+    if drawn.shape[-1] == 1:
+        return images
+    shape, rows = images.shape, drawn.flatten(0, 1)
+    return augment(images.flatten(0, 1), rows[:, 1:3], rows[:, 3].bool()).view(shape)
