@@ -2,8 +2,9 @@
 
 To add one is to add a file to this folder: ``experiment``, ``networks``, ``source``, perhaps
 ``remarks``; a table ``options`` of the command line's options; and any number of ``published``
-values with ``metric`` (a mean over tasks in results.json's "scenarios"), ``value``, perhaps
-``spread``, both in percent, and where they were ``printed``.
+values with ``metric`` (of "summary" in results.json), ``value``, perhaps ``spread``, both in
+percent, and where they were ``printed``. What several presets share is in a file of the folder
+``shared``, which they name as ``base``; their own options win over those there.
 """
 
 import json
@@ -59,6 +60,9 @@ def load(name: str) -> Preset:
     if name not in names():
         raise KeyError(name)
     content = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    if (base := content.pop("base", None)) is not None:
+        shared = tomllib.loads((FOLDER / "shared" / f"{base}.toml").read_text(encoding="utf-8"))
+        content = shared | content | {"options": shared["options"] | content["options"]}
     values = [Value(**value) for value in content.pop("published", [])]
     return Preset(name, published=values, **content)
 
