@@ -10,6 +10,8 @@ from hypercl.engine import groups
 from hypercl.interruption import ENDING
 from hypercl.report.results import Report
 from hypercl.tasks import images
+from hypercl.tasks.mixture import Mixture
+from hypercl.tasks.task import Task
 
 
 @pytest.fixture(params=HYPERNETS)
@@ -38,6 +40,14 @@ def few_digits(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "load_images", lambda name, data_dir: made)
     monkeypatch.setattr(Report, "_write_plots", lambda self: None)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def double_inputs(monkeypatch):
+    """Inputs of main networks are computed in float32, and then converted."""
+    for owner in (Task, Mixture):
+        inputs = owner.inputs
+        monkeypatch.setattr(owner, "inputs", lambda *args, inputs=inputs: inputs(*args).double())
 
 
 @pytest.fixture

@@ -9,11 +9,19 @@ import torch
 
 from hypercl.engine.members import Params
 from hypercl.experiment import Experiment
+from hypercl.methods.base import TaskEnd
 from hypercl.networks import hnet_modules
 from hypercl.networks.main_net import MainNetwork
 from hypercl.options import Options
+from hypercl.rundir.saving import encode
 from hypercl.tasks import images
-from hypercl.tasks.task import Split, Task
+from hypercl.tasks.task import (
+    Split,
+    Task,
+    with_growing_outputs,
+    with_heads,
+    with_shared_outputs,
+)
 
 CPU = torch.device("cpu")
 MNIST_SHAPE, CIFAR_SHAPE = (28, 28, 1), (32, 32, 3)
@@ -36,6 +44,22 @@ HYPERNETS = {
     "chunked conditional alone": {"use_cond_chunk_embs": True, "cond_emb_size": 0},
     "chunked tanh no bias": {"hnet_net_act": "tanh", "hnet_no_bias": True},
 }
+
+
+# Methods whose main network has weights of its own, strong enough to tell in a few steps.
+OWN_WEIGHTS = {
+    "finetune": {},
+    "separate": {},
+    "joint": {},
+    "ewc": {"ewc_lambda": 50.0},
+    "online_ewc": {"ewc_lambda": 50.0, "ewc_gamma": 0.9},
+    "si": {"si_c": 5.0},
+    "lwf": {},
+    "replay": {"replay_budget": 14, "replay_batch_size": 5},
+    "der": {"replay_budget": 14, "replay_sampling": "reservoir"},
+    "derpp": {"replay_per_class": 3, "replay_batch_size": 5},
+}
+BY_SCENARIO = {1: with_heads, 2: with_shared_outputs, 3: with_growing_outputs}
 
 
 def build_main_net(net_type, in_shape, num_outputs, **values) -> MainNetwork:
@@ -72,6 +96,36 @@ def make_task(shape=MNIST_SHAPE, n=64, augmented=False, seed=0, **more):
     return Task(
         "dark or bright", 2, split(n), split(16), split(30), augmented=augmented, **more
     )  # fmt: skip
+
+
+def make_sequence(scenario, sizes=(2, 2, 2), shape=(6, 6, 1), n=24, **more):
+    """Tasks of so many classes, told apart by their brightness, as a scenario has them."""
+    tasks = []
+    for seed, size in enumerate(sizes):
+        made = make_task(shape, n, seed=seed, **more)
+        splits = [
+            Split((images // 2 + 60 * (labels := torch.arange(len(images)) % size).view(-1, 1, 1, 1)
+                   ).clamp(max=255).to(torch.uint8), labels)
+            for images in (made.train.images, made.validation.images, made.test.images)
+        ]  # fmt: skip
+        tasks.append(Task(f"task {seed}", size, *splits, augmented=made.augmented))
+    return BY_SCENARIO[scenario](tasks)
+
+
+def random_weights(net, members, seed, dtype=torch.float64):
+    """Of main networks, [members, num_weights], at the scale of an initialization."""
+    drawn = [
+        net.fresh_weights(torch.Generator().manual_seed(100 * seed + i)) for i in range(members)
+    ]
+    return torch.stack(drawn).to(dtype)
+
+
+def task_end(experiment, task_id, seeds, stats=None, running=None):
+    """What a method is told at the end of a task."""
+    task = experiment.tasks[task_id]
+    if stats is None:
+        stats = in_double(experiment.net.fresh_stats(len(seeds), CPU))
+    return TaskEnd(task_id, task, experiment.task_loss(task), seeds, stats, running or {})
 
 
 def make_experiment(tasks, *, device=CPU, **values) -> Experiment:
@@ -113,3 +167,34 @@ def read_json(path):
         raise ValueError(f"{constant} is not JSON")
 
     return json.loads(path.read_text(), parse_constant=refuse)
+
+
+class Silent:
+    """A report that nobody reads."""
+
+    def __getattr__(self, name):
+        return lambda *args, **options: None
+
+
+class Stopped(Exception):  # noqa: N818
+    """Stands for a signal."""
+
+
+class SavedAt:
+    """Checkpoints at every step, into bytes; the run ends after so many of them."""
+
+    def __init__(self, last):
+        self.last, self.saved, self.data = last, 0, b""
+
+    def due(self, step):
+        return True
+
+    def save(self, position):
+        self.data = encode(vars(position))
+        self.saved += 1
+        if self.saved == self.last:
+            raise Stopped
+
+    def leave_at(self, position):
+        if self.saved >= self.last:
+            self.save(position)

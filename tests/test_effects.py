@@ -33,6 +33,12 @@ WRN = {
 }  # fmt: skip
 BATCHNORM = {"batchnorm": None}
 
+
+def of(method, **more):
+    """What is given to a method without a hypernetwork."""
+    return {"method": method, "hmlp_arch": (), **more}
+
+
 # By option: a value, and what else is given in both runs where the small run does not read it.
 CHANGED = {
     "cl_exp": ("permmnist", {"num_tasks": 1, "num_classes_per_task": 10}),
@@ -53,6 +59,7 @@ CHANGED = {
     "momentum": (0.5, {"use_sgd": None}),
     "weight_decay": (0.1, {}),
     "adam_beta1": (0.5, {}),
+    "keep_optimizer": (None, of("finetune")),
     "plateau_lr_scheduler": (None, {**EPOCHS_OF_ONE_STEP, "n_iter": 30}),
     "lambda_lr_scheduler": (None, {**EPOCHS_OF_ONE_STEP, "n_iter": 90}),
     "clip_grad_value": (1e-5, {}),
@@ -107,6 +114,25 @@ CHANGED = {
     "hnet_reg_all_heads": (None, {"multi_head": None}),
     "freeze_prev_embs": (None, {}),
     "lookahead": (None, {}),
+    "cl_scenario": (3, of("finetune")),
+    "mnet_init": ("xavier", of("finetune")),
+    "separate_same_budget": (None, of("separate")),
+    "ewc_lambda": (1e4, of("ewc")),
+    "fisher_labels": ("exact", of("ewc", ewc_lambda=1e4)),
+    "fisher_samples": (5, of("ewc", ewc_lambda=1e4)),
+    "ewc_gamma": (0.5, of("online_ewc", ewc_lambda=1e4)),
+    "si_c": (100, of("si")),
+    "si_epsilon": (0.001, of("si", si_c=100)),
+    "lwf_temperature": (1, of("lwf")),
+    "lwf_lambda": (1, of("lwf")),
+    "lwf_mean_over_classes": (None, of("lwf")),
+    "replay_budget": (40, of("replay")),
+    "replay_per_class": (3, of("replay")),
+    "replay_sampling": ("reservoir", of("replay", replay_budget=20)),
+    "replay_batch_size": (5, of("replay")),
+    "replay_weight": (2, of("replay")),
+    "der_alpha": (2, of("der")),
+    "der_beta": (2, of("derpp")),
 }
 # What these do is no part of what one run on a CPU leaves; tests of their own see to it.
 ELSEWHERE = {
@@ -158,13 +184,14 @@ def leave(folder, monkeypatch, capsys):
             if value != ()
         ]
         results = run.main([*given, f"--out_dir=out/{path}"])
+        weights = torch.load(folder / "out" / path / "weights.pt", weights_only=True)
         left = {
             "results": {k: results[k] for k in results if k not in ("config", "seconds", "sha256")},
             "metrics": (folder / "out" / path / "metrics.jsonl").read_text(),
             "files": sorted(p.name for p in (folder / "out" / path).rglob("*")),
             "log": without_times((folder / "out" / path / "logfile.txt").read_text(), path),
             "screen": without_times(capsys.readouterr().out, path),
-            "weights": torch.load(folder / "out" / path / "weights.pt", weights_only=True)["hnet"],
+            "weights": weights[results["method"]],
             "device": json.loads((folder / "out" / path / "config.json").read_text())["device"],
             "deterministic": torch.are_deterministic_algorithms_enabled(),
             "checkpoints": len(saved),
@@ -199,10 +226,12 @@ WORLDS = {
     "nothing": {"beta": 0, "val_set_size": 0, "hmlp_arch": "", "mlp_arch": "", "no_cuda": None},
     "hmlp, three tasks": {"hnet_type": "hmlp", "num_tasks": 3},
     "compressed, heads": {"compression": 0.5, "multi_head": None, "use_rmsprop": None},
+    "a buffer by classes": of("derpp", replay_per_class=3, multi_head=None),
 }
 WITHOUT_CONSEQUENCE = {
     "nothing": {"val_batch_size", "test_iter", "freeze_prev_embs"},
     "hmlp, three tasks": {"val_batch_size"},
+    "a buffer by classes": {"val_batch_size", "test_iter", "lambda_lr_scheduler"},
     "compressed, heads": {
         "val_batch_size", "test_iter", "calc_hnet_reg_targets_online", "hnet_reg_batch_size",
     },

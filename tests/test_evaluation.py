@@ -63,7 +63,7 @@ def test_accuracies_of_the_scenarios(multi_head, at_once, monkeypatch):
     tasks = [
         Task(
             t.name, 3, t.train, t.validation, test, torch.randperm(36, generator=generator),
-            first_output=3 * i if multi_head else None,
+            outputs=slice(3 * i, 3 * i + 3) if multi_head else slice(None),
         )
         for i, (t, test) in enumerate(zip(made, tests, strict=True))
     ]  # fmt: skip

@@ -84,22 +84,25 @@ def test_results_are_as_documented(finished):
         "error",
         "experiment",
         "config",
+        "method",
+        "scenario",
         "tasks",
         "num_weights",
         "compression_ratio",
+        "kept_bytes",
         "seeds",
         "tested_on",
         "summary",
         "seconds",
         "sha256",
     ]
-    assert (stored["format"], stored["status"], stored["error"]) == (1, "finished", None)
+    assert (stored["format"], stored["status"], stored["error"]) == (2, "finished", None)
     assert stored["experiment"] == "splitmnist"
     assert stored["tasks"] == ["digits 0-1", "digits 2-3", "digits 4-5"]
     assert stored["config"]["n_iter"] == 60
     assert stored["config"]["mlp_arch"] == [100, 100]
     assert stored["num_weights"]["main"] == 88_802
-    assert stored["compression_ratio"] == stored["num_weights"]["hypernet"] / 88_802
+    assert stored["compression_ratio"] == stored["num_weights"]["trained"] / 88_802
     (seed,) = stored["seeds"]
     assert seed["seed"] == 42
     assert [len(row) for row in seed["accuracy"]] == [1, 2, 3]
@@ -780,7 +783,7 @@ def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, capsys, options):
     found = run.main([*SHORT, "--dry_run", *options])
     assert list(tmp_path.iterdir()) == []
     shown = capsys.readouterr().out
-    assert f"with {found['num_weights']['hypernet']:,}" in shown
+    assert f"with {found['num_weights']['trained']:,}" in shown
     if "--compression=0.5" in options:
         assert found["compression_ratio"] == pytest.approx(0.5, rel=0.01)
         assert " in chunks of " in shown

@@ -105,8 +105,8 @@ def tasks_in_double(multi_head):
     """The same task three times, its inputs computed in float32 and then converted."""
     task = make_task((5, 5, 1))
     splits = task.train, task.validation, task.test
-    heads = [0, 2, 4] if multi_head else [None] * 3
-    return [InDouble(task.name, 2, *splits, first_output=first) for first in heads]
+    heads = [slice(0, 2), slice(2, 4), slice(4, 6)] if multi_head else [slice(None)] * 3
+    return [InDouble(task.name, 2, *splits, outputs=outputs) for outputs in heads]
 
 
 @pytest.mark.parametrize("factored", [True, False], ids=["factored", "dense"])
@@ -464,7 +464,7 @@ class Ledger:
     def before(self, task_id, accuracy):
         self.accuracy_before[task_id] = accuracy
 
-    def end_task(self, task_id, accuracy, inferred):
+    def end_task(self, task_id, accuracy, inferred, kept):
         self.rows.append(accuracy)
         self.inferred.append(inferred is not None)
 

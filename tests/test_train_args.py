@@ -7,8 +7,8 @@ import pytest
 
 from hypercl import ranges, registry
 from hypercl.errors import InputError
-from hypercl.options import GROUPS, Options, all_options, defaults, differing
-from hypercl.registry import Entry
+from hypercl.options import GROUPS, METHODS, Options, all_options, defaults, differing
+from hypercl.registry import Entry, entries
 from train_args import altered_options, parse_args
 
 DEFAULTS = {  # as JSON has them
@@ -95,11 +95,31 @@ DEFAULTS = {  # as JSON has them
     "preset": None,
     "compression": -1,
     "dry_run": False,
+    "keep_optimizer": False,
     "plateau_lr_scheduler": False,
     "lambda_lr_scheduler": False,
     "scenarios_every_task": False,
     "test_iter": 1,
     "class_order": "natural",
+    "cl_scenario": -1,
+    "mnet_init": "default",
+    "separate_same_budget": False,
+    "ewc_lambda": 100.0,
+    "ewc_gamma": 1.0,
+    "fisher_labels": "sample",
+    "fisher_samples": -1,
+    "si_c": 1.0,
+    "si_epsilon": 0.1,
+    "lwf_temperature": 2.0,
+    "lwf_lambda": -1,
+    "lwf_mean_over_classes": False,
+    "replay_budget": 2000,
+    "replay_per_class": -1,
+    "replay_sampling": "balanced",
+    "replay_batch_size": -1,
+    "replay_weight": 1.0,
+    "der_alpha": 0.5,
+    "der_beta": 0.5,
 }
 
 
@@ -164,6 +184,18 @@ CIFAR = "--cl_exp=splitcifar"
         "--preset=splitcifar10-resnet --n_iter=3",
         "--preset=splitmnist-small --epochs=2",
         "--preset=splitmnist-small --lr=1 --multi_head=off",
+        *(f"--method={name}" for name in entries(METHODS)),
+        "--cl_scenario=1 --multi_head",
+        "--method=separate --cl_scenario=1 --separate_same_budget",
+        "--method=separate --continue_from=a",
+        "--method=ewc --cl_scenario=3 --fisher_labels=exact --fisher_samples=9 --ewc_lambda=0",
+        "--method=online_ewc --ewc_gamma=1 --cl_scenario=2 --continue_from=a",
+        "--method=lwf --lwf_lambda=0 --lwf_mean_over_classes --lwf_temperature=0.5",
+        "--method=replay --replay_budget=10",
+        "--method=replay --replay_budget=3 --replay_sampling=reservoir",
+        "--method=der --replay_per_class=1 --replay_batch_size=3",
+        "--method=derpp --num_classes_per_task=4,3,3 --skip_tasks=1 --replay_budget=6",
+        "--method=derpp --num_classes_per_task=4,3,3 --replay_budget=10 --mnet_init=xavier",
     ],
 )
 def test_accepted(line):
@@ -220,6 +252,50 @@ def test_accepted(line):
         ("--continue_from=a --num_tasks=3 --multi_head", ["--continue_from", "--multi_head"]),
         ("--continue_from=a --compression=1", ["--compression=1", "--continue_from"]),
         ("--continue_from=a/ --out_dir=./a", ["--continue_from=a is --out_dir too"]),
+        # methods and scenarios
+        ("--cl_scenario=0", ["--cl_scenario", "from 1 to 3"]),
+        ("--cl_scenario=4", ["--cl_scenario", "from 1 to 3"]),
+        ("--multi_head --cl_scenario=2", ["--multi_head is --cl_scenario=1, not --cl_scenario=2"]),
+        ("--multi_head --method=si --cl_scenario=3", ["--multi_head", "not --cl_scenario=3"]),
+        ("--cl_scenario=2", ["--cl_scenario=2", "--method=hnet", "in every run"]),
+        ("--cl_scenario=3", ["--cl_scenario=3", "--method=hnet", "in every run"]),
+        ("--method=separate --cl_scenario=2", ["--cl_scenario=2", "--method=separate"]),
+        ("--continue_from=a --cl_scenario=1", ["--continue_from", "--cl_scenario=1"]),
+        ("--continue_from=a --method=ewc --cl_scenario=3", ["--continue_from", "--cl_scenario=3"]),
+        ("--continue_from=a --method=ewc --multi_head", ["--continue_from", "--multi_head"]),
+        ("--method=joint --hmlp_arch=3", ["--hmlp_arch goes with --method=hnet"]),
+        ("--method=finetune --compression=1", ["--compression goes with --method=hnet"]),
+        ("--method=ewc --beta=1", ["--beta goes with --method=hnet"]),
+        ("--method=ewc --lookahead", ["--lookahead goes with --method=hnet"]),
+        ("--mnet_init=xavier", ["--mnet_init goes with --method=der or", "or --method=si"]),
+        ("--method=ewc --ewc_gamma=1", ["--ewc_gamma goes with --method=online_ewc"]),
+        ("--method=si --ewc_lambda=1", ["--ewc_lambda goes with --method=ewc or"]),
+        ("--method=lwf --si_c=1", ["--si_c goes with --method=si"]),
+        ("--method=lwf --lwf_temperature=0", ["--lwf_temperature"]),
+        ("--method=ewc --fisher_labels=true", ["--fisher_labels", "predicted"]),
+        ("--method=ewc --fisher_samples=0", ["--fisher_samples", "-1"]),
+        ("--method=online_ewc --ewc_gamma=1.1", ["--ewc_gamma"]),
+        (
+            "--method=online_ewc --batchnorm --bn_no_running_stats",
+            ["--bn_no_running_stats", "--method=online_ewc"],
+        ),
+        ("--method=der --der_beta=1", ["--der_beta goes with --method=derpp"]),
+        ("--method=der --replay_weight=1", ["--replay_weight goes with --method=replay"]),
+        ("--method=replay --replay_budget=9", ["--replay_budget=9", "10 classes", "reservoir"]),
+        ("--method=der --num_tasks=4 --replay_budget=7", ["--replay_budget=7", "8 classes"]),
+        (
+            "--method=derpp --num_classes_per_task=4,3,3 --replay_budget=9",
+            ["--replay_budget=9", "10 classes"],
+        ),
+        (
+            "--method=replay --replay_per_class=2 --replay_budget=40",
+            ["--replay_budget is chosen by --replay_per_class"],
+        ),
+        (
+            "--method=der --replay_per_class=2 --replay_sampling=reservoir",
+            ["--replay_sampling is chosen by --replay_per_class"],
+        ),
+        ("--method=naive", ["--method", "naive", "finetune"]),
         # given twice
         ("--lr=1 --lr=2", ["--lr is given as 1.0 and as 2.0: leave one out"]),
         ("--lookahead=off --lookahead", ["--lookahead is given as off and as on: leave one out"]),

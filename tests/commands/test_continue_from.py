@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import FEW_STEPS, read_json
+from helpers import FEW_STEPS, OWN_WEIGHTS, read_json
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 import run
@@ -30,6 +30,8 @@ def learn(num_tasks, out_dir, *options, after=None):
     line = last_wins([*FEW_STEPS, f"--num_tasks={num_tasks}", *options, f"--out_dir={out_dir}"])
     if "--hnet_type=hmlp" in options:
         line.remove("--chmlp_chunk_size=500")
+    if any(option.startswith("--method=") for option in options):
+        line = [option for option in line if "hmlp" not in option]
     return run.main(line if after is None else [*line, f"--continue_from={after}"])
 
 
@@ -115,6 +117,18 @@ def test_a_method_with_weights_of_its_own_learns_as_if_it_had_all_tasks_from_the
     learn(2, "a", *options)
     learn(4, "b", *options, after="a")
     assert outcome("b", 2) == outcome("whole", 2)
+
+
+@pytest.mark.parametrize("method", OWN_WEIGHTS)
+def test_each_method_learns_as_if_it_had_all_tasks_from_the_start(method):
+    """Each seed by itself; the memory goes on, too."""
+    options = [f"--method={method}", *MANY]
+    options += [f"--{name}={value}" for name, value in OWN_WEIGHTS[method].items()]
+    learn(3, "whole", *options)
+    learn(2, "a", *options)
+    results = learn(3, "b", *options, after="a")
+    assert outcome("b", 2) == outcome("whole", 2)
+    assert results["kept_bytes"] == read_json(Path("whole", "results.json"))["kept_bytes"]
 
 
 def test_the_same_of_seeds_in_groups(own_weights, one_by_one):

@@ -171,10 +171,11 @@ def test_a_step_stays_on_its_device_and_never_waits_for_it(network, settings, me
     shape = (32, 32, 3) if values["cl_exp"] == "splitcifar" else (28, 28, 1)
     images = torch.zeros(20, *shape, dtype=torch.uint8, device=device)
     split = Split(images, torch.zeros(20, dtype=torch.int64, device=device))
-    outputs = [0, 2, 4] if values["multi_head"] else [None] * 3
+    heads = [slice(0, 2), slice(2, 4), slice(4, 6)]
+    outputs = heads if values["multi_head"] else [slice(None)] * 3
     tasks = [
-        Task("", 2, split, split, split, augmented=len(shape) == 3, first_output=first)
-        for first in outputs
+        Task("", 2, split, split, split, augmented=len(shape) == 3, outputs=own)
+        for own in outputs
     ]
     experiment = make_experiment(tasks, device=device, **values)
     params = experiment.method.init(range(members))

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import CPU, build_main_net, make_experiment, make_task
+from helpers import CPU, SavedAt, Silent, Stopped, build_main_net, make_experiment, make_task
 
 import train
 from hypercl.engine.members import select_members
 from hypercl.methods.base import OwnWeights, Setting
 from hypercl.rundir.checkpoint import Position
-from hypercl.rundir.saving import decode, encode
+from hypercl.rundir.saving import decode
 
 
 class Pulled(OwnWeights):
@@ -75,37 +75,6 @@ def test_a_penalty_holds_the_weights():
     assert (distances[1] < 0.5 * distances[0]).all()
 
 
-class Silent:
-    """A report that nobody reads."""
-
-    def __getattr__(self, name):
-        return lambda *args, **options: None
-
-
-class Stopped(Exception):  # noqa: N818
-    """Stands for a signal."""
-
-
-class SavedAt:
-    """Checkpoints at every step, into bytes; the run ends after so many of them."""
-
-    def __init__(self, last):
-        self.last, self.saved, self.data = last, 0, b""
-
-    def due(self, step):
-        return True
-
-    def save(self, position):
-        self.data = encode(vars(position))
-        self.saved += 1
-        if self.saved == self.last:
-            raise Stopped
-
-    def leave_at(self, position):
-        if self.saved >= self.last:
-            self.save(position)
-
-
 @pytest.mark.parametrize("last", [7, 30, 37, 45, 60])
 def test_a_method_with_memory_goes_on_bit_for_bit(last):
     """Stopped within a task, and behind one; memory and what steps change come back."""
@@ -162,3 +131,30 @@ def test_parameters_survive_the_way_into_a_file_and_back():
     state = method.state_dict(params)
     assert [list(value.shape) for value in state.values()] == [[10, 784], [10], [2, 10], [2]]
     assert torch.equal(method.load_state_dict(state)["weights"], params["weights"])
+
+
+@pytest.mark.parametrize("last", [7, 30, 37, 45, 60])
+def test_a_kept_optimizer_goes_on_bit_for_bit(last):
+    experiment = make(0.5, keep_optimizer=True)
+    start = Position.start([[1, 2]])
+    expected = train.learn_tasks(experiment, start, Silent(), SavedAt(10**9))
+    checkpoints = SavedAt(last)
+    with pytest.raises(Stopped):
+        train.learn_tasks(experiment, start, Silent(), checkpoints)
+    left = Position(**decode(checkpoints.data))
+    again = train.learn_tasks(experiment, left, Silent(), SavedAt(10**9))
+    for seed in (1, 2):
+        assert torch.equal(again.learned[seed]["weights"], expected.learned[seed]["weights"])
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rmsprop": True, "momentum": 0.5}])
+def test_a_kept_optimizer_goes_on_where_the_last_task_left_it(options):
+    experiment = make(keep_optimizer=True, **options)
+    position = Position.start([[1, 2]]).on_device(CPU, experiment.method.init)
+    first = train.TaskTraining.at(experiment, position)
+    for _ in range(first.num_steps):
+        first.step()
+    second = train.TaskTraining.at(experiment, first.result(position))
+    for name, value in first._optimizer.state.items():
+        assert torch.equal(second._optimizer.state[name], value), name
+        assert value.any()

@@ -1,11 +1,14 @@
 """The written-out network against hypnettorch's with autograd."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import build_main_net
 from hypnettorch.mnets import MLP
 
+from hypercl.networks.criteria import cross_entropy
 from hypercl.networks.plain_mlp import loss_and_gradient, plain_activation
 
 
@@ -24,8 +27,9 @@ def test_loss_accuracy_and_gradient_are_those_of_hypnettorchs_network(activation
     gradient = torch.full_like(weights, torch.nan)
     with torch.no_grad():
         loss, accuracy = loss_and_gradient(
-            plain_activation(net.module), net.split(weights), net.split(gradient), inputs, labels
-        )
+            plain_activation(net.module), net.split(weights), net.split(gradient), inputs,
+            partial(cross_entropy, labels=labels),
+        )  # fmt: skip
     for i in range(members):
         logits = net.module.forward(inputs[i], weights=net.split(weights[i]))
         expected = F.cross_entropy(logits, labels[i])
@@ -43,7 +47,7 @@ def test_other_outputs_take_no_part():
     with torch.no_grad():
         loss, _ = loss_and_gradient(
             plain_activation(net.module), net.split(weights), net.split(gradient),
-            inputs, labels, slice(2, 4),
+            inputs, partial(cross_entropy, labels=labels), slice(2, 4),
         )  # fmt: skip
     for i in range(2):
         logits = net.module.forward(inputs[i], weights=net.split(weights[i]))[:, 2:4]
@@ -61,7 +65,7 @@ def test_saturated_logits_give_a_finite_loss_and_gradient():
         net.split(weights),
         net.split(gradient),
         torch.ones(1, 1, 1),
-        torch.ones(1, 1, dtype=torch.int64),
+        partial(cross_entropy, labels=torch.ones(1, 1, dtype=torch.int64)),
     )
     assert loss.item() == 2e4
     assert gradient.tolist() == [[1.0, -1.0, 1.0, -1.0]]
