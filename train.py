@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hypercl import testing
 from hypercl.engine.capture import StepRunner
-from hypercl.engine.members import Params, flatten, select_members, views_of
+from hypercl.engine.members import Params, flatten, rows_of, select_members, views_of
 from hypercl.engine.optimizers import Adam, build_optimizer, clip_norm, clip_value
 from hypercl.engine.schedules import LearningRates
 from hypercl.engine.seeding import drawing_from, generator, step_generator
@@ -180,7 +180,7 @@ class TaskTraining:
 
         task, chosen = self.task, of_this_step(self.plan.batches)  # [members, B]
         images = task.train.images.index_select(0, chosen.flatten())
-        labels = task.train.labels.index_select(0, chosen.flatten()).view(chosen.shape)
+        labels = rows_of(task.train.labels, chosen)
         if self.plan.crops is not None:
             crops = (of_this_step(crop).flatten(0, 1) for crop in self.plan.crops)
             images = augment(images, *crops)

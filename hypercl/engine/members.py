@@ -55,6 +55,17 @@ def to_device(values: Params, device: torch.device | str) -> Params:
     return {name: value.to(device) for name, value in values.items()}
 
 
+def rows_of(values: Tensor, index: Tensor) -> Tensor:
+    """Rows of values [N, …] that all members have in common, by an index [members, number]."""
+    return values.index_select(0, index.flatten()).view(*index.shape, *values.shape[1:])
+
+
+def own_rows(values: Tensor, index: Tensor) -> Tensor:
+    """Rows of the members' own values [members, N, …], by an index [members, number]."""
+    members = torch.arange(len(values), device=values.device)[:, None]
+    return values[members, index]
+
+
 def flatten(values: Params, *, out: Tensor | None = None) -> Tensor:
     """A copy of all numbers in one tensor, [members, numbers].
 

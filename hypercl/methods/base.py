@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hypercl.engine.members import Params
-    from hypercl.networks.main_net import MainNetwork, TaskLoss
+    from hypercl.networks.main_net import MainNetwork, TaskLoss, TaskLossValue
     from hypercl.options import HypernetOptions, MainNetOptions, Options, TrainOptions
     from hypercl.tasks.task import Task
 
@@ -291,26 +291,31 @@ class OwnWeights:
         task_loss: "TaskLoss",
         lookahead: Lookahead,
     ) -> "tuple[Params, StepLosses]":
-        """The task loss and, where something is remembered, ``strength`` times the penalty."""
+        """The task loss alone where nothing is remembered, else :meth:`loss_with_anchor`."""
         weights = params["weights"]
-        return self.with_penalty(weights, anchor, *task_loss(weights, batch), task_loss)
+        if anchor is None:
+            loss, accuracy, gradient = self.loss_of_task(weights, batch, task_loss)
+            losses = StepLosses(loss, loss.new_zeros(loss.shape), task_loss.weight * loss, accuracy)
+        else:
+            gradient, losses = self.loss_with_anchor(weights, batch, anchor, task_loss)
+        return {"weights": gradient}, losses
 
-    def with_penalty(
-        self,
-        weights: "Tensor",
-        anchor: Any,
-        loss: "Tensor",
-        accuracy: "Tensor",
-        gradient: "Tensor",
-        task_loss: "TaskLoss",
-    ) -> "tuple[Params, StepLosses]":
-        """The same, when the task loss is known."""
-        penalty, total = loss.new_zeros(loss.shape), task_loss.weight * loss
-        if anchor is not None:
-            penalty, of_penalty = self.penalty_and_gradient(weights, anchor)
-            gradient = gradient + self.strength * of_penalty
-            total = total + self.strength * penalty
-        return {"weights": gradient}, StepLosses(loss, penalty, total, accuracy)
+    def loss_of_task(
+        self, weights: "Tensor", batch: Batch, task_loss: "TaskLoss"
+    ) -> "TaskLossValue":
+        """The task loss of a batch, and its gradient for the weights [members, num_weights]."""
+        return task_loss(weights, batch)
+
+    def loss_with_anchor(
+        self, weights: "Tensor", batch: Batch, anchor: Any, task_loss: "TaskLoss"
+    ) -> "tuple[Tensor, StepLosses]":
+        """The gradient for the weights [members, num_weights], and the losses: here the task loss
+        and ``strength`` times the penalty.
+        """
+        loss, accuracy, gradient = self.loss_of_task(weights, batch, task_loss)
+        penalty, of_penalty = self.penalty_and_gradient(weights, anchor)
+        total = task_loss.weight * loss + self.strength * penalty
+        return gradient + self.strength * of_penalty, StepLosses(loss, penalty, total, accuracy)
 
     def penalty_and_gradient(self, weights: "Tensor", anchor: Any) -> "tuple[Tensor, Tensor]":
         """The penalty [members] and its gradient for the weights [members, num_weights]."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypercl.methods.base import (
     Batch,
-    Lookahead,
     Method,
     OwnWeights,
     OwnWeightsEntry,
@@ -72,43 +71,39 @@ class JointTraining(OwnWeights):
         augmented, size = self.setting.tasks[task_id].augmented, self.setting.train.batch_size
         return draw_samples(len(anchor.samples.labels), num_steps, size, augmented, generator)
 
-    def loss_and_gradient(
-        self,
-        params: "Params",
-        batch: Batch,
-        anchor: Any,
-        task_loss: "TaskLoss",
-        lookahead: Lookahead,
-    ) -> "tuple[Params, StepLosses]":
+    def loss_with_anchor(
+        self, weights: "Tensor", batch: Batch, anchor: Any, task_loss: "TaskLoss"
+    ) -> "tuple[Tensor, StepLosses]":
         """The cross-entropy of a batch of all samples."""
         from functools import partial
 
+        from hypercl.engine.members import rows_of
         from hypercl.networks.criteria import cross_entropy
         from hypercl.tasks.mixture import augmented_images
 
-        if anchor is None:
-            return super().loss_and_gradient(params, batch, anchor, task_loss, lookahead)
-        (images, labels, task_ids), mixture = anchor
+        samples, mixture = anchor
         chosen = batch.drawn[..., 0]  # [members, B]
-        chosen_images = images.index_select(0, chosen.flatten()).view(
-            *chosen.shape, *images.shape[1:]
+        images, task_ids = (
+            rows_of(samples.images, samples.image_ids[chosen]),
+            samples.task_ids[chosen],
         )
-        chosen_tasks = task_ids[chosen]
-        inputs = mixture.inputs(augmented_images(chosen_images, batch.drawn), chosen_tasks)
-        criterion = partial(
-            cross_entropy, labels=labels[chosen], allowed=mixture.allowed_to(chosen_tasks)
-        )
+        inputs = mixture.inputs(augmented_images(images, batch.drawn), task_ids)
+        labels, allowed = samples.labels[chosen], mixture.allowed_to(task_ids)
+        criterion = partial(cross_entropy, labels=labels, allowed=allowed)
         (loss, accuracy), gradient = task_loss.of_logits(
-            params["weights"], inputs, batch.stats, criterion, mixture.outputs
+            weights, inputs, batch.stats, criterion, mixture.outputs
         )
         total = task_loss.weight * loss
         losses = StepLosses(loss, loss.new_zeros(loss.shape), total, accuracy)
-        return {"weights": task_loss.weight * gradient}, losses
+        return task_loss.weight * gradient, losses
 
     def kept_bytes(self, params: "Params", memory: "Params", num_learned: int) -> int:
-        """All samples of the tasks learned, their labels and tasks as one byte each."""
-        images = [task.train.images for task in self.setting.tasks[:num_learned]]
-        return sum(each.numel() + 2 * len(each) for each in images)
+        """All samples of the tasks learned; images that tasks share once."""
+        from hypercl.tasks.task import distinct
+
+        tasks = self.setting.tasks[:num_learned]
+        labels = sum(task.train.labels.nbytes for task in tasks)
+        return labels + sum(images.nbytes for images in distinct(t.train.images for t in tasks))
 
 
 ENTRY = Joint

@@ -10,11 +10,10 @@ q is 0.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypercl.methods.base import (
     Batch,
-    Lookahead,
     Method,
     OwnWeights,
     OwnWeightsEntry,
@@ -42,6 +41,17 @@ class Lwf(OwnWeightsEntry):
         return LearningWithoutForgetting(self, setting)
 
 
+class Teacher(NamedTuple):
+    """The network before the task, and how it is listened to."""
+
+    weights: "Tensor"  # [members, num_weights]
+    # By head: of the network that learns, the outputs that are distilled into; of the one before,
+    # those that are distilled.
+    heads: list[tuple[slice, slice]]
+    of_task: float  # weight of the task loss
+    strength: float  # weight of the distillation
+
+
 class LearningWithoutForgetting(OwnWeights):
     """A network that goes on to answer as the one before the task did."""
 
@@ -50,34 +60,29 @@ class LearningWithoutForgetting(OwnWeights):
         self.options = options
 
     def remember(self, params: "Params", memory: "Params", task_id: int) -> Any:
-        """The weights before the task, and its number."""
-        return (params["weights"].clone(), task_id) if task_id > 0 else None
+        """The network before the task; nothing before the first."""
+        if task_id == 0:
+            return None
+        of_task, strength = 1 / (task_id + 1), 1 - 1 / (task_id + 1)
+        if self.options.lwf_lambda is not None:
+            of_task, strength = 1.0, self.options.lwf_lambda
+        return Teacher(params["weights"].clone(), self._heads(task_id), of_task, strength)
 
     def describe(self, anchor: Any) -> str:
         """Whether there is something to distill."""
         return "no distillation" if anchor is None else "with distillation"
 
-    def loss_and_gradient(
-        self,
-        params: "Params",
-        batch: Batch,
-        anchor: Any,
-        task_loss: "TaskLoss",
-        lookahead: Lookahead,
-    ) -> "tuple[Params, StepLosses]":
+    def loss_with_anchor(
+        self, weights: "Tensor", batch: Batch, anchor: Any, task_loss: "TaskLoss"
+    ) -> "tuple[Tensor, StepLosses]":
         """Both losses, in one pass of the network that learns and one of the network before."""
         from hypercl.networks.criteria import cross_entropy, distillation
 
-        if anchor is None:
-            return super().loss_and_gradient(params, batch, anchor, task_loss, lookahead)
-        before, task_id = anchor
-        of_task, strength = 1 / (task_id + 1), 1 - 1 / (task_id + 1)
-        if self.options.lwf_lambda is not None:
-            of_task, strength = 1.0, self.options.lwf_lambda
+        before, heads, of_task, strength = anchor
         of_task *= task_loss.weight
+        # As the network that learns, it has the statistics of the batch, and its dropout.
         own, stats = batch.outputs, {name: v.clone() for name, v in batch.stats.items()}
         targets = task_loss.logits(before, batch.inputs, stats)
-        heads = self._heads(task_id)
 
         def criterion(logits: "Tensor") -> "tuple[tuple, Tensor]":
             gradient = logits.new_zeros(logits.shape)
@@ -96,15 +101,13 @@ class LearningWithoutForgetting(OwnWeights):
             return (*classified, penalty), gradient
 
         (loss, accuracy, penalty), gradient = task_loss.of_logits(
-            params["weights"], batch.inputs, batch.stats, criterion
+            weights, batch.inputs, batch.stats, criterion
         )
         total = of_task * loss + strength * penalty
-        return {"weights": gradient}, StepLosses(loss, penalty, total, accuracy)
+        return gradient, StepLosses(loss, penalty, total, accuracy)
 
     def _heads(self, task_id: int) -> list[tuple[slice, slice]]:
-        """Of the network that learns, the outputs that are distilled into; of the one before, those
-        that are distilled.
-        """
+        """As :class:`Teacher` has them."""
         tasks = self.setting.tasks
         if tasks[task_id].has_own_outputs:
             return [(task.outputs, task.outputs) for task in tasks[:task_id]]

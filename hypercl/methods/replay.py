@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypercl.methods.base import (
     Batch,
-    Lookahead,
     Method,
     OwnWeights,
     OwnWeightsEntry,
@@ -128,24 +127,18 @@ class ExperienceReplay(OwnWeights):
         ]
         return torch.cat(batches, dim=1)
 
-    def loss_and_gradient(
-        self,
-        params: "Params",
-        batch: Batch,
-        anchor: Any,
-        task_loss: "TaskLoss",
-        lookahead: Lookahead,
-    ) -> "tuple[Params, StepLosses]":
+    def loss_with_anchor(
+        self, weights: "Tensor", batch: Batch, anchor: Any, task_loss: "TaskLoss"
+    ) -> "tuple[Tensor, StepLosses]":
         """Both losses, in one pass of the network over the samples of the task and of the buffer."""
         import torch
 
+        from hypercl.engine.members import own_rows
         from hypercl.networks.criteria import cross_entropy
         from hypercl.tasks.mixture import augmented_images
 
-        if anchor is None:
-            return super().loss_and_gradient(params, batch, anchor, task_loss, lookahead)
         memory, mixture = anchor
-        drawn = {name: _rows(values, batch.drawn[..., 0]) for name, values in memory.items()}
+        drawn = {name: own_rows(values, batch.drawn[..., 0]) for name, values in memory.items()}
         images = augmented_images(drawn["images"], batch.drawn)
         inputs = torch.cat([batch.inputs, mixture.inputs(images, drawn["task_ids"])], dim=1)
         own = batch.outputs if mixture.allowed is not None else slice(None)
@@ -160,10 +153,10 @@ class ExperienceReplay(OwnWeights):
             return (*classified, penalty), gradient
 
         (loss, accuracy, penalty), gradient = task_loss.of_logits(
-            params["weights"], inputs, batch.stats, criterion, mixture.outputs
+            weights, inputs, batch.stats, criterion, mixture.outputs
         )
         total = task_loss.weight * loss + self.strength * penalty
-        return {"weights": gradient}, StepLosses(loss, penalty, total, accuracy)
+        return gradient, StepLosses(loss, penalty, total, accuracy)
 
     def replay_loss(
         self, logits: "Tensor", drawn: "Params", mixture: "Mixture"
@@ -187,6 +180,7 @@ class ExperienceReplay(OwnWeights):
         """
         import torch
 
+        from hypercl.engine.members import own_rows, rows_of
         from hypercl.engine.seeding import generator
         from hypercl.tasks.mixture import network_labels
 
@@ -198,7 +192,7 @@ class ExperienceReplay(OwnWeights):
         new = (source - old_size).clamp(min=0)
         images, labels = end.task.train
         buffer: Params = {
-            "images": images.index_select(0, new.flatten()).view(*new.shape, *images.shape[1:]),
+            "images": rows_of(images, new),
             "labels": network_labels(end.task, labels)[new],
             "task_ids": torch.full_like(new, end.task_id),
         }
@@ -207,7 +201,7 @@ class ExperienceReplay(OwnWeights):
         if memory:
             old = source.clamp(max=old_size - 1)
             buffer = {
-                name: torch.where(_like(is_new, values), values, _rows(memory[name], old))
+                name: torch.where(_like(is_new, values), values, own_rows(memory[name], old))
                 for name, values in buffer.items()
             }
         return buffer
@@ -280,14 +274,6 @@ def reservoir_sources(
     source = torch.arange(min(num_seen + num_new, capacity)).numpy()
     source[place[taken].numpy()] = (slots + order[taken]).numpy()  # of several, the last one stays
     return torch.from_numpy(source)
-
-
-def _rows(values: "Tensor", index: "Tensor") -> "Tensor":
-    """Of values [members, samples, …] those of an index [members, number]."""
-    import torch
-
-    members = torch.arange(len(values), device=values.device)[:, None]
-    return values[members, index]
 
 
 def _like(mask: "Tensor", values: "Tensor") -> "Tensor":

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from hypercl.methods.base import (
     Batch,
-    Lookahead,
     Method,
     OwnWeights,
     OwnWeightsEntry,
     Setting,
-    StepLosses,
     TaskEnd,
 )
 from hypercl.ranges import non_negative, option, positive
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hypercl.engine.members import Params
-    from hypercl.networks.main_net import TaskLoss
+    from hypercl.networks.main_net import TaskLoss, TaskLossValue
 
 
 # fmt: off
@@ -60,21 +58,15 @@ class SynapticIntelligence(OwnWeights):
         zeros = weights.new_zeros(weights.shape)
         return {"path": zeros, "start": weights, "before": weights, "gradient": zeros}
 
-    def loss_and_gradient(
-        self,
-        params: "Params",
-        batch: Batch,
-        anchor: Any,
-        task_loss: "TaskLoss",
-        lookahead: Lookahead,
-    ) -> "tuple[Params, StepLosses]":
-        """The task loss and ``c`` times the penalty; what the last step has done enters omega."""
-        weights, running = params["weights"], batch.running
-        loss, accuracy, gradient = task_loss(weights, batch)
+    def loss_of_task(
+        self, weights: "Tensor", batch: Batch, task_loss: "TaskLoss"
+    ) -> "TaskLossValue":
+        """The task loss; what the last step has done enters omega."""
+        running, value = batch.running, task_loss(weights, batch)
         _add_step(running, weights)
         running["before"].copy_(weights)
-        running["gradient"].copy_(gradient)
-        return self.with_penalty(weights, anchor, loss, accuracy, gradient, task_loss)
+        running["gradient"].copy_(value.gradient)
+        return value
 
     def penalty_and_gradient(self, weights: "Tensor", anchor: Any) -> "tuple[Tensor, Tensor]":
         """The penalty [members], and its gradient [members, num_weights]."""

@@ -209,7 +209,7 @@ def losses(history: LossHistory, title: str) -> Figure:
     width = min(16.0, max(8.0, 0.3 * len(history.ends)))
     figure = Figure(figsize=(width, 6))
     margin = 0.8 / width  # set by hand: a layout engine would draw the figure twice
-    frame = {"left": margin, "right": 1 - margin / 2, "bottom": 0.085, "top": 0.85, "hspace": 0.06}
+    frame = {"left": margin, "right": 1 - margin / 2, "bottom": 0.085, "top": 0.87, "hspace": 0.06}
     top, bottom = figure.subplots(2, sharex=True, gridspec_kw=frame)
     for axes, values, color, label in (
         (top, history.task_loss, "tab:blue", "task loss of the batch"),

@@ -10,10 +10,12 @@ from torch import Tensor
 from hypercl.tasks.task import (
     Task,
     augment,
+    distinct,
     draw_batches,
     draw_flips,
     draw_offsets,
     outputs_after,
+    place,
 )
 
 
@@ -83,11 +85,12 @@ def network_labels(task: Task, labels: Tensor) -> Tensor:
 
 
 class Samples(NamedTuple):
-    """Of several tasks, on the device; any leading dimensions."""
+    """Of several tasks, on the device."""
 
-    images: Tensor  # [..., N, H, W, C] uint8
-    labels: Tensor  # [..., N] int64, counted from the main network's first output
-    task_ids: Tensor  # [..., N] int64
+    images: Tensor  # [M, H, W, C] uint8; those that tasks share are there once
+    image_ids: Tensor  # [N] int64, of each sample
+    labels: Tensor  # [N] int64, counted from the main network's first output
+    task_ids: Tensor  # [N] int64
 
 
 def training_samples(tasks: Sequence[Task], num_learned: int) -> Samples:
@@ -96,7 +99,13 @@ def training_samples(tasks: Sequence[Task], num_learned: int) -> Samples:
     sizes = torch.tensor([len(task.train.labels) for task in first])
     labels = torch.cat([network_labels(task, task.train.labels) for task in first])
     task_ids = torch.repeat_interleave(torch.arange(num_learned), sizes).to(labels.device)
-    return Samples(torch.cat([task.train.images for task in first]), labels, task_ids)
+    images = distinct(task.train.images for task in first)
+    starts = {place(each): sum(map(len, images[:i])) for i, each in enumerate(images)}
+    image_ids = torch.cat(
+        [starts[place(x)] + torch.arange(len(x)) for x in (task.train.images for task in first)]
+    ).to(labels.device)
+    together = images[0] if len(images) == 1 else torch.cat(images)
+    return Samples(together, image_ids, labels, task_ids)
 
 
 def draw_samples(

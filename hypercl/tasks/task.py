@@ -6,7 +6,7 @@ sequence of permutations shares one copy of the images.
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import NamedTuple
@@ -140,14 +140,21 @@ def describe(tasks: Sequence[Task]) -> str:
 
 def fingerprint(tasks: Sequence[Task]) -> str:
     """SHA-256 of all samples in a sequence of tasks, those that tasks have in common once."""
-    digest, seen = hashlib.sha256(), set()
-    for task in tasks:
-        for values in (*task.train, *task.validation, *task.test):
-            if (key := (values.data_ptr(), values.shape)) not in seen:
-                seen.add(key)
-                digest.update(str(tuple(values.shape)).encode())
-                digest.update(np.ascontiguousarray(values.cpu().numpy()).data)
+    digest = hashlib.sha256()
+    for values in distinct(v for t in tasks for v in (*t.train, *t.validation, *t.test)):
+        digest.update(str(tuple(values.shape)).encode())
+        digest.update(np.ascontiguousarray(values.cpu().numpy()).data)
     return digest.hexdigest()
+
+
+def distinct(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Each tensor once, in order, where some are the same piece of memory."""
+    return list({place(tensor): tensor for tensor in tensors}.values())
+
+
+def place(tensor: Tensor) -> tuple[int, torch.Size]:
+    """Of tensors that lie in memory, the same for the same piece of it."""
+    return tensor.data_ptr(), tensor.shape
 
 
 def draw_batches(

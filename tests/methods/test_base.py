@@ -75,10 +75,11 @@ def test_a_penalty_holds_the_weights():
     assert (distances[1] < 0.5 * distances[0]).all()
 
 
+@pytest.mark.parametrize("keep_optimizer", [False, True])
 @pytest.mark.parametrize("last", [7, 30, 37, 45, 60])
-def test_a_method_with_memory_goes_on_bit_for_bit(last):
+def test_a_method_with_memory_goes_on_bit_for_bit(last, keep_optimizer):
     """Stopped within a task, and behind one; memory and what steps change come back."""
-    experiment = make(0.5)
+    experiment = make(0.5, keep_optimizer=keep_optimizer)
     start = Position.start([[1, 2]])
     expected = train.learn_tasks(experiment, start, Silent(), SavedAt(10**9))
     checkpoints = SavedAt(last)
@@ -131,20 +132,6 @@ def test_parameters_survive_the_way_into_a_file_and_back():
     state = method.state_dict(params)
     assert [list(value.shape) for value in state.values()] == [[10, 784], [10], [2, 10], [2]]
     assert torch.equal(method.load_state_dict(state)["weights"], params["weights"])
-
-
-@pytest.mark.parametrize("last", [7, 30, 37, 45, 60])
-def test_a_kept_optimizer_goes_on_bit_for_bit(last):
-    experiment = make(0.5, keep_optimizer=True)
-    start = Position.start([[1, 2]])
-    expected = train.learn_tasks(experiment, start, Silent(), SavedAt(10**9))
-    checkpoints = SavedAt(last)
-    with pytest.raises(Stopped):
-        train.learn_tasks(experiment, start, Silent(), checkpoints)
-    left = Position(**decode(checkpoints.data))
-    again = train.learn_tasks(experiment, left, Silent(), SavedAt(10**9))
-    for seed in (1, 2):
-        assert torch.equal(again.learned[seed]["weights"], expected.learned[seed]["weights"])
 
 
 @pytest.mark.parametrize("options", [{}, {"use_rmsprop": True, "momentum": 0.5}])

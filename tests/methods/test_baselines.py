@@ -216,12 +216,12 @@ IMAGE = 36  # bytes
 KEPT = {  # after two tasks of 24 samples; number of weights, of outputs
     "finetune": lambda n, outputs: 0,
     "separate": lambda n, outputs: 0,
-    "joint": lambda n, outputs: 2 * 24 * (IMAGE + 2),
+    "joint": lambda n, outputs: 2 * 24 * (IMAGE + 8),
     "ewc": lambda n, outputs: 4 * (3 * n + 1),
     "online_ewc": lambda n, outputs: 4 * 2 * n,
     "si": lambda n, outputs: 4 * 2 * n,
     "lwf": lambda n, outputs: 4 * n,
-    # In tensors: labels and tasks have eight bytes each.
+    # Of a buffer, labels and tasks have eight bytes each.
     "replay": lambda n, outputs: 4 * (14 // 4) * (IMAGE + 16),
     "der": lambda n, outputs: 14 * (IMAGE + 16 + 4 * outputs),
     "derpp": lambda n, outputs: 4 * 3 * (IMAGE + 16 + 4 * outputs),

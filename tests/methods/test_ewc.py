@@ -10,6 +10,7 @@ from hypnettorch.utils.ewc_regularizer import _ewc_buffer_names, ewc_regularizer
 
 from hypercl.engine.seeding import generator
 from hypercl.methods import ewc
+from hypercl.networks.main_net import TaskLossValue
 
 pytestmark = pytest.mark.usefixtures("double_inputs")
 
@@ -60,15 +61,13 @@ def test_the_penalty_after_three_tasks_is_hypnettorchs(scenario, name, gamma, mo
         of_member = ([values[member] for values in each] for each in (centres, fishers))
         expected = their_penalty(method, weights[member], *of_member, gamma)
         torch.testing.assert_close((penalty[member], gradient[member]), expected)
-    batch_loss = torch.ones(2).double()
-    gradients, losses = method.with_penalty(
-        weights,
-        anchor,
-        batch_loss,
-        batch_loss,
-        torch.ones_like(weights),
-        experiment.task_loss(tasks[3]),
-    )
+    ones = torch.ones(2).double()
+
+    def of_task(weights, batch):
+        return TaskLossValue(ones, ones, torch.ones_like(weights))
+
+    of_task.weight = 1
+    gradients, losses = method.loss_and_gradient({"weights": weights}, None, anchor, of_task, None)
     torch.testing.assert_close(losses.loss, 1 + 20 * penalty)
     torch.testing.assert_close(gradients["weights"], 1 + 20 * gradient)
 
