@@ -297,8 +297,8 @@ class TaskLoss:
             return each_member(self.net.logits)(weights, inputs, stats)
 
     def _by_autograd(self, weights: Tensor, batch: LabelledInputs) -> tuple[Tensor, Tensor, Tensor]:
-        """The cross-entropy by torch's own formula, which rounds otherwise than criteria.py: earlier
-        results stay as they are, bit for bit.
+        """The cross-entropy by torch's own formula, which rounds otherwise than criteria.py does:
+        earlier results stay as they are, bit for bit.
         """
 
         def of_member(weights, inputs, labels, stats):
