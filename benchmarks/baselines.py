@@ -1,0 +1,201 @@
+"""All methods on one network, in the settings of van de Ven and Tolias, beside what they published.
+
+    python -m benchmarks.baselines OUT [--experiment splitmnist] [--seeds 42-61] [--methods ewc,si]
+        [--scenarios 1,2,3] [--jobs 2]
+    python -m benchmarks.baselines OUT --collect
+
+A run is a process with one thread and one seed, and leaves its run directory in OUT. SplitMNIST's
+order of classes is drawn anew for each seed, as they did. Methods with published numbers have the
+options of their presets, the others those of fine-tuning; the hypernetwork has those of the preset
+paper-*, with the same order of classes. All runs of a seed come before those of the next one. The
+same command goes on where it was stopped. ``python run.py --compare OUT`` compares what is there.
+
+benchmarks/results/baselines-<experiment>.json has what every finished run in OUT has measured.
+"""
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.common import RESULTS, machine, print_table
+from hypercl import presets
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENTS = ("splitmnist", "permmnist")
+PUBLISHED = ("finetune", "joint", "ewc", "online_ewc", "si", "lwf")
+BUFFERS = ("replay", "der", "derpp")
+NETWORK_EACH = ("hnet", "separate")
+METHODS = (*NETWORK_EACH, *PUBLISHED, *BUFFERS)
+INFERRED = ("cl1", "cl2_entropy", "cl3_entropy")
+
+
+class Cell(NamedTuple):
+    """A method in a scenario."""
+
+    experiment: str
+    method: str
+    scenario: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.experiment}-{self.method}-cl{self.scenario}"
+
+    @property
+    def preset(self) -> presets.Preset:
+        """Whose options it has."""
+        if self.method == "hnet":
+            return presets.load(f"paper-{self.experiment}")
+        method = self.method if self.method in PUBLISHED else "finetune"
+        return presets.load(f"vandeven-{self.experiment}-{method}-cl{self.scenario}")
+
+    def options(self) -> list[str]:
+        """The command line, but for the seed."""
+        chosen = dict(self.preset.options)
+        if self.experiment == "splitmnist":
+            chosen["class_order"] = "random"
+        if self.method != "hnet":
+            chosen["method"] = self.method
+        if self.method == "separate":
+            chosen.pop("keep_optimizer")
+        return [f"--{name}{_value(value)}" for name, value in chosen.items()]
+
+    @property
+    def published(self) -> Sequence[presets.Value]:
+        return self.preset.published if self.method in ("hnet", *PUBLISHED) else ()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--experiment", choices=EXPERIMENTS, default="splitmnist")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--scenarios", default="1,2,3")
+    parser.add_argument("--seeds", default="42-61", help="first and last")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once")
+    parser.add_argument("--collect", action="store_true", help="run nothing")
+    args = parser.parse_args()
+    if not args.collect:
+        first, _, last = args.seeds.partition("-")
+        chosen = list(cells(args.experiment, args.methods.split(","), args.scenarios.split(",")))
+        with ThreadPoolExecutor(args.jobs) as pool:
+            jobs = [
+                pool.submit(run_cell, args.out, cell, seed)
+                for seed in range(int(first), int(last or first) + 1)
+                for cell in chosen
+            ]
+            for job in jobs:
+                job.result()
+    collect(args.out, args.experiment)
+
+
+def cells(experiment: str, methods: list[str], scenarios: list[str]) -> Iterator[Cell]:
+    """All that differ: a method with a network for each task is one run, with the task inferred."""
+    for scenario in map(int, scenarios):
+        for method in methods:
+            if scenario == 1 or method not in NETWORK_EACH:
+                yield Cell(experiment, method, scenario)
+
+
+def run_cell(out: Path, cell: Cell, seed: int) -> None:
+    place = out / cell.name / str(seed)
+    if (place / "results.json").exists() and _status(place) == "finished":
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    options = [*cell.options(), f"--random_seed={seed}", f"--out_dir={place}", "--num_threads=1"]
+    command = [sys.executable, "run.py", *options, "--no_cuda", "--loglevel_info"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    said = done.stderr.strip().splitlines()[-1:] if done.returncode else [_accuracy(place)]
+    print(f"{cell.name} seed {seed}: exit {done.returncode}, {''.join(said)}", flush=True)
+
+
+def collect(out: Path, experiment: str) -> None:
+    """Write the file of results, and print it beside what was published."""
+    rows, lines = [], []
+    for cell in cells(experiment, list(METHODS), ["1", "2", "3"]):
+        places = sorted((out / cell.name).glob("*"), key=lambda place: int(place.name))
+        found = [(int(p.name), _results(p)) for p in places if _status(p) == "finished"]
+        if not found:
+            continue
+        names = found[0][1]["summary"]
+        accuracies = {
+            name: [round(results["summary"][name]["mean"], 4) for _, results in found]
+            for name in names
+        }
+        first = found[0][1]
+        rows.append(
+            {
+                "method": cell.method,
+                "scenario": cell.scenario,
+                "options": shlex.join(cell.options()),
+                "published": [value._asdict() for value in cell.published],
+                "trained": first["num_weights"]["trained"],
+                "kept bytes": first["kept_bytes"],
+                "seeds": [seed for seed, _ in found],
+                "seconds": [round(results["seconds"]["total"], 1) for _, results in found],
+                "accuracies": accuracies,
+            }
+        )
+        shown = INFERRED if cell.method in NETWORK_EACH else (f"cl{cell.scenario}",)
+        lines += [_line(cell, name, accuracies[name], rows[-1]) for name in shown]
+    content = {"machine": machine(), "rows": "ROWS"}
+    text = json.dumps(content, indent=1).replace(
+        '"ROWS"', "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]"
+    )
+    (RESULTS / f"baselines-{experiment}.json").write_text(text + "\n")
+    if lines:
+        print_table(lines, f"{experiment}: mean ± standard error of the mean (%)")
+
+
+def _line(cell: Cell, metric: str, values: list[float], row: dict[str, Any]) -> dict[str, Any]:
+    mean, sem = statistics.fmean(values), _sem(values)
+    published = next((value for value in cell.published if value.metric == metric), None)
+    line = {
+        "method": cell.method,
+        "metric": metric,
+        "n": len(values),
+        "published": "",
+        "measured": f"{mean:.2f}" + (f" ± {sem:.2f}" if sem is not None else ""),
+        "difference": "",
+        "standard errors": "",
+        "s a seed": f"{statistics.median(row['seconds']):.0f}",
+    }
+    if published is not None:
+        line["published"] = f"{published.value} ± {published.spread}"
+        line["difference"] = f"{mean - published.value:+.2f}"
+        if sem is not None and published.spread is not None:
+            both = (sem**2 + published.spread**2) ** 0.5
+            line["standard errors"] = f"{(mean - published.value) / both:+.1f}" if both else ""
+    return line
+
+
+def _sem(values: list[float]) -> float | None:
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+
+
+def _value(value: Any) -> str:
+    return "" if value is True else f"={'off' if value is False else value}"
+
+
+def _results(place: Path) -> dict[str, Any]:
+    return json.loads((place / "results.json").read_text())
+
+
+def _status(place: Path) -> str | None:
+    return _results(place)["status"] if (place / "results.json").exists() else None
+
+
+def _accuracy(place: Path) -> str:
+    results = _results(place)
+    seconds = results["seconds"]["total"]
+    return f"{results['summary']['final_accuracy']['mean']:.2f} % in {seconds:.0f} s"
+
+
+if __name__ == "__main__":
+    main()
