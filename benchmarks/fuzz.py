@@ -43,6 +43,8 @@ from hypothesis import strategies as st
 
 import run
 from benchmarks.common import last_wins, print_table, save
+from hypercl.options import METHODS, HypernetOptions, options_of
+from hypercl.registry import entries
 from hypercl.report import metrics
 from hypercl.report import results as report
 from hypercl.rundir import saving, stored
@@ -142,6 +144,19 @@ _EXPERIMENTS = [
     ["--hnet_init=xavier", "--std_normal_temb=1", "--std_normal_emb=0.1"], ["--hyper_fan_init"],
     ["--preset=paper-splitmnist", "--epochs=-1"], ["--preset=splitmnist-large-1task"],
 ]  # fmt: skip
+_BASELINES = [
+    ["--method=finetune", "--keep_optimizer"], ["--method=finetune", "--cl_scenario=3"],
+    ["--method=separate"], ["--method=separate", "--cl_scenario=1"],
+    ["--method=joint", "--cl_scenario=3"], ["--method=joint", "--batchnorm"],
+    ["--method=ewc", "--cl_scenario=2"], ["--method=ewc", "--cl_exp=splitcifar", "--net_type=wrn"],
+    ["--method=online_ewc", "--cl_scenario=1"], ["--method=online_ewc", "--batchnorm"],
+    ["--method=si", "--cl_scenario=3"], ["--method=si", "--num_seeds=2", "--use_sgd"],
+    ["--method=lwf", "--cl_scenario=3"], ["--method=lwf", "--cl_scenario=1", "--num_seeds=2"],
+    ["--method=replay", "--cl_scenario=1"], ["--method=replay", "--replay_per_class=3"],
+    ["--method=der", "--cl_exp=splitcifar", "--net_type=resnet"],
+    ["--method=der", "--cl_scenario=3"],
+    ["--method=derpp", "--cl_scenario=2"], ["--method=derpp", "--replay_sampling=reservoir"],
+]  # fmt: skip
 _NEVER_VALID = {"out_dir", "data_dir", "eval", "config", "continue_from", "compare", "label", "report", "resume", "specnorm", "momentum", "cl_exp", "net_type", "lenet_type", "net_act", "batchnorm", "bn_no_running_stats", "bn_no_stats_checkpointing", "resnet_channel_sizes", "dropout_rate", "no_bias", "num_classes_per_task", "num_tasks", "preset", argparse.SUPPRESS, "n_iter", "epochs", "plateau_lr_scheduler", "lambda_lr_scheduler", "lookahead", "use_sgd", "use_rmsprop", "hyper_fan_init", "hnet_init", "std_normal_temb", "std_normal_emb", "compression", "skip_tasks", "class_order", "mlp_arch", "resnet_block_depth", "wrn_block_depth", "wrn_widening_factor", "wrn_use_fc_bias", "padding", "no_augmentation"}  # noqa: E501 # fmt: skip
 _VALID_SIZES, _VALID_FLOATS = [4, 5, 7, 10, 50], [0.0001, 0.1, 0.5, 0.9, 1e-30]
 
@@ -151,10 +166,13 @@ def command_lines(draw) -> Case:
     """Some of the parser's options, in half of the cases with values that they should take."""
     actions = [a for a in make_parser()._actions if a.dest != "help"]
     if draw(st.booleans()):
-        experiment = draw(st.sampled_from(_EXPERIMENTS))
-        nets = [o.partition("=")[2] for o in experiment if o.startswith("--net_type=")] or ["mlp"]
-        argv = [*BASE, *SMALL.get(nets[0], []), *experiment]
-        allowed = [a for a in actions if a.dest not in _NEVER_VALID]
+        experiment = draw(st.sampled_from([*_EXPERIMENTS, *_BASELINES]))
+        chosen = dict(option[2:].partition("=")[::2] for option in experiment)
+        method = chosen.get("method", "hnet")
+        base = [o for o in BASE if method == "hnet" or not o.startswith("--hmlp_arch")]
+        argv = [*base, *SMALL.get(chosen.get("net_type", "mlp"), []), *experiment]
+        never = _NEVER_VALID | _others_options(method)
+        allowed = [a for a in actions if a.dest not in never]
         for action in draw(st.lists(st.sampled_from(allowed), max_size=8)):
             argv.append(f"--{action.dest}{draw(_valid_value(action))}")
         return Case(last_wins(argv), None)
@@ -166,6 +184,16 @@ def command_lines(draw) -> Case:
         argv.append(name if flag else f"{name}={draw(_values(action))}")
     once = draw(st.sampled_from([True] * 9 + [False]))
     return Case(last_wins(argv) if once else argv, None)
+
+
+def _others_options(method: str) -> set[str]:
+    """The options that a method does not have."""
+    names = {
+        name: {field.name for field in options_of(entry)}
+        for name, entry in entries(METHODS).items()
+    }
+    names["hnet"] |= {field.name for field in options_of(HypernetOptions)}
+    return set().union(*names.values()) - names[method]
 
 
 def _valid_value(action: argparse.Action) -> st.SearchStrategy[str]:

@@ -78,6 +78,22 @@ JOBS = {
     ],
     "after tasks alone": ["--ckpt_iter=0", "--use_cond_chunk_embs", "--cond_emb_size=0"],
     "dense": ["--hnet_type=hmlp", "--hmlp_arch=20", "--mlp_arch=20", "--ckpt_iter=7"],
+    "finetune": ["--method=finetune", "--keep_optimizer", "--num_seeds=2"],
+    "separate": ["--method=separate", "--separate_same_budget", "--num_seeds=2"],
+    "joint": ["--method=joint", "--cl_scenario=3", "--n_iter=20", "--batchnorm"],
+    "ewc": ["--method=ewc", "--cl_scenario=2", "--fisher_samples=50", "--num_seeds=2"],
+    "online_ewc": [
+        "--method=online_ewc", "--cl_scenario=1", "--ewc_gamma=0.7", "--fisher_samples=50",
+        "--keep_optimizer", "--dropout_rate=0.2",
+    ],
+    "si": ["--method=si", "--cl_scenario=3", "--num_seeds=2", "--dropout_rate=0.2"],
+    "lwf": ["--method=lwf", "--cl_scenario=1", "--batchnorm", "--num_seeds=2"],
+    "replay": [
+        "--method=replay", "--cl_scenario=3", "--replay_budget=50", "--num_seeds=2",
+        "--replay_sampling=reservoir",
+    ],
+    "der": [*CIFAR, *SMALL_RESNET, "--method=der", "--batchnorm", "--n_iter=30"],
+    "derpp": ["--method=derpp", "--cl_scenario=2", "--replay_per_class=9", "--num_seeds=2"],
 }  # fmt: skip
 
 
@@ -297,16 +313,21 @@ def outcome(path: Path) -> dict[str, Any]:
     ]
     return {
         "results": {k: v for k, v in results.items() if k != "seconds"},
-        "weights": {
-            (seed, name): tensor.numpy().tobytes()
-            for seed, state in weights["hnet"].items()
-            for name, tensor in state.items()
-        },
+        "weights": _numbers({k: v for k, v in weights.items() if k not in ("groups", "options")}),
         "metrics": _bytes_of(path / "metrics.jsonl"),
         "scalars": sorted(scalars),
         # The lock's file stays where a process was killed after all was written; nobody holds it.
         "files": sorted(p.name for p in path.iterdir() if p.name != "run.lock"),
     }
+
+
+def _numbers(content: Any) -> Any:
+    """Nested dictionaries and lists of tensors, with their bytes in the place of tensors."""
+    if isinstance(content, torch.Tensor):
+        return content.numpy().tobytes()
+    if isinstance(content, dict):
+        return {key: _numbers(value) for key, value in content.items()}
+    return [_numbers(value) for value in content]
 
 
 def _bytes_of(path: Path) -> bytes | None:
