@@ -84,6 +84,7 @@ def learn(
     from hypercl.report.results import Report
     from hypercl.rundir.checkpoint import Checkpoints, load_checkpoint, restore_config
     from hypercl.rundir.provenance import describe_run
+    from hypercl.rundir.sources import describe_sources, keep_sources, sources_of
     from hypercl.tasks.task import fingerprint
     from train import TaskTraining, learn_tasks
 
@@ -91,7 +92,8 @@ def learn(
     experiment = Experiment.build(options)
     # A run that goes on keeps the options with which it began: --resume is none of its own.
     config = options.recorded if run_dir.config is None else run_dir.config["options"]
-    described = describe_run(config, argv, experiment.device)
+    sources = sources_of(options.kinds)
+    described = describe_run(config, argv, experiment.device, describe_sources(sources))
     data = fingerprint(experiment.tasks)
     saved = load_checkpoint(run_dir, options.recorded, described, data)
     if saved is None:
@@ -104,6 +106,7 @@ def learn(
         path = run_dir.checkpoints[0]
         require_fitting(path, experiment, position, report_state, TaskTraining.at)
     run_dir.open(grown)
+    keep_sources(run_dir, sources)
     report = Report(run_dir, experiment, config, altered_options(options), started, report_state)
     report.announce(position, goes_on=saved is not None)
     checkpoints = Checkpoints(
@@ -149,11 +152,14 @@ def first_position(
 
 def open_run_dir(options: Options) -> RunDir:
     """The run directory, which may hold a run with these options and no other."""
+    from hypercl.rundir.sources import require_unchanged, sources_of
+
     path = None if options.run.out_dir is None else Path(options.run.out_dir)
     run_dir = RunDir(path, overwrite=options.run.overwrite)
     try:
         if run_dir.config is not None:
             require_same(path, run_dir.config["options"], options.recorded)
+            require_unchanged(run_dir.path, run_dir.config, sources_of(options.kinds))
         if run_dir.results is not None:
             require_same(path, run_dir.results["config"], options.recorded)
         if not options.run.overwrite:

@@ -8,6 +8,10 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import Field
+from functools import partial
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from hypercl import option_file, presets
@@ -18,10 +22,11 @@ from hypercl.options import (
     OF_THE_PROCESS,
     Options,
     all_options,
+    brought,
     differing,
     options_of,
 )
-from hypercl.ranges import as_argument
+from hypercl.ranges import Range, as_argument
 from hypercl.registry import entries
 
 _CHOICES = 60  # characters that --help shows of an option's choices beside its name, at most
@@ -62,10 +67,17 @@ def parse_args(argv: list[str] | None = None, stored: Mapping[str, Any] | None =
     Raises:
         SystemExit: With code 2 and one line on stderr for a bad option, with code 0 for ``--help``.
     """
-    parser = make_parser()
-    given = _read(parser, sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    choices = _first_look(argv, stored or {})
     try:
-        file = option_file.read(given["config"]) if given.get("config") is not None else None
+        parser = make_parser(choices)
+    except InputError as error:  # of what the user brings
+        make_parser().error(str(error))
+    given = _read(parser, argv, choices)
+    try:
+        file = None
+        if given.get("config") is not None:
+            file = option_file.read(given["config"], choices)
         preset = _chosen_preset(given, file)
         # With their preset's as they were when that run began.
         layers = [_of_stored(stored or {}), preset, file.options if file else {}]
@@ -84,11 +96,40 @@ def parse_args(argv: list[str] | None = None, stored: Mapping[str, Any] | None =
     return options
 
 
-def _read(parser: argparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
+def _first_look(argv: Sequence[str], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Which entries the command line, a file of options or a stored run chooses: they say which
+    options there are. What is wrong with any of these is left to be found.
+    """
+    names = [group.chosen_by for group in GROUPS.values() if group.chosen_by is not None]
+    parser = _Quiet(add_help=False, allow_abbrev=False)
+    for name in ("config", *names):
+        parser.add_argument(f"--{name}")
+    look: dict[str, Any] = {}
+    with suppress(InputError):
+        look = vars(parser.parse_known_args(argv)[0])
+    layers = [stored]
+    if look.get("config") is not None:
+        with suppress(InputError):
+            layers.append(option_file.choices_in(os.path.expanduser(look["config"]), names))
+    chosen = {n: v for layer in (*layers, look) for n, v in layer.items() if n in names and v}
+    for name, value in chosen.items():
+        with suppress(argparse.ArgumentTypeError):
+            chosen[name] = all_options()[name].metadata["range"].parsed(value)
+    return chosen
+
+
+class _Quiet(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def _read(
+    parser: argparse.ArgumentParser, argv: Sequence[str], choices: Mapping[str, Any]
+) -> dict[str, Any]:
     """The options that a command line gives, by name, as JSON has them."""
     given: dict[str, Any] = {}
     parser.parse_args(argv, argparse.Namespace(given=given))
-    known = all_options()
+    known = all_options(choices)
     for name, value in given.items():
         if isinstance(value, list):  # Python's argparse makes an empty one of --name=--
             parser.error(f"argument --{name}: expected one argument")
@@ -110,8 +151,16 @@ def _of_stored(stored: Mapping[str, Any]) -> dict[str, Any]:
     return {n: v for n, v in stored.items() if v is not None and n not in OF_THE_PROCESS}
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of all options, without the checks across them."""
+def make_parser(choices: Mapping[str, Any] = MappingProxyType({})) -> argparse.ArgumentParser:
+    """The parser of all options, without the checks across them.
+
+    Args:
+        choices: Of entries; the options of those that the user brings are among all.
+
+    Raises:
+        InputError: What the user brings cannot be used.
+    """
+    known, own_kinds = all_options(choices), list(brought(choices))
     parser = _Parser(
         prog="run.py",
         usage="python run.py [options]",
@@ -121,7 +170,7 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,  # an option added later must not change what an old script means
     )
     published = parser.add_argument_group("published runs")
-    _add(published, "preset")
+    _add(published, "preset", known)
     published.add_argument(
         "--list_presets",
         action=_ListPresets,
@@ -131,35 +180,39 @@ def make_parser() -> argparse.ArgumentParser:
     )
     for group in GROUPS.values():
         titled = parser.add_argument_group(group.title)
-        own = [] if group.registry is None else entries(group.registry).values()
+        own = [] if group.registry is None else [*entries(group.registry).values()]
+        own += [kind for kind in own_kinds if kind.chosen_by == group.chosen_by]
         owners = (group.options, *own)  # of which some may have inherited an option of another
         names = dict.fromkeys(field.name for owner in owners for field in options_of(owner))
         for name in names:
             if name != "preset":
-                _add(titled, name)
+                _add(titled, name, known)
     return parser
 
 
-def _add(group: argparse._ArgumentGroup, name: str) -> None:
+def _add(group: argparse._ArgumentGroup, name: str, known: Mapping[str, Field]) -> None:
     """Add an option to the parser."""
-    field = all_options()[name]
+    field = known[name]
     allowed, help_text = field.metadata["range"], field.metadata["help"]
     if allowed.is_switch:
-        group.add_argument(f"--{name}", action=_Switch, type=allowed.read, help=help_text)
+        switch: Any = partial(_Switch, allowed=allowed)
+        group.add_argument(f"--{name}", action=switch, type=allowed.read, help=help_text)
         return
     metavar = allowed.metavar
-    if allowed.choices is not None and len(shown := ", ".join(allowed.choices)) > _CHOICES:
+    shown = ", ".join(allowed.choices or ())
+    if allowed.brings or len(shown) > _CHOICES:
         metavar, help_text = "NAME", f"{help_text} ({shown})"
     default = allowed.to_plain(field.default)
     if default is not None:  # in the spelling of the command line, which --help shows
         default = as_argument(default)
+    action: Any = partial(_Several if allowed.several else _Once, allowed=allowed)
     group.add_argument(
         f"--{name}",
-        action=_Several if allowed.several else _Once,
+        action=action,
         nargs="+" if name == "compare" else None,
         default=default,
         type=allowed.read,
-        choices=allowed.choices,
+        choices=None if allowed.brings else allowed.choices,
         metavar=metavar,
         help=help_text,
     )
@@ -237,15 +290,18 @@ def _remark(source: str, has: Mapping[str, Any], options: Options, problem: str)
 class _Once(argparse.Action):
     """Notes what is given in the namespace's ``given``; refuses a second value for an option."""
 
+    def __init__(self, option_strings, dest, *, allowed: Range, **options) -> None:
+        super().__init__(option_strings, dest, **options)
+        self.allowed = allowed
+
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         before = namespace.given.setdefault(self.dest, values)
         if before != values:
-            to_plain = all_options()[self.dest].metadata["range"].to_plain
-            first, second = (as_argument(to_plain(value)) for value in (before, values))
+            first, second = (as_argument(self.allowed.to_plain(v)) for v in (before, values))
             parser.error(f"--{self.dest} is given as {first} and as {second}: leave one out")
 
 
-class _Several(argparse.Action):
+class _Several(_Once):
     """Notes what is given in the namespace's ``given``, behind what was given before."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:

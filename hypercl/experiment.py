@@ -54,6 +54,8 @@ class Experiment:
         """
         device = pick_device(options.run)
         tasks = build_tasks(options.task, device, options.run.random_seed)
+        if options.task.num_tasks is None:
+            options = options.having(num_tasks=len(tasks))
         experiment = cls.of(options, tasks, device)
         if device.type == "cpu":
             of_sample = experiment.net.count_multiplications(prod(tasks[0].in_shape))

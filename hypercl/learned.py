@@ -18,6 +18,7 @@ from hypercl.rundir import saving
 from hypercl.rundir.checkpoint import Position
 from hypercl.rundir.directory import RunDir
 from hypercl.rundir.forms import fits
+from hypercl.rundir.sources import with_copies
 from hypercl.rundir.stored import mend_by_resuming, read_config, read_finished, refused
 
 _AT_END = "weights.pt"
@@ -201,7 +202,7 @@ def _read(folder: Path, path: Path, after_task: int | None) -> dict[str, Any]:
             read_finished(folder)  # says so where that is why
             raise InputError(f"{path} is missing: {mend_by_resuming(folder)}")
         num_tasks = read_config(folder)["options"].get("num_tasks", 0)
-        if after_task is not None and after_task >= num_tasks:
+        if after_task is not None and 0 < num_tasks <= after_task:
             raise InputError(
                 f"after_task={after_task}: the last task of {folder} is {num_tasks - 1}"
             )
@@ -217,9 +218,12 @@ def _read(folder: Path, path: Path, after_task: int | None) -> dict[str, Any]:
         raise InputError(
             f"{path} cannot be read ({error.strerror or error}): make it readable"
         ) from None
-    stored = saved.setdefault("options", {})
-    if not fits(stored, {str: object}):
+    original = saved.setdefault("options", {})
+    if not fits(original, {str: object}):
         raise refused(path)
+    stored = saved["options"] = with_copies(folder, original)
+    if stored.get("method") != original.get("method"):
+        saved[stored["method"]] = saved.pop(original["method"], None)
     require_known(path, stored)
     method = stored.get("method", defaults()["method"])
     if method not in saved:

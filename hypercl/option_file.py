@@ -4,8 +4,10 @@ import argparse
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import Field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hypercl.errors import InputError
@@ -41,17 +43,46 @@ class OptionFile(NamedTuple):
     of_run: bool  # recorded by a run: all options that concern it
 
 
-def read(path: str) -> OptionFile:
+def read(path: str, choices: Mapping[str, Any] = MappingProxyType({})) -> OptionFile:
     """Read the options in a file.
 
     Args:
         path: A TOML file with an option a line; a run directory, its config.json or its
             results.json, whose options of the process are left out.
+        choices: Of entries, which the command line may have made in the file's place; both their
+            options and those of the file's own choices can be there.
 
     Raises:
         InputError: It cannot be read or is none of these; it names what is no option, or an option
             of the process; a value is none that the option may have.
     """
+    file, of_run, given = _content(path)
+    known = {**all_options(given), **all_options(choices)}
+    _refuse_unknown(file, given, known)
+    values = {n: _checked(file, n, v, known[n]) for n, v in given.items() if v is not None}
+    if of_run:
+        values = {n: v for n, v in values.items() if n not in OF_THE_PROCESS}
+    elif for_command_line := sorted(_COMMAND_LINE_ALONE & values.keys()):
+        raise InputError(
+            f"{file}: {', '.join(for_command_line)} cannot be in a file, which says what is "
+            "learned and not what is done with a run: give it on the command line"
+        )
+    elif "n_iter" in values and values.get("epochs", -1) != -1:
+        raise InputError(f"{file}: epochs replaces n_iter: leave one out")
+    return OptionFile(file, values, of_run)
+
+
+def choices_in(path: str, names: Collection[str]) -> dict[str, Any]:
+    """Some of the options in a file, unchecked.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    return {name: value for name, value in _content(path)[2].items() if name in names}
+
+
+def _content(path: str) -> tuple[Path, bool, dict[str, Any]]:
+    """The file, whether a run has written it, and its options, as they stand there."""
     file = Path(path, "config.json") if Path(path).is_dir() else Path(path)
     try:
         data = file.read_bytes()
@@ -64,19 +95,7 @@ def read(path: str) -> OptionFile:
             f"--config: {file} cannot be read ({error.strerror or error}): mend that"
         ) from None
     of_run = file.suffix == ".json"
-    given = _recorded(file, data) if of_run else _from_toml(file, data)
-    _refuse_unknown(file, given)
-    values = {name: _checked(file, name, v) for name, v in given.items() if v is not None}
-    if of_run:
-        values = {n: v for n, v in values.items() if n not in OF_THE_PROCESS}
-    elif for_command_line := sorted(_COMMAND_LINE_ALONE & values.keys()):
-        raise InputError(
-            f"{file}: {', '.join(for_command_line)} cannot be in a file, which says what is "
-            "learned and not what is done with a run: give it on the command line"
-        )
-    elif "n_iter" in values and values.get("epochs", -1) != -1:
-        raise InputError(f"{file}: epochs replaces n_iter: leave one out")
-    return OptionFile(file, values, of_run)
+    return file, of_run, _recorded(file, data) if of_run else _from_toml(file, data)
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
@@ -114,25 +133,25 @@ def _recorded(file: Path, data: bytes) -> dict[str, Any]:
     return options
 
 
-def _refuse_unknown(file: Path, names: Iterable[str]) -> None:
+def _refuse_unknown(file: Path, names: Iterable[str], known: Collection[str]) -> None:
     """Name all that are no options, each with the option that it may have meant."""
     unknown = []
     for name in names:
-        if name not in all_options():
-            meant = nearest(name, all_options())
+        if name not in known:
+            meant = nearest(name, known)
             unknown.append(f"{name} (did you mean {meant}?)" if meant else name)
     if unknown:
         raise InputError(f"{file}: no such option: {', '.join(unknown)}: --help lists the options")
 
 
-def _checked(file: Path, name: str, value: Any) -> Any:
+def _checked(file: Path, name: str, value: Any, field: Field) -> Any:
     """A value that an option may have, in the one spelling that JSON has of it."""
-    allowed = all_options()[name].metadata["range"]
+    allowed = field.metadata["range"]
     if not _has_type(value, allowed.types):
         kinds = " or ".join(_TYPES[kind] for kind in allowed.types)
         raise InputError(f"{file}: {name} = {value!r} is not {kinds}")
     try:
-        if allowed.choices is not None and value not in allowed.choices:
+        if allowed.choices is not None and not allowed.brings and value not in allowed.choices:
             raise argparse.ArgumentTypeError(f"none of {', '.join(allowed.choices)}")
         return allowed.parsed(value)
     except argparse.ArgumentTypeError as error:

@@ -4,7 +4,7 @@ The entries of the registries (sequences of tasks, main networks, methods) have 
 which stand in their files. train_args.py makes the command line from all of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, fields
 from functools import cache
 from types import MappingProxyType
@@ -12,16 +12,19 @@ from typing import Any, NamedTuple
 
 from hypercl.errors import InputError
 from hypercl.ranges import (
+    UNSET,
     as_argument,
     count,
     count_or_counts,
     folder,
     int_from_to,
     int_list,
+    is_reference,
     named_paths,
     natural,
     non_negative,
     one_of,
+    one_of_or_own,
     option,
     or_unset,
     path,
@@ -31,7 +34,7 @@ from hypercl.ranges import (
     switch,
     text,
 )
-from hypercl.registry import Entry, entries
+from hypercl.registry import Entry, entries, entry
 
 SEQUENCES, MAIN_NETS, METHODS = (
     "hypercl.tasks.sequences",
@@ -46,9 +49,9 @@ ACTIVATIONS = one_of("linear", "sigmoid", "relu", "elu", "tanh")
 class TaskOptions:
     """The sequence of tasks; ``kind`` is the entry that ``cl_exp`` names."""
 
-    cl_exp: str = option("splitmnist", one_of(*entries(SEQUENCES)), "sequence of tasks")
-    num_tasks: int = option(5, count, "number of tasks; beside a list of --num_classes_per_task, that says it")
-    num_classes_per_task: int | tuple[int, ...] = option(2, count_or_counts(), "number of classes a task has, or of each task its own, like 4,3,3")
+    cl_exp: str = option("splitmnist", one_of_or_own(*entries(SEQUENCES), example="path/to/data.npz"), "sequence of tasks, or your own: an .npz file, a folder of images, path/to/my.py:function, torchvision:Name")
+    num_tasks: int | None = option(5, or_unset(count), "number of tasks; beside a list of --num_classes_per_task, that says it; -1, the default of your own sequences: all that there are")
+    num_classes_per_task: int | tuple[int, ...] | None = option(2, or_unset(count_or_counts()), "number of classes a task has, or of each task its own, like 4,3,3; -1, the default of your own sequences: as they say, or 2")
     skip_tasks: int = option(0, natural, "leave out the first N tasks of the sequence")
     num_train_samples: int | None = option(None, or_unset(count), "training samples per task, the first ones; -1: all")
     val_set_size: int = option(100, natural, "first training samples of a task, held out for validation; 0: no validation")
@@ -77,7 +80,7 @@ class TaskOptions:
 class MethodOptions:
     """What is done against forgetting; ``kind`` is the entry that ``method`` names."""
 
-    method: str = option("hnet", one_of(*entries(METHODS)), "what is done against forgetting")
+    method: str = option("hnet", one_of_or_own(*entries(METHODS), example="path/to/my.py:MyMethod"), "what is done against forgetting, or path/to/my.py:MyMethod")
     task_loss: str = option("mean", one_of("mean", "total"), "what --beta weighs the regularizer against, and what is clipped: the batch's mean cross-entropy, or that times the task's training samples")
     kind: Any = None
 
@@ -106,7 +109,7 @@ class TrainOptions:
 class MainNetOptions:
     """The main network; ``kind`` is the entry that ``net_type`` names."""
 
-    net_type: str = option("mlp", one_of(*entries(MAIN_NETS)), "architecture")
+    net_type: str = option("mlp", one_of_or_own(*entries(MAIN_NETS), example="path/to/my.py:Net"), "architecture, or a torch.nn.Module as path/to/my.py:Net or package.module:Class")
     net_act: str = option("relu", ACTIVATIONS, "activation function (mlp; the others have relu)")
     no_bias: bool = option(False, switch, "no bias terms (not lenet, not zenke)")
     dropout_rate: float | None = option(None, or_unset(share), "dropout rate (not resnet); -1: no dropout")
@@ -198,6 +201,9 @@ GROUPS = {
 }
 
 
+_SAID_BY_OWN = ("num_tasks", "num_classes_per_task")  # by a sequence that the user brings
+
+
 @dataclass(frozen=True)
 class Options:
     """All options of a run, in the groups that factories take.
@@ -222,13 +228,21 @@ class Options:
         Raises:
             InputError: A value is none that the option may have.
         """
-        values = {name: _normal(name, values.get(name, v)) for name, v in defaults().items()}
+        known, preset = all_options(values), defaults(values)
+        if is_reference(str(values.get("cl_exp"))):
+            values = {**dict.fromkeys(_SAID_BY_OWN, UNSET), **values}
+        elif unset := [name for name in _SAID_BY_OWN if values.get(name) == UNSET]:
+            raise InputError(f"--{unset[0]}=-1 is for a sequence of your own: give a number")
+        values = {
+            name: known[name].metadata["range"].normal(values.get(name, default))
+            for name, default in preset.items()
+        }
         values["num_tasks"] = _num_tasks(values)
         inside = {}
         for name, value in values.items():
-            if value is None and defaults()[name] is not None:
+            if value is None and preset[name] is not None:
                 raise InputError(f"--{name} has no value: give one")
-            allowed = all_options()[name].metadata["range"]
+            allowed = known[name].metadata["range"]
             allowed.check(name, value)
             inside[name] = allowed.from_plain(value)
 
@@ -240,7 +254,7 @@ class Options:
         for attribute, group in GROUPS.items():
             more = {}
             if group.registry is not None and group.chosen_by is not None:
-                more["kind"] = make(entries(group.registry)[inside[group.chosen_by]])
+                more["kind"] = make(entry(group.registry, inside[group.chosen_by]))
             groups[attribute] = make(group.options, **more)
         return cls(MappingProxyType(values), **groups)
 
@@ -250,7 +264,7 @@ class Options:
         Raises:
             InputError: There is no such option, or it may not have that value.
         """
-        if unknown := values.keys() - defaults().keys():
+        if unknown := values.keys() - all_options({**self.values, **values}).keys():
             raise InputError(f"there is no option {', '.join(sorted(unknown))}: see --help")
         return self.of({**self.values, **values})
 
@@ -264,7 +278,7 @@ class Options:
 
     def is_changed(self, name: str) -> bool:
         """Whether an option has another value than its default."""
-        return self.values[name] != defaults()[name]
+        return self.values[name] != defaults(self.values)[name]
 
     def spelled(self, name: str) -> str:
         """An option as a message shows it: ``--lr=0.1``, and ``--batchnorm`` for a switch."""
@@ -301,7 +315,7 @@ def _num_tasks(values: Mapping[str, Any]) -> Any:
         values[name] for name in ("num_classes_per_task", "skip_tasks", "num_tasks")
     )
     derived = isinstance(sizes, list) and isinstance(skipped, int) and skipped < len(sizes)
-    if not derived or given != defaults()["num_tasks"]:
+    if not derived or given not in (defaults()["num_tasks"], UNSET):
         return given
     return len(sizes) - skipped
 
@@ -311,9 +325,35 @@ def options_of(group: type) -> list[Field]:
     return [field for field in fields(group) if "range" in field.metadata]
 
 
+def all_options(values: Mapping[str, Any] = MappingProxyType({})) -> Mapping[str, Field]:
+    """The field of every option, by name: of each group, and of the entries behind it.
+
+    Args:
+        values: Options as JSON has them. Where they name an entry that the user brings, its options
+            are there, too.
+
+    Raises:
+        InputError: What the user brings cannot be used, or has an option of a name that is taken.
+    """
+    return _all_options(tuple(brought(values)))
+
+
+def brought(values: Mapping[str, Any]) -> Iterator[type[Entry]]:
+    """The entries among these options' choices that the user brings.
+
+    Raises:
+        InputError: One of them cannot be used.
+    """
+    for group in GROUPS.values():
+        if group.registry is None or group.chosen_by is None:
+            continue
+        name = values.get(group.chosen_by)
+        if isinstance(name, str) and name not in entries(group.registry) and is_reference(name):
+            yield entry(group.registry, name)
+
+
 @cache
-def all_options() -> Mapping[str, Field]:
-    """The field of every option, by name: of each group, and of the entries behind it."""
+def _all_options(own: tuple[type[Entry], ...]) -> Mapping[str, Field]:
     by_name: dict[str, Field] = {}
     for group in GROUPS.values():
         owners = [group.options]
@@ -321,14 +361,28 @@ def all_options() -> Mapping[str, Field]:
         for field in (field for owner in owners for field in options_of(owner)):
             if by_name.setdefault(field.name, field) is not field:
                 raise TypeError(f"there are two options --{field.name}: inherit one, or rename it")
+    for kind in own:
+        for field in options_of(kind):
+            if by_name.setdefault(field.name, field) is not field:
+                raise InputError(
+                    f"--{kind.chosen_by}={kind.name} has a parameter {field.name}, and there is an "
+                    f"option --{field.name} already: rename it"
+                )
     return MappingProxyType(by_name)
 
 
+def defaults(values: Mapping[str, Any] = MappingProxyType({})) -> Mapping[str, Any]:
+    """The default of each of :func:`all_options`, as JSON has it."""
+    return _defaults(tuple(brought(values)))
+
+
 @cache
-def defaults() -> Mapping[str, Any]:
-    """Every option's default, as JSON has it."""
+def _defaults(own: tuple[type[Entry], ...]) -> Mapping[str, Any]:
     return MappingProxyType(
-        {name: f.metadata["range"].to_plain(f.default) for name, f in all_options().items()}
+        {
+            name: field.metadata["range"].to_plain(field.default)
+            for name, field in _all_options(own).items()
+        }
     )
 
 
@@ -357,19 +411,18 @@ def differing(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     Args:
         given: As :attr:`Options.recorded` has them.
     """
+    known, preset = all_options(given), defaults(given)
+
+    def normal(values: Mapping[str, Any], name: str) -> Any:
+        value = values.get(name, preset.get(name))
+        return known[name].metadata["range"].normal(value) if name in known else value
+
     return [
         f"--{name} ({as_argument(there)} there, {as_argument(here)} here)"
-        for name in [*given, *(name for name in stored if name not in defaults())]
+        for name in [*given, *(name for name in stored if name not in known)]
         if name not in _WITHOUT_EFFECT
-        and (there := _normal(name, stored.get(name, defaults().get(name))))
-        != (here := _normal(name, given.get(name, defaults().get(name))))
+        and (there := normal(stored, name)) != (here := normal(given, name))
     ]
-
-
-def _normal(name: str, value: Any) -> Any:
-    """A value as JSON has it, in the one spelling of an option that is known."""
-    field = all_options().get(name)
-    return value if field is None else field.metadata["range"].normal(value)
 
 
 def require_same(path: object, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -403,7 +456,7 @@ def require_known(path: object, stored: Mapping[str, Any]) -> None:
         InputError: There is such an option; a later version may know it.
     """
     mend = "take the version of the program that began the run"
-    if unknown := sorted(stored.keys() - defaults().keys()):
+    if unknown := sorted(stored.keys() - all_options(stored).keys()):
         raise InputError(f"{path} has options that are not known: {', '.join(unknown)}; {mend}")
     try:
         Options.of(stored)

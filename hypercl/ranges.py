@@ -1,16 +1,17 @@
 """What an option is: a field with a range, which says how values are read and how JSON has them."""
 
 import argparse
+import difflib
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypercl.errors import InputError
 
 _MAX_INT = 10**9  # for any number that counts something; the product of two fits 64 bits
-_UNSET = -1  # how command lines, config.json and results.json spell None
+UNSET = -1  # how command lines, config.json and results.json spell None
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Range:
     read: Callable[[str], Any]  # raises argparse.ArgumentTypeError
     metavar: str | None = None
     choices: Sequence[str] | None = None
+    brings: bool = False  # beside the choices, references to what the user brings
     unset_up_to: int | None = None  # numbers that stand for None; None: none does
     is_switch: bool = False
     several: bool = False  # values of which each is read; a tuple of them, and None without any
@@ -32,7 +34,7 @@ class Range:
     def to_plain(self, value: Any) -> Any:
         """A value as JSON has it."""
         if value is None and self.unset_up_to is not None:
-            return _UNSET
+            return UNSET
         return list(value) if isinstance(value, tuple) else value
 
     def from_plain(self, value: Any) -> Any:
@@ -56,7 +58,7 @@ class Range:
                 raise argparse.ArgumentTypeError(f"{value!r} is a text")
         except argparse.ArgumentTypeError as error:
             raise InputError(f"--{name}: {error}") from None
-        if self.choices is not None and value not in self.choices:
+        if self.choices is not None and not self.brings and value not in self.choices:
             raise InputError(f"--{name}={value} is none of {', '.join(self.choices)}")
 
     def normal(self, value: Any) -> Any:
@@ -143,18 +145,25 @@ def float_in(interval: str) -> Range:
     return Range(read, "X", types=(float,))
 
 
+def _read_any_int(text: str) -> int:
+    value = _int_or(text, None)
+    if value is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return value
+
+
 def or_unset(numbers: Range) -> Range:
     """Those, and -1 for "not set"."""
 
     def read(text: str) -> Any:
+        if text in ("-1", "-1.0"):
+            return None
         try:
             return numbers.read(text)
         except argparse.ArgumentTypeError as error:
-            if text in ("-1", "-1.0"):
-                return None
             raise argparse.ArgumentTypeError(f"{error}, nor -1 (not set)") from None
 
-    return Range(read, numbers.metavar, unset_up_to=_UNSET, types=numbers.types)
+    return replace(numbers, read=read, unset_up_to=UNSET)
 
 
 def int_list(length: int | None = None) -> Range:
@@ -228,6 +237,40 @@ def one_of(*names: str) -> Range:
     return Range(str, choices=names, types=(str,))
 
 
+def one_of_or_own(*names: str, example: str) -> Range:
+    """Names, or what the user brings: a path, ``module:Name``, or a folder here.
+
+    Args:
+        example: Of something brought, for the message.
+    """
+
+    def read(text: str) -> str:
+        if text in names:
+            return text
+        if is_reference(text) or os.path.isdir(text):
+            return _normal_reference(text)
+        close = difflib.get_close_matches(text, names, n=1)
+        meant = f" (did you mean {close[0]}?)" if close else ""
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is none of {', '.join(names)}{meant}, nor your own, like {example}"
+        )
+
+    return Range(read, "NAME", choices=names, brings=True, types=(str,))
+
+
+def is_reference(text: str) -> bool:
+    """Whether a choice names something of the user's, rather than an entry of a registry."""
+    return any(sign in text for sign in (":", "/", os.sep)) or text.endswith(".npz")
+
+
+def _normal_reference(text: str) -> str:
+    """In one spelling, which :func:`is_reference` knows again."""
+    where, colon, name = text.rpartition(":")
+    path = os.path.normpath(os.path.expanduser(where if colon else name))
+    normal = f"{path}:{name}" if colon else path
+    return normal if is_reference(normal) else f".{os.sep}{normal}"
+
+
 def text(metavar: str) -> Range:
     """Any text, like a path."""
     return Range(str, metavar, types=(str,))
@@ -271,6 +314,7 @@ def folder(metavar: str) -> Range:
 
 
 count, natural = int_at_least(1), int_at_least(0)
+any_int, finite = Range(_read_any_int, "N", types=(int,)), float_in("(-inf, inf)")
 # Whole numbers; 0 or less: no limit, None.
 limit = Range(_read_limit, "N", unset_up_to=0, types=(int,))
 non_negative, positive = float_in("[0, inf)"), float_in("(0, inf)")

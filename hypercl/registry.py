@@ -4,11 +4,15 @@
 --net_type, ``hypercl.methods`` those of --method. To add a choice is to add a file there, and
 nothing else: the module's name is what the command line takes.
 
+Beside the entries, an option takes what the user brings, like --net_type=my.py:Net. The registry's
+module ``brought`` makes an entry of it.
+
 These modules are imported for the command line, so that --help lists the options of all of them.
 What takes seconds to import, like torch, they import in the functions that need it.
 """
 
 import importlib
+import os
 import pkgutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -60,8 +64,12 @@ class Entry:
                 )
 
 
-def _require_options(entry: type[Entry]) -> None:
-    """Refuse an entry whose fields would silently be no options."""
+def require_options(entry: type[Entry]) -> None:
+    """Refuse an entry whose fields would silently be no options.
+
+    Raises:
+        TypeError: There is such a field.
+    """
     if "__dataclass_fields__" not in vars(entry):
         raise TypeError(f"{entry.__module__}.{entry.__name__} is no @dataclass(frozen=True)")
     for field in fields(entry):
@@ -70,6 +78,38 @@ def _require_options(entry: type[Entry]) -> None:
                 f"{entry.__module__}.{entry.__name__}.{field.name} is no option: make it one, "
                 "option(default, range, help), or a ClassVar"
             )
+
+
+def entry(package: str, name: str) -> type[Entry]:
+    """The entry of a choice: of a registry, or one that the user brings, which is read again where
+    its file has changed.
+
+    Args:
+        package: The registry's dotted name.
+
+    Raises:
+        InputError: What the user brings is not there, or cannot be used.
+    """
+    if name in entries(package):
+        return entries(package)[name]
+    return _brought(package, name, _stamp(name))
+
+
+@cache
+def _brought(package: str, name: str, stamp: tuple[int, ...]) -> type[Entry]:
+    brought: type[Entry] = importlib.import_module(f"{package}.brought").bring(name)
+    brought.name = name
+    return brought
+
+
+def _stamp(reference: str) -> tuple[int, ...]:
+    """What changes with the file that is named; empty where none is."""
+    where, _, name = reference.rpartition(":")
+    try:
+        status = os.stat(os.path.expanduser(where or name))
+    except (OSError, ValueError):
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @cache
@@ -83,7 +123,7 @@ def entries(package: str) -> dict[str, type[Entry]]:
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         entry = getattr(importlib.import_module(f"{package}.{module.name}"), "ENTRY", None)
         if entry is not None:
-            _require_options(entry)
+            require_options(entry)
             entry.name = module.name
             by_name[module.name] = entry
     return by_name

@@ -35,7 +35,7 @@ def require_memory(options: Options) -> None:
 def parts(options: Options) -> Iterator[Part]:
     """The parts of a run that may be large, in bytes that it takes at least."""
     train, task, run = options.train, options.task, options.run
-    of_seeds = run.num_seeds * (_OF_A_SEED + INDEX * task.num_tasks**2)
+    of_seeds = run.num_seeds * (_OF_A_SEED + INDEX * (task.num_tasks or 1) ** 2)
     yield Part(of_seeds, "the results", ("num_seeds", "num_tasks"))
     # An epoch has a step or more.
     steps, name = (train.n_iter, "n_iter") if train.epochs is None else (train.epochs, "epochs")

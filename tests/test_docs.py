@@ -30,7 +30,7 @@ def commands(text):
 @pytest.mark.parametrize("name", TEXTS)
 def test_every_command_parses(name, monkeypatch):
     there = option_file.OptionFile(Path("a file"), {}, of_run=True)
-    monkeypatch.setattr(option_file, "read", lambda path: there)
+    monkeypatch.setattr(option_file, "read", lambda path, choices: there)
     for options in commands(TEXTS[name]):
         leaves = "--help" in options or "--list_presets" in options
         if not leaves and "..." not in options:

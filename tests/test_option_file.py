@@ -133,7 +133,7 @@ def test_a_runs_options_are_not_changed_by_a_preset_that_has_changed_since(capsy
         ("mlp_arch = [3, 0]", ["f.toml: mlp_arch: '3,0'"]),
         ("resnet_channel_sizes = [1]", ["f.toml: resnet_channel_sizes: '1' has 1 numbers, not 4"]),
         ("cl_exp = 1979-05-27", ["f.toml: cl_exp = ", "is not a string"]),
-        ('cl_exp = "mnist"', ["f.toml: cl_exp: none of ", "splitmnist"]),
+        ('cl_exp = "mnist"', ["f.toml: cl_exp: 'mnist' is none of ", "splitmnist"]),
         ('out_dir = "x"\noverwrite = true', ["f.toml: out_dir, overwrite cannot be in a file"]),
         ('config = "f.toml"', ["f.toml: config cannot be in a file"]),
         ("n_iter = 3\nepochs = 2", ["f.toml: epochs replaces n_iter: leave one out"]),

@@ -526,9 +526,7 @@ def test_an_option_that_a_stored_run_does_not_know_counts_with_its_default():
     stored = dict(parse_args([]).values)
     del stored["tf32"]
     assert differing(stored, dict(parse_args([]).values)) == []
-    assert differing(stored, dict(parse_args(["--tf32"]).values)) == [
-        "--tf32 (off there, on here)"
-    ]
+    assert differing(stored, dict(parse_args(["--tf32"]).values)) == ["--tf32 (off there, on here)"]
     assert differing({**stored, "later": 3}, stored) == ["--later (3 there, None here)"]
 
 
@@ -606,6 +604,6 @@ def test_an_entry_whose_fields_are_no_options_is_refused():
         strength: float = 0.1
 
     with pytest.raises(TypeError, match="NoDataclass is no @dataclass"):
-        registry._require_options(NoDataclass)
+        registry.require_options(NoDataclass)
     with pytest.raises(TypeError, match=r"PlainField\.strength is no option"):
-        registry._require_options(PlainField)
+        registry.require_options(PlainField)

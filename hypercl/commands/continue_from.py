@@ -52,7 +52,7 @@ def find_source(options: Options) -> Source:
             f"--continue_from={path} was learned with other options: {', '.join(differences)}; "
             f"give the same ones (--config={path} has them)"
         )
-    if options.task.num_tasks <= source.num_tasks:
+    if options.task.num_tasks is not None and options.task.num_tasks <= source.num_tasks:
         raise InputError(
             f"--num_tasks={options.task.num_tasks} leaves nothing to learn after the "
             f"{source.num_tasks} tasks of --continue_from={path}: give more"

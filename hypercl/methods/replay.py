@@ -46,6 +46,8 @@ class BufferEntry(OwnWeightsEntry):
 
     def problems(self, options):
         task, sizes = options.task, options.task.num_classes_per_task
+        if task.num_tasks is None or sizes is None:
+            return  # known when the tasks are there
         by_task = [sizes] * task.num_tasks if isinstance(sizes, int) else sizes[task.skip_tasks :]
         classes = sum(by_task)
         chosen = self.replay_per_class is None and self.replay_sampling == "balanced"

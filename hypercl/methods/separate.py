@@ -57,7 +57,7 @@ class Separate(OwnWeightsEntry):
         whole, given = build(options.main_net), options.main_net
         if not self.separate_same_budget:
             return whole
-        num_tasks, widths = options.task.num_tasks, given.kind.mlp_arch
+        num_tasks, widths = options.task.num_tasks or 1, given.kind.mlp_arch
         budget, widest = whole.num_weights // num_tasks, max(widths)
 
         def narrowed(units: int) -> "MainNetwork":  # in the widest layer

@@ -36,7 +36,8 @@ _CHECKPOINT, _CHECKPOINT_BEFORE = CHECKPOINTS
 _GROWING = ("metrics.jsonl", "logfile.txt")
 _WEIGHTS, _WEIGHTS_BY_TASK = "weights.pt", "weights"
 _FILES = (RESULTS, *_GROWING, _WEIGHTS, *CHECKPOINTS)
-_FOLDERS = ("summary", "plots", _WEIGHTS_BY_TASK)
+_CODE = "code"
+_FOLDERS = ("summary", "plots", _WEIGHTS_BY_TASK, _CODE)
 _FIGURE_METADATA: Mapping[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}}
 
 
@@ -182,6 +183,8 @@ class RunDir:
         left, options = [*_GROWING, *_FOLDERS], (self.config or {}).get("options", {})
         if not options.get("keep_weights"):
             left.remove(_WEIGHTS_BY_TASK)
+        if "code" not in (self.config or {}):
+            left.remove(_CODE)
         names = [name for name in left if not (self.path / name).exists()]
         if names:
             warnings.warn(f"of {self.path} somebody has removed {', '.join(names)}", stacklevel=5)
@@ -357,7 +360,7 @@ class RunDir:
     def _parts(self) -> list[Path]:
         """Where a run that was killed may have left half a file."""
         names = [self.path / f".{name}.part" for name in (CONFIG, *_FILES)]
-        in_folders = ("plots/.*.part", f"{_WEIGHTS_BY_TASK}/.*.pt.part")
+        in_folders = ("plots/.*.part", f"{_WEIGHTS_BY_TASK}/.*.pt.part", f"{_CODE}/.*.part")
         return names + [part for pattern in in_folders for part in self.path.glob(pattern)]
 
     def _append(self, name: str, line: str) -> None:

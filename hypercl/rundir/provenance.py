@@ -15,9 +15,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def describe_run(
-    options: Mapping[str, Any], argv: Sequence[str], device: torch.device
+    options: Mapping[str, Any], argv: Sequence[str], device: torch.device, code: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What config.json holds."""
+    """What config.json holds.
+
+    Args:
+        code: Of the user's files of code.
+    """
     packages = ("torch", "numpy", "hypnettorch")
     return {
         "options": dict(options),
@@ -26,6 +30,7 @@ def describe_run(
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "device": device_name(device),
         "git_commit": git_commit(),
+        **({"code": dict(code)} if code else {}),
     }
 
 

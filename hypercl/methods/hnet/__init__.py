@@ -110,7 +110,7 @@ def problems_of_hypernet(hypernet):
 
 def sizes_of_hypernet(options):
     """Numbers in parts of the hypernetwork, at least: how many, of what, by which options."""
-    hypernet, tasks = options.hypernet, options.task.num_tasks
+    hypernet, tasks = options.hypernet, options.task.num_tasks or 1
     chunked = hypernet.hnet_type == "chunked_hmlp"
     width = hypernet.cond_emb_size + (hypernet.chunk_emb_size if chunked else 0)
     widths = (width, *hypernet.hmlp_arch)

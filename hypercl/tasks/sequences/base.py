@@ -151,14 +151,16 @@ class ClassSplit(Sequence):
 def sizes_of_tasks(task: "TaskOptions") -> list[int]:
     """How many classes each task of the sequence has, those that --skip_tasks leaves out too."""
     sizes = task.num_classes_per_task
-    if isinstance(sizes, int):
-        return [sizes] * (task.skip_tasks + task.num_tasks)
-    return list(sizes)
+    if isinstance(sizes, tuple):
+        return list(sizes)
+    assert sizes is not None
+    assert task.num_tasks is not None
+    return [sizes] * (task.skip_tasks + task.num_tasks)
 
 
 def number_disagrees(task: "TaskOptions") -> str | None:
     """Whether --num_tasks is another number of tasks than a list of their sizes is for."""
-    if isinstance(task.num_classes_per_task, int):
+    if not isinstance(task.num_classes_per_task, tuple):
         return None
     sizes, left = task.num_classes_per_task, len(task.num_classes_per_task) - task.skip_tasks
     named = f"--num_classes_per_task={as_argument(sizes)}"
@@ -178,10 +180,12 @@ def classes_missing(task: "TaskOptions", available: int, owner: str) -> str | No
     """
     number = task.num_classes_per_task
     named = f"--num_classes_per_task={as_argument(number)}"
-    if not isinstance(number, int):
+    if isinstance(number, tuple):
         if (classes := sum(number)) > available:
             return f"{named} takes {classes} classes, and {owner}: lower one of the numbers"
         return None
+    assert number is not None
+    assert task.num_tasks is not None
     classes = (task.skip_tasks + task.num_tasks) * number
     if classes <= available:
         return None
