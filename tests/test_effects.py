@@ -119,6 +119,8 @@ CHANGED = {
     "separate_same_budget": (None, of("separate")),
     "ewc_lambda": (1e4, of("ewc")),
     "fisher_labels": ("exact", of("ewc", ewc_lambda=1e4)),
+    "fisher_total": (None, of("ewc")),
+    "ewc_prior_variance": (0.1, of("ewc")),
     "fisher_samples": (5, of("ewc", ewc_lambda=1e4)),
     "ewc_gamma": (0.5, of("online_ewc", ewc_lambda=1e4)),
     "si_c": (100, of("si")),

@@ -3,7 +3,8 @@
     loss = task loss + lambda / 2 * sum over t' < t, i of F_t'i (w_i - w*_t'i)²
 
 w*_t' are the weights after task t', F_t' the diagonal of the Fisher information there: the mean over
-samples of the squared gradient of log p(label | x).
+samples of the squared gradient of log p(label | x), or with ``fisher_total`` N times that for N
+training samples, which is the curvature of the total loss.
 
 A sum of squares around several points is one around the last of them, with a linear part. With
 d = w - w*_last, A = sum F_t', B = sum F_t' (w*_t' - w*_last), C = sum over i of F_t' (w*_t' - w*_last)²::
@@ -11,18 +12,31 @@ d = w - w*_last, A = sum F_t', B = sum F_t' (w*_t' - w*_last), C = sum over i of
     penalty = 1/2 * (sum over i of (A d² - 2 B d) + C)
 
 so that a step and the memory cost the same for any number of tasks.
+
+With a Gaussian prior of variance v on the weights, as in the code of posterior_replay_cl, w² / (2 v) is
+added to the loss of the task that first trains a weight, and 1 / v to the Fisher information of that
+task, so that the penalty holds it as well.
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hypercl.methods.base import Method, OwnWeights, OwnWeightsEntry, Setting, TaskEnd
-from hypercl.ranges import count, non_negative, one_of, option, or_unset
+from hypercl.methods.base import (
+    Batch,
+    Method,
+    OwnWeights,
+    OwnWeightsEntry,
+    Setting,
+    StepLosses,
+    TaskEnd,
+)
+from hypercl.ranges import count, non_negative, one_of, option, or_unset, positive, switch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from hypercl.engine.members import Params
+    from hypercl.networks.main_net import TaskLoss
 
 _AT_ONCE = 4096  # samples whose inputs are made at a time
 
@@ -35,6 +49,8 @@ class FisherEntry(OwnWeightsEntry):
     ewc_lambda: float = option(100.0, non_negative, "strength of the penalty")
     fisher_labels: str = option("sample", one_of("sample", "predicted", "data", "exact"), "Fisher information from labels drawn from the network's predictions, its most probable ones, those of the data (the empirical Fisher information), or all, weighted by their probabilities")
     fisher_samples: int | None = option(None, or_unset(count), "training samples that the Fisher information is estimated from; -1: all")
+    fisher_total: bool = option(False, switch, "multiply the Fisher information by the number of training samples, as in a posterior; goes well with --task_loss=total")
+    ewc_prior_variance: float | None = option(None, or_unset(positive), "variance of a Gaussian prior on the weights: they are drawn to 0 in the task that first trains them, and held the more later; -1: none")
     # fmt: on
 
     def problems(self, options):
@@ -59,8 +75,43 @@ class ElasticWeightConsolidation(OwnWeights):
         self.options = options
 
     def remember(self, params: "Params", memory: "Params", task_id: int) -> Any:
-        """The memory."""
-        return memory or None
+        """The memory, and the ``prior`` of what the task is the first to train."""
+        prior = self.prior(task_id)
+        return (memory if prior is None else {**memory, "prior": prior}) or None
+
+    def prior(self, task_id: int) -> "Tensor | None":
+        """1 / variance for the weights that a task is the first to train, 0 for the others,
+        [num_weights]; None where there is no prior.
+        """
+        if self.options.ewc_prior_variance is None:
+            return None
+        import torch
+
+        from hypercl.methods.hnet.heads import head_of_each_task
+
+        net, tasks = self.setting.net, self.setting.tasks
+        if tasks[task_id].has_own_outputs:
+            heads = head_of_each_task(net.shapes, [task.outputs for task in tasks])
+            first = heads.mask(task_id)
+            if task_id > 0:
+                first[: heads.shared] = 0
+        else:
+            first = torch.full((net.num_weights,), float(task_id == 0))
+        return first.to(self.setting.device) / self.options.ewc_prior_variance
+
+    def loss_with_anchor(
+        self, weights: "Tensor", batch: Batch, anchor: Any, task_loss: "TaskLoss"
+    ) -> "tuple[Tensor, StepLosses]":
+        """The prior's part of the loss is no part of the penalty."""
+        if "weights" in anchor:
+            gradient, losses = super().loss_with_anchor(weights, batch, anchor, task_loss)
+        else:  # in the first task
+            loss, accuracy, gradient = self.loss_of_task(weights, batch, task_loss)
+            losses = StepLosses(loss, loss.new_zeros(loss.shape), task_loss.weight * loss, accuracy)
+        if "prior" not in anchor:
+            return gradient, losses
+        pulled = anchor["prior"] * weights
+        return gradient + pulled, losses._replace(loss=losses.loss + (pulled * weights).sum(1) / 2)
 
     def penalty_and_gradient(self, weights: "Tensor", anchor: Any) -> "tuple[Tensor, Tensor]":
         """The penalty [members], and its gradient [members, num_weights]: A d - B."""
@@ -107,7 +158,9 @@ class ElasticWeightConsolidation(OwnWeights):
             total += self._sum_of_squares(
                 end, weights, inputs, labels[rows], drawn[:, part.to(device)]
             )
-        return total / number
+        fisher = total * (len(labels) / number if self.options.fisher_total else 1 / number)
+        prior = self.prior(end.task_id)
+        return fisher if prior is None else fisher + prior
 
     def _sum_of_squares(
         self,

@@ -137,6 +137,66 @@ def test_fisher_information_is_that_of_a_loop_over_samples(
     assert (found > 0).any()
 
 
+def test_the_total_is_that_of_all_training_samples():
+    found = []
+    for options in ({}, {"fisher_total": True}):
+        experiment = make_experiment(
+            make_sequence(2, (2, 2), n=14), method="ewc", fisher_samples=9, **options
+        )
+        weights = {"weights": random_weights(experiment.net, 2, 0)}
+        found.append(experiment.method.fisher(weights, task_end(experiment, 0, SEEDS)))
+    torch.testing.assert_close(found[1], 14 * found[0])
+
+
+@pytest.mark.parametrize("name", ["ewc", "online_ewc"])
+@pytest.mark.parametrize("scenario", [1, 2, 3])
+def test_a_prior_is_in_the_loss_of_the_task_that_first_trains_a_weight(scenario, name):
+    tasks = make_sequence(scenario, (2, 2, 2))
+    common = {"method": name, "cl_scenario": scenario, "ewc_lambda": 20.0}
+    plain, method = (
+        make_experiment(tasks, ewc_prior_variance=variance, **common).method
+        for variance in (-1, 0.25)
+    )
+    net = method.setting.net
+    weights, old = random_weights(net, 2, 3), random_weights(net, 2, 4)
+    ones = torch.ones(2).double()
+
+    def of_task(weights, batch):
+        return TaskLossValue(ones, ones, torch.ones_like(weights))
+
+    of_task.weight = 1
+    without, with_prior, held = {}, {}, 0
+    for task_id in range(2):
+        first = torch.zeros(net.num_weights).double()
+        if task_id == 0:
+            first[:] = 1
+        if scenario == 1:
+            for tensor in net.split(first)[-2:]:  # weight and bias of the output layer
+                tensor[:] = 0
+                tensor[tasks[task_id].outputs] = 1
+        anchor = method.remember({"weights": old}, without, task_id)
+        gradients, losses = method.loss_and_gradient(
+            {"weights": weights}, None, anchor, of_task, None
+        )
+        anchor = plain.remember({"weights": old}, without, task_id)
+        expected, expected_losses = plain.loss_and_gradient(
+            {"weights": weights}, None, anchor, of_task, None
+        )
+        torch.testing.assert_close(
+            gradients["weights"], expected["weights"] + 4 * first * weights, check_dtype=False
+        )
+        added = (first * weights.square()).sum(1) / (2 * 0.25)
+        torch.testing.assert_close(losses.loss, expected_losses.loss + added)
+        torch.testing.assert_close(losses.penalty, expected_losses.penalty)
+        end = task_end(make_experiment(tasks, **common), task_id, SEEDS)
+        without = plain.after_task({"weights": old}, without, end)
+        with_prior = method.after_task({"weights": old}, with_prior, end)
+        held = held + 4 * first
+        torch.testing.assert_close(
+            with_prior["precision"], without["precision"] + held, check_dtype=False
+        )
+
+
 def test_labels_are_drawn_as_often_as_they_are_probable():
     """Of 4,000 samples, the mean is then nearly the exact Fisher information."""
     tasks = make_sequence(2, (2, 2), n=4000)
