@@ -4,7 +4,8 @@
 
 z are the network's logits for a batch from the buffer, z* those that were stored with it. They are
 stored when a task has been learned; the paper stores them along the way. What counts of a sample
-are the outputs among which it was classified then.
+are the outputs of its task, and where these grow, all: also those of classes that came later, which
+nothing else would keep low on samples of the buffer.
 """
 
 from dataclasses import dataclass
@@ -38,8 +39,7 @@ class DarkReplay(ExperienceReplay):
     """Replay of logits.
 
     Attributes:
-        answered: Among which outputs each task's samples were classified when it was learned,
-            [tasks, outputs] bool.
+        answered: Which of the stored logits count, [tasks, outputs] bool.
     """
 
     keeps_logits = True
@@ -51,7 +51,7 @@ class DarkReplay(ExperienceReplay):
         size = len(setting.tasks), setting.net.num_outputs
         self.answered = torch.zeros(size, dtype=torch.bool, device=setting.device)
         for row, task in zip(self.answered, setting.tasks, strict=True):
-            row[task.outputs] = True
+            row[slice(None) if task.outputs_grow else task.outputs] = True
 
     def replay_loss(
         self, logits: "Tensor", drawn: "Params", mixture: "Mixture"

@@ -149,7 +149,8 @@ class Twin:
         self.net.module.eval()
         for z, image, _, k in samples:
             stored = self.forward(self.before[k], self.tasks[k].inputs(image[None]))[0]
-            differences.append((z - stored)[self.tasks[k].outputs])
+            counts = self.task if self.task.outputs_grow else self.tasks[k]
+            differences.append((z - stored)[counts.outputs])
         self.net.module.train()
         return torch.cat(differences).square().mean()
 
