@@ -76,7 +76,8 @@ def learn_task(
     training: "TaskTraining", position: Position, report: Report, checkpoints: Checkpoints
 ) -> None:
     """Take the steps of a task that are left, until its end or until every seed has failed."""
-    take_step = StepRunner(training.step, training.device, training.generator)
+    eager = training.experiment.net.reads_values
+    take_step = StepRunner(training.step, training.device, training.generator, eager=eager)
     for step in range(training.steps_done + 1, training.num_steps + 1):
         if len(training.failed) == len(training.seeds):
             break

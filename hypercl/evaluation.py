@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hypercl.engine.members import Params, each_member, num_members
+from hypercl.engine.members import Params, num_members
 from hypercl.methods.base import Method
 from hypercl.networks.main_net import MainNetwork
 from hypercl.tasks.task import Split, Task
@@ -70,7 +70,7 @@ def evaluate(
     correct = torch.zeros(learned.num_members, dtype=torch.int64, device=device)
     with learned.net.evaluating():
         for images, labels in split.batches(batch_size):
-            correct += each_member(count_correct, shared=(1, 2))(
+            correct += learned.net.each_member(count_correct, shared=(1, 2))(
                 weights, task.inputs(images), labels, learned.stats[task_id]
             )
     return [count / len(split.labels) for count in correct.tolist()]
@@ -218,7 +218,8 @@ def _predict(
     columns = [tasks[i].outputs for i in group.tolist()]
     parts = []
     for images, _ in split.batches(batch_size):
-        logits = each_member(learned.net.logits, shared=(1,))(weights, task.inputs(images), stats)
+        each = learned.net.each_member(learned.net.logits, shared=(1,))
+        logits = each(weights, task.inputs(images), stats)
         logits = logits.view(learned.num_members, len(columns), len(images), -1)
         own = [logits[:, i, :, outputs] for i, outputs in enumerate(columns)]
         log_probabilities = torch.stack(own, dim=1).log_softmax(-1)

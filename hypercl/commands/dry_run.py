@@ -116,7 +116,8 @@ def time_steps(
         training = start_training(
             replace(experiment, options=few), replace(position, task_id=task_id)
         )
-        step = StepRunner(training.step, experiment.device, training.generator)
+        eager = experiment.net.reads_values
+        step = StepRunner(training.step, experiment.device, training.generator, eager=eager)
         _seconds(step, _SLOW, experiment.device)
         in_timed.append(_seconds(step, tried, experiment.device))
     return in_timed, np.interp(range(num_tasks), timed, in_timed).tolist()

@@ -17,13 +17,19 @@ class StepRunner:
             step to step it reads from tensors on the device.
         device: Anything but CUDA runs ``step`` as it is.
         generator: On the device, from which ``step`` may draw; each replay draws on.
+        eager: Make no graph: Python reads values in ``step``.
     """
 
     def __init__(
-        self, step: Callable[[], None], device: torch.device, generator: torch.Generator
+        self,
+        step: Callable[[], None],
+        device: torch.device,
+        generator: torch.Generator,
+        *,
+        eager: bool = False,
     ) -> None:
         self._step, self._generator = step, generator
-        self._eager = device.type != "cuda"
+        self._eager = eager or device.type != "cuda"
         self._steps_done = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         if not self._eager:

@@ -9,12 +9,18 @@ from torch import Tensor
 Params = dict[str, Tensor]
 
 
-def each_member(function: Callable, *, shared: tuple[int, ...] = ()) -> Callable:
+def each_member(
+    function: Callable,
+    *,
+    shared: tuple[int, ...] = (),
+    together: Callable[[], bool] = lambda: True,
+) -> Callable:
     """Let a function of one member work on all members at once.
 
     Args:
         function: Takes and returns tensors, or dicts of them; may return a tuple.
         shared: Positions of the arguments that all members have in common.
+        together: Says whether several are computed as one, rather than one after the other.
 
     Returns:
         The function over arguments with a leading dimension of members, but for the shared ones.
@@ -22,7 +28,10 @@ def each_member(function: Callable, *, shared: tuple[int, ...] = ()) -> Callable
 
     def over_members(*args):
         own = next(arg for i, arg in enumerate(args) if i not in shared)
-        if _num_members(own) > 1:
+        members = _num_members(own)
+        if members > 1 and not together():
+            return _one_by_one(function, args, shared, members)
+        if members > 1:
             in_dims = tuple(None if i in shared else 0 for i in range(len(args)))
             return torch.func.vmap(function, in_dims=in_dims, randomness="different")(*args)
         result = function(*(arg if i in shared else alone(arg) for i, arg in enumerate(args)))
@@ -31,6 +40,19 @@ def each_member(function: Callable, *, shared: tuple[int, ...] = ()) -> Callable
         return result.unsqueeze(0)
 
     return over_members
+
+
+def _one_by_one(function: Callable, args: tuple, shared: tuple[int, ...], members: int) -> Any:
+    def of(member: int, value: Any) -> Any:
+        return select_members(value, member) if isinstance(value, dict) else value[member]
+
+    results = [
+        function(*(arg if i in shared else of(member, arg) for i, arg in enumerate(args)))
+        for member in range(members)
+    ]
+    if isinstance(results[0], tuple):
+        return tuple(torch.stack(items) for items in zip(*results, strict=True))
+    return torch.stack(results)
 
 
 def alone(value: Any) -> Any:

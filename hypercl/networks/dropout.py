@@ -21,7 +21,7 @@ class Dropout(nn.Module):
     """In training, zeroes numbers, or whole features, at random, and scales up the others.
 
     Args:
-        rate: Share that is zeroed, in [0, 1).
+        rate: Share that is zeroed, in [0, 1].
         whole_features: A feature [H, W] of a sample stays or goes as one, as in nn.Dropout2d.
     """
 
@@ -30,18 +30,22 @@ class Dropout(nn.Module):
         self.rate, self.whole_features = rate, whole_features
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` [B, …], [B, features, H, W] for whole features."""
+        """``x`` [B, …], [B, features, …] for whole features."""
         if not self.training or self.rate == 0:
             return x
-        drawn_for = x[:, :, :1, :1] if self.whole_features else x
+        if self.rate == 1:
+            return x * 0
+        drawn_for = x[:, :, *[slice(1)] * (x.ndim - 2)] if self.whole_features else x
         return x * dropout_mask(drawn_for, self.rate)
 
 
 def replace_dropout(module: nn.Module) -> None:
-    """Put a :class:`Dropout` in the place of each nn.Dropout and nn.Dropout2d of a network."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.Dropout | nn.Dropout2d):
-            whole_features = isinstance(child, nn.Dropout2d)
-            setattr(module, name, Dropout(child.p, whole_features=whole_features))
-        else:
-            replace_dropout(child)
+    """Put a :class:`Dropout` in the place of each nn.Dropout of a network, and of those of whole
+    features: nn.Dropout1d, nn.Dropout2d, nn.Dropout3d.
+    """
+    of_features = nn.Dropout1d | nn.Dropout2d | nn.Dropout3d
+    for parent in [*module.modules()]:
+        for name, child in parent._modules.items():  # a layer that stands in two places, twice
+            if isinstance(child, nn.Dropout | of_features):
+                whole_features = isinstance(child, of_features)
+                parent._modules[name] = Dropout(child.p, whole_features=whole_features)

@@ -1,5 +1,6 @@
 """The diagonal of the Fisher information of a main network's weights."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from hypercl.engine.members import Params, alone
 from hypercl.networks import plain_mlp
 from hypercl.networks.main_net import MainNetwork
+from hypercl.networks.module_net import ModuleNet
 
 _NUMBERS = 1 << 25  # gradients of single samples at once, at most; 128 MiB in float32
 _SAMPLES = 1024  # at once where the sum of squares is one product
@@ -51,6 +53,8 @@ def sum_of_squares(
         return logits.log_softmax(0).gather(0, label[None])[0]
 
     gradients = torch.func.vmap(torch.func.grad(log_probability), in_dims=(None, 0, 0, None))
+    if isinstance(net.module, ModuleNet):
+        gradients = _one_by_one_if_need_be(gradients, log_probability)
     at_once = max(1, _NUMBERS // net.num_weights)
     for member in range(len(weights)):
         own_stats = alone({name: value[member : member + 1] for name, value in stats.items()})
@@ -60,6 +64,26 @@ def sum_of_squares(
             )
             sums[member] += scale[member, chosen] @ of_samples.square()
     return sums
+
+
+def _one_by_one_if_need_be(together: Callable, function: Callable) -> Callable:
+    """Gradients of single samples, [N, num_weights], of a network that torch may not be able to run
+    on single samples together.
+    """
+
+    def gradients(weights: Tensor, inputs: Tensor, labels: Tensor, stats: Params) -> Tensor:
+        try:
+            return together(weights, inputs, labels, stats)
+        except RuntimeError:
+            weights = weights.detach().requires_grad_()
+        with torch.enable_grad():
+            rows = [
+                torch.autograd.grad(function(weights, x, label, stats), weights)[0]
+                for x, label in zip(inputs, labels, strict=True)
+            ]
+        return torch.stack(rows)
+
+    return gradients
 
 
 def _own_gradients(logits: Tensor, labels: Tensor, scale: Tensor) -> tuple[None, Tensor]:

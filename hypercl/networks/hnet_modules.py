@@ -87,6 +87,13 @@ def initialize(module: HyperNetInterface, options: "HypernetOptions", net: MainN
             for embedding in embeddings.get(name, ()):
                 nn.init.normal_(embedding, std=std)
     if options.hyper_fan_init:
+        kinds = [meta["name"] for meta in getattr(net.module, "param_shapes_meta", ())]
+        if "other" in kinds:  # than weights, biases, scales and shifts of normalizations
+            name = net.module.names[kinds.index("other")]
+            raise InputError(
+                f"--hyper_fan_init has no scale for the main network's parameter {name}: leave it "
+                "out"
+            )
         variance = 1.0 if options.std_normal_temb is None else options.std_normal_temb**2
         with _silent(module):
             if isinstance(module, ChunkedHMLP):  # this one draws the chunk embeddings too

@@ -1,7 +1,7 @@
 """The main network as a function of weights in one row, and its half of a step: the task loss."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -14,12 +14,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hypercl.engine.members import Params, each_member
+from hypercl.engine.members import Params, alone, each_member
 from hypercl.engine.precision import tf32
+from hypercl.engine.seeding import drawing_from
 from hypercl.networks import plain_mlp
 from hypercl.networks.activations import Activation
 from hypercl.networks.criteria import Criterion, cross_entropy
 from hypercl.networks.dropout import replace_dropout
+from hypercl.networks.module_net import ModuleNet
 
 _IN_CACHE = 1 << 20  # weights of main networks, together, that a thread is fast with
 
@@ -34,6 +36,9 @@ class MainNetwork:
         shapes: Of its tensors of weights, the output layer's last.
         num_weights: Numbers in them.
         num_outputs: Rows of the output layer.
+        num_output_tensors: How many of the tensors are the output layer's, each with a row for each
+            output; 0 where there is no such layer.
+        reads_values: Whether Python reads values in a step, which so is no CUDA graph.
     """
 
     def __init__(self, module: MainNetInterface) -> None:
@@ -41,7 +46,15 @@ class MainNetwork:
         self.module = module
         self.shapes = tuple(tuple(shape) for shape in module.param_shapes)
         self.num_weights = sum(map(math.prod, self.shapes))
-        self.num_outputs = self.shapes[-1][0]
+        self._brought = module if isinstance(module, ModuleNet) else None
+        self.reads_values = False
+        if self._brought is None:
+            self.num_outputs = self.shapes[-1][0]
+            self.num_output_tensors = 2 if len(self.shapes[-1]) == 1 else 1
+        else:
+            self.num_outputs = self._brought.num_classes
+            self.num_output_tensors = self._brought.num_output_tensors
+            self.reads_values = self._brought.reads_values
 
     def split(self, weights: Tensor) -> list[Tensor]:
         """Cut a row of weights, [..., num_weights], into the network's tensors."""
@@ -70,13 +83,15 @@ class MainNetwork:
     def fresh_weights(self, generator: torch.Generator, *, xavier: bool = False) -> Tensor:
         """Initial weights, [num_weights], on the CPU.
 
-        Scales of batch normalization are 1, its shifts 0.
+        Scales of batch normalization are 1, its shifts 0. A module of the user's has its own.
 
         Args:
             xavier: Glorot and Bengio's (2010), uniform between ± sqrt(6 / (inputs + outputs)), with
                 biases of 0. Otherwise as torch.nn's layers initialize theirs: uniform between
                 ± 1 / sqrt(inputs of an output), weights and biases alike.
         """
+        if self._brought is not None:
+            return self._brought.fresh_weights(generator, xavier=xavier)
         tensors, bound = [], 1.0
         for shape, meta in zip(self.shapes, self.module.param_shapes_meta, strict=True):
             if meta["name"] in ("bn_scale", "bn_shift"):
@@ -96,7 +111,10 @@ class MainNetwork:
 
         Returns:
             "mean0", "variance0", … [members, features], by layer; empty for a network without them.
+            Of a module of the user's, the buffers that training changes.
         """
+        if self._brought is not None:
+            return self._brought.fresh_stats(num_members, device)
         shapes = self.module.hyper_shapes_distilled or []
         stats = {}
         for layer, (mean_shape, variance_shape) in enumerate(
@@ -105,6 +123,15 @@ class MainNetwork:
             stats[f"mean{layer}"] = torch.zeros(num_members, *mean_shape, device=device)
             stats[f"variance{layer}"] = torch.ones(num_members, *variance_shape, device=device)
         return stats
+
+    @property
+    def why_alone(self) -> str | None:
+        """Why members cannot be computed together, but one after the other; mostly None."""
+        return None if self._brought is None else self._brought.why_alone
+
+    def each_member(self, function: Callable, *, shared: tuple[int, ...] = ()) -> Callable:
+        """:func:`each_member` for a function that runs this network."""
+        return each_member(function, shared=shared, together=lambda: self.why_alone is None)
 
     def most_together(self, device: torch.device) -> float:
         """How many of it, at most, are faster together than one after the other.
@@ -115,7 +142,7 @@ class MainNetwork:
         long, with batch normalization or two threads up to 2.5 times.
         """
         if device.type != "cpu":
-            return math.inf
+            return math.inf if self.why_alone is None else 1
         if not isinstance(self.module, MLP):
             return 1
         return max(1, min(2, torch.get_num_threads()) * _IN_CACHE // self.num_weights)
@@ -123,6 +150,11 @@ class MainNetwork:
     @torch.no_grad()
     def count_activations(self, batch_size: int, num_inputs: int) -> int:
         """Numbers that a forward pass of one member makes; computed without any data."""
+        if self._brought is not None:  # it may do what "meta" tensors cannot: on two samples
+            stats = alone(self.fresh_stats(1, torch.device("cpu")))
+            with _CountOutputs() as counter, drawing_from(torch.Generator()):
+                self.logits(torch.ones(self.num_weights), torch.ones(2, num_inputs), stats)
+            return counter.numbers * batch_size // 2
         meta = torch.device("meta")
         weights = torch.empty(self.num_weights, device=meta)
         stats = {name: value[0] for name, value in self.fresh_stats(1, meta).items()}
@@ -294,7 +326,7 @@ class TaskLoss:
     def _forward(self, weights: Tensor, inputs: Tensor, stats: Params) -> Tensor:
         device = weights.device.type
         with torch.autocast(device, torch.bfloat16) if self.amp else nullcontext():
-            return each_member(self.net.logits)(weights, inputs, stats)
+            return self.net.each_member(self.net.logits)(weights, inputs, stats)
 
     def _by_autograd(self, weights: Tensor, batch: LabelledInputs) -> tuple[Tensor, Tensor, Tensor]:
         """The cross-entropy by torch's own formula, which rounds otherwise than criteria.py does:
@@ -310,7 +342,7 @@ class TaskLoss:
         with tf32(self.tf32):
             device = weights.device.type
             with torch.autocast(device, torch.bfloat16) if self.amp else nullcontext():
-                loss, accuracy = each_member(of_member)(
+                loss, accuracy = self.net.each_member(of_member)(
                     weights, batch.inputs, batch.labels, batch.stats
                 )
             (gradient,) = torch.autograd.grad(loss.sum(), weights)

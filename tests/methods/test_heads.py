@@ -25,7 +25,7 @@ def test_a_head_of_each_task():
 
 
 def test_an_output_layer_without_bias():
-    heads = head_of_each_task([[3, 4], [6, 3]], OUTPUTS)
+    heads = head_of_each_task([[3, 4], [6, 3]], OUTPUTS, num_output_tensors=1)
     assert heads.ranges(2) == [range(12), range(24, 30)]
 
 

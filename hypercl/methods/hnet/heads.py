@@ -43,27 +43,29 @@ def one_head(num_weights: int) -> Heads:
     return Heads(num_weights, num_weights)
 
 
-def head_of_each_task(shapes: Sequence[Sequence[int]], outputs: Sequence[slice]) -> Heads:
+def head_of_each_task(
+    shapes: Sequence[Sequence[int]], outputs: Sequence[slice], num_output_tensors: int = 2
+) -> Heads:
     """Each task has outputs of its own.
 
     Args:
-        shapes: Of the network's tensors; the output layer comes last, its weight [outputs, inputs]
-            and then its bias [outputs], if it has one.
+        shapes: Of the network's tensors.
         outputs: By task.
+        num_output_tensors: How many of the tensors are the output layer's. They come last, and have
+            a row for each output: its weight [outputs, inputs] and its bias [outputs], if it has
+            one.
     """
     sizes = [math.prod(shape) for shape in shapes]
-    num_weights = sum(sizes)
-    has_bias = len(shapes[-1]) == 1
-    end_of_weight = num_weights - (sizes[-1] if has_bias else 0)
-    weight_shape = shapes[-2 if has_bias else -1]
-    start, width = end_of_weight - math.prod(weight_shape), math.prod(weight_shape[1:])
-    own = []
-    for mine in outputs:
-        ranges = [range(start + mine.start * width, start + mine.stop * width)]
-        if has_bias:
-            ranges.append(range(end_of_weight + mine.start, end_of_weight + mine.stop))
-        own.append(tuple(ranges))
-    return Heads(num_weights, start, tuple(own))
+    starts = [sum(sizes[:i]) for i in range(len(sizes))][-num_output_tensors:]
+    widths = [math.prod(shape[1:]) for shape in shapes[-num_output_tensors:]]
+    own = tuple(
+        tuple(
+            range(start + mine.start * width, start + mine.stop * width)
+            for start, width in zip(starts, widths, strict=True)
+        )
+        for mine in outputs
+    )
+    return Heads(sum(sizes), starts[0], own)
 
 
 class Partial(NamedTuple):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hypercl.engine.members import Params, add_into, stack_members, to_device
+from hypercl.errors import InputError
 from hypercl.methods.base import Batch, Lookahead, Setting, StepLosses, TaskEnd
 from hypercl.methods.hnet.anchor import OutputAnchor
 from hypercl.methods.hnet.choice import factored_is_cheaper, take_anchor
@@ -54,7 +55,14 @@ class OutputRegularizer:
         self.heads = one_head(setting.net.num_weights)
         own_outputs = [task.outputs for task in setting.tasks if task.has_own_outputs]
         if own_outputs and not options.hnet_reg_all_heads:
-            self.heads = head_of_each_task(setting.net.shapes, own_outputs)
+            net = setting.net
+            if net.num_output_tensors == 0:
+                raise InputError(
+                    "the main network has no output layer with a row of weights for each output, "
+                    "as tasks with outputs of their own need: let it end with an nn.Linear, or add "
+                    "--hnet_reg_all_heads"
+                )
+            self.heads = head_of_each_task(net.shapes, own_outputs, net.num_output_tensors)
 
     def fresh_module(self, seed: int) -> "HyperNetInterface":
         """hypnettorch's module, initialized from a seed, on the CPU."""
