@@ -106,6 +106,18 @@ def observe(module: nn.Module, inputs: Tensor, num_outputs: int, name: str) -> O
     return Observed(initial, seen.reads or seen_in_test.reads)
 
 
+@torch.no_grad()
+def runs(module: nn.Module, inputs: Tensor) -> bool:
+    """Whether a module takes inputs [B, …] that lie so in memory, in evaluation."""
+    module.eval()
+    try:
+        with seeded_globally(0), drawing_from(torch.Generator()):
+            module(inputs)
+    except Exception:
+        return False
+    return True
+
+
 def require_given_weights(
     module: nn.Module,
     shaped: Tensor,
@@ -237,7 +249,9 @@ def of_outputs(
 
 
 def _rows_in_use(gradient: Tensor) -> list[int]:
-    rows: list[int] = gradient.view(len(gradient), -1).count_nonzero(1).nonzero().flatten().tolist()
+    rows: list[int] = (
+        gradient.reshape(len(gradient), -1).count_nonzero(1).nonzero().flatten().tolist()
+    )
     return rows
 
 
