@@ -150,16 +150,18 @@ class MainNetwork:
     @torch.no_grad()
     def count_activations(self, batch_size: int, num_inputs: int) -> int:
         """Numbers that a forward pass of one member makes; computed without any data."""
-        if self._brought is not None:  # it may do what "meta" tensors cannot: on two samples
-            stats = alone(self.fresh_stats(1, torch.device("cpu")))
-            with _CountOutputs() as counter, drawing_from(torch.Generator()):
-                self.logits(torch.ones(self.num_weights), torch.ones(2, num_inputs), stats)
-            return counter.numbers * batch_size // 2
-        meta = torch.device("meta")
-        weights = torch.empty(self.num_weights, device=meta)
-        stats = {name: value[0] for name, value in self.fresh_stats(1, meta).items()}
-        with _CountOutputs() as counter:
-            self.logits(weights, torch.empty(batch_size, num_inputs, device=meta), stats)
+        if self._brought is None:
+            return self._count_outputs(batch_size, num_inputs, torch.device("meta"))
+        # A module of the user's may do what "meta" tensors cannot.
+        two, three = (self._count_outputs(n, num_inputs, torch.device("cpu")) for n in (2, 3))
+        return two + (batch_size - 2) * (three - two)
+
+    def _count_outputs(self, batch_size: int, num_inputs: int, device: torch.device) -> int:
+        weights = torch.ones(self.num_weights, device=device)
+        inputs = torch.ones(batch_size, num_inputs, device=device)
+        stats = alone(self.fresh_stats(1, device))
+        with _CountOutputs() as counter, drawing_from(torch.Generator()):
+            self.logits(weights, inputs, stats)
         return counter.numbers
 
     @torch.no_grad()

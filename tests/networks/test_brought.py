@@ -1,0 +1,142 @@
+"""--net_type=my.py:Net: a run with a module of the user's, from options to results."""
+
+import json
+
+import pytest
+import torch
+from helpers import CPU, build_main_net, make_experiment, make_task
+
+import run
+from hypercl import load_run
+from hypercl.errors import InputError
+from hypercl.networks.module_net import ModuleNet
+from train import TaskTraining
+from train_args import parse_args
+
+CODE = '''
+from dataclasses import dataclass
+
+from torch import nn
+
+from hypercl.networks.main_nets.mlp import Mlp
+
+
+class Net(nn.Module):
+    """A convolution and a layer.
+
+    width: feature maps of the convolution.
+    """
+
+    def __init__(self, in_shape, num_classes, width=4, dropout=0.0, fails=False):
+        super().__init__()
+        if fails:
+            raise ValueError("no such network")
+        channels, height, breadth = in_shape
+        self.conv = nn.Conv2d(channels, width, 3, stride=2)
+        self.norm, self.drop = nn.BatchNorm2d(width), nn.Dropout(dropout)
+        self.out = nn.Linear(width * (height // 2 - 1) * (breadth // 2 - 1), num_classes)
+
+    def forward(self, x):
+        return self.out(self.drop(self.norm(self.conv(x)).relu().flatten(1)))
+
+
+def fixed():
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+
+
+def any_size(progress=True, **options):
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, options["num_classes"]))
+
+
+@dataclass(frozen=True)
+class Wide(Mlp):
+    """A main network as those of the registry are."""
+'''
+SHORT = [
+    "--no_cuda", "--loglevel_info", "--num_tasks=2", "--n_iter=3", "--val_set_size=5",
+    "--num_train_samples=40", "--batch_size=8", "--hmlp_arch=6", "--chmlp_chunk_size=500",
+]  # fmt: skip
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    (tmp_path / "mynet.py").write_text(CODE.lstrip())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_its_parameters_are_options_and_a_run_can_be_tested_again(mine):
+    argv = [*SHORT, "--net_type=mynet.py:Net", "--width=3", "--dropout=0.2", "--num_seeds=2"]
+    results = run.main([*argv, "--out_dir=run"])
+    assert results["status"] == "finished"
+    weights = 3 * 9 + 3 + 2 * 3 + 2 * 3 * 13 * 13 + 2
+    assert results["num_weights"]["main"] == weights
+    config = json.loads((mine / "run" / "config.json").read_text())["options"]
+    assert (config["width"], config["dropout"]) == (3, 0.2)
+    run.main(["--eval=run", "--no_cuda"])
+    learned = load_run("run", no_cuda=True)
+    filled = learned.main_net.filled(learned.weights(1, 42), learned.stats[42][1])
+    task = learned.experiment.tasks[1]
+    inputs = task.inputs(task.test.images[:3])
+    stats = list(learned.stats[42][1].values())
+    logits = learned.main_net.forward(inputs, learned.weights(1, 42), stats)
+    torch.testing.assert_close(filled(inputs.view(3, 1, 28, 28)), logits)
+
+
+def test_seeds_learn_together_what_each_learns_alone(mine):
+    task = make_task((6, 6, 1))
+    values = {"net_type": "mynet.py:Net", "width": 3, "batch_size": 8, "n_iter": 4}
+    values |= {"lr": 0.01, "use_sgd": True}  # Adam makes steps of what is zero but for rounding
+    experiment = make_experiment([task], **values)
+
+    def learn(seeds):
+        params, stats = experiment.method.init(seeds), experiment.net.fresh_stats(len(seeds), CPU)
+        training = TaskTraining(experiment, 0, seeds, params, stats, {})
+        for _ in range(4):
+            training.step()
+        return training
+
+    together = learn([1, 2, 3])
+    for i, seed in enumerate((1, 2, 3)):
+        alone = learn([seed])
+        assert torch.equal(together.plan.batches[:, i], alone.plan.batches[:, 0])
+        losses = together.history[..., i], alone.history[..., 0]
+        torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)
+        for name, value in alone.stats.items():
+            torch.testing.assert_close(together.stats[name][i], value[0], rtol=1e-4, atol=1e-5)
+
+
+def test_it_is_given_what_it_has_parameters_for(mine):
+    for reference in ("mynet.py:fixed", "mynet.py:any_size"):
+        net = build_main_net(reference, (6, 6, 1), 2)
+        assert isinstance(net.module, ModuleNet)
+        assert net.shapes == ((2, 36), (2,))
+    assert build_main_net("mynet.py:any_size", (6, 6, 1), 5).num_outputs == 5
+    with pytest.raises(InputError, match=r"mynet\.py:fixed: forward returns \[2, 2\].*\[2, 5\]"):
+        build_main_net("mynet.py:fixed", (6, 6, 1), 5)
+
+
+def test_what_says_itself_how_it_is_built_is_taken_as_it_is(mine):
+    net = build_main_net("mynet.py:Wide", (6, 6, 1), 5, mlp_arch=[7])
+    assert net.shapes == ((7, 36), (7,), (5, 7), (5,))
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("--batchnorm", "--batchnorm cannot be used with --net_type=mynet.py:Net, which says itse"),
+        ("--net_act=tanh", "--net_act=tanh cannot be used with --net_type=mynet.py:Net"),
+        ("--dropout_rate=0.1", "--dropout_rate=0.1 cannot be used with"),
+        ("--no_bias", "--no_bias cannot be used with"),
+    ],
+)
+def test_options_that_concern_other_networks_are_refused(mine, capsys, argv, said):
+    with pytest.raises(SystemExit):
+        parse_args(["--net_type=mynet.py:Net", argv])
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_the_constructor_raises_is_said_in_one_line(mine):
+    with pytest.raises(InputError, match=r"Net fails \(ValueError: no such network, line 17\)"):
+        run.main([*SHORT, "--net_type=mynet.py:Net", "--fails", "--out_dir=run"])
+    assert not (mine / "run").exists()
