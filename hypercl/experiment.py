@@ -125,7 +125,7 @@ class Experiment:
     def groups_of_seeds(self) -> list[list[int]]:
         """The seeds that are trained together."""
         most = self.net.most_together(self.device)
-        if len(self.seeds) > 1 and self.net.why_alone is not None:
+        if len(self.seeds) > 1 and self.device.type != "cpu" and self.net.why_alone is not None:
             warnings.warn(
                 f"the seeds are trained one after the other, as networks of "
                 f"--net_type={self.options.main_net.net_type} cannot run together: "

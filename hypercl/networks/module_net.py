@@ -50,7 +50,7 @@ class ModuleNet(Classifier):
         name: str,
     ) -> None:
         super().__init__(num_outputs, verbose=False)
-        self._make, self._in_shape, self._device = make, tuple(in_shape), torch.device("cpu")
+        self._make, self._in_shape = make, tuple(in_shape)
         self.inner = module = self.fresh_module(0)
         module_trial.require_usable(module, name)
         replace_dropout(module)
@@ -67,12 +67,11 @@ class ModuleNet(Classifier):
         self._weight_slots = [_slot(module, value) for value in learned.values()]
         self._stat_slots = [_slot(module, value) for value in stats]
         given = {id(value) for value in (*learned.values(), *stats)}
-        self._constants = [
-            place
-            for value in (*module.parameters(), *module.buffers())
-            if id(value) not in given
-            for place in _slot(module, value).places
-        ]
+        everything = (*module.parameters(), *module.buffers())
+        constants = [value for value in everything if id(value) not in given]
+        self._constant_slots = [_slot(module, value) for value in constants]
+        self._device = torch.device("cpu")
+        self._constants = {self._device: [value.detach() for value in constants]}
 
         weights = [_with_dimensions(value.detach().clone()) for value in learned.values()]
         module_trial.require_given_weights(
@@ -103,7 +102,7 @@ class ModuleNet(Classifier):
         if len(distilled_params) != len(self._stat_slots):
             raise ValueError("running statistics are missing: give them as distilled_params")
         if x.device != self._device:
-            self._move_constants(x.device)
+            self._put_constants(x.device)
         try:
             for slot, tensor in zip(self._weight_slots, weights, strict=True):
                 slot.put(tensor if slot.has_dimensions else tensor.squeeze(0))
@@ -216,9 +215,12 @@ class ModuleNet(Classifier):
             x = x.unflatten(1, (-1, channels)).transpose(1, 2).contiguous()
         return x.reshape(-1, channels, *size)
 
-    def _move_constants(self, device: torch.device) -> None:
-        for table, key in self._constants:
-            table[key] = table[key].detach().to(device)
+    def _put_constants(self, device: torch.device) -> None:
+        if device not in self._constants:  # once: a CUDA graph would know no others
+            on_cpu = self._constants[torch.device("cpu")]
+            self._constants[device] = [value.to(device) for value in on_cpu]
+        for slot, value in zip(self._constant_slots, self._constants[device], strict=True):
+            slot.put(value)
         self._device = device
 
 

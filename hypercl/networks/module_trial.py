@@ -7,8 +7,8 @@ import sys
 import sysconfig
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -76,7 +76,7 @@ def observe(module: nn.Module, inputs: Tensor, num_outputs: int, name: str) -> O
     parameters = dict(module.named_parameters())
     weights = {where: value.detach().clone() for where, value in parameters.items()}
     initial = {}
-    seen = _run(module.train(), inputs, num_outputs, name)
+    reads = _run(module.train(), inputs, num_outputs, name)
     kept = _running_statistics(module)
     for where, value in module.named_buffers():
         if value.requires_grad:
@@ -96,14 +96,14 @@ def observe(module: nn.Module, inputs: Tensor, num_outputs: int, name: str) -> O
             )
     after = {where: value.clone() for where, value in module.named_buffers()}
     with torch.no_grad():
-        seen_in_test = _run(module.eval(), inputs[:1], num_outputs, name)
+        reads_in_test = _run(module.eval(), inputs[:1], num_outputs, name)
     for where, value in module.named_buffers():
         if not torch.equal(value, after[where]):
             raise InputError(
                 f"{name}: forward changes its buffer {where} in evaluation, too: change it only "
                 "where self.training"
             )
-    return Observed(initial, seen.reads or seen_in_test.reads)
+    return Observed(initial, reads or reads_in_test)
 
 
 @torch.no_grad()
@@ -138,7 +138,7 @@ def require_given_weights(
     stats = {where: value.clone() for where, value in module.eval().named_buffers()}
     others = near(parameters)
     own = [parameter.detach().clone() for parameter in parameters]
-    with torch.no_grad():
+    with torch.no_grad(), _refusing(name, "forward raises with other weights"):
         for parameter, other in zip(parameters, others, strict=True):
             parameter.copy_(other)
         expected = module(shaped)
@@ -161,14 +161,12 @@ def require_gradient(
         InputError: The function has no gradient for the weights.
     """
     weights = [tensor.clone().requires_grad_() for tensor in weights]
-    try:
+    with _refusing(name, "there is no gradient through forward"):
         loss = function(weights, _copied(stats), inputs).square().mean()
         reached = loss.requires_grad and any(
             gradient is not None
             for gradient in torch.autograd.grad(loss, weights, allow_unused=True)
         )
-    except Exception as error:
-        raise _fails(error, "there is no gradient through forward", name) from error
     if not reached:
         raise InputError(
             f"{name}: no gradient goes from what forward returns to the weights: return logits "
@@ -210,8 +208,9 @@ def why_not_together(
             if gradient:
                 torch.autograd.grad(logits.square().mean(), both, allow_unused=True)
     except Exception as error:
-        said = f"forward reads values{reads}" if reads is not None else _said(error, 100)
-        return said if reads is not None else f"{said}{_line_of(error)}"
+        if reads is not None:
+            return f"forward reads values{reads}"
+        return f"{_said(error, 100)}{_line_of(error)}"
     return None
 
 
@@ -263,21 +262,18 @@ def near(tensors: Iterable[Tensor]) -> list[Tensor]:
     ]
 
 
-class _Seen(NamedTuple):
-    reads: str | None
-
-
-def _run(module: nn.Module, inputs: Tensor, num_outputs: int, name: str) -> _Seen:
-    watch = _Watch()
-    try:
-        with seeded_globally(0), drawing_from(torch.Generator()):
-            before = torch.get_rng_state()
-            with watch:
-                logits = module(inputs)
-            drew = not torch.equal(torch.get_rng_state(), before)
-    except Exception as error:
-        shape = "x".join(map(str, inputs.shape))
-        raise _fails(error, f"forward raises on inputs {shape}", name) from error
+def _run(module: nn.Module, inputs: Tensor, num_outputs: int, name: str) -> str | None:
+    """Let it run, and refuse what is no logits; where it reads a value, see :class:`Observed`."""
+    watch, shape = _Watch(), "x".join(map(str, inputs.shape))
+    with (
+        _refusing(name, f"forward raises on inputs {shape}"),
+        seeded_globally(0),
+        drawing_from(torch.Generator()),
+    ):
+        before = torch.get_rng_state()
+        with watch:
+            logits = module(inputs)
+        drew = not torch.equal(torch.get_rng_state(), before)
     if drew:
         raise InputError(
             f"{name}: forward draws from torch's global generator{watch.draws or ''}, which no "
@@ -295,7 +291,7 @@ def _run(module: nn.Module, inputs: Tensor, num_outputs: int, name: str) -> _See
     if logits.dtype != torch.float32:
         dtype = str(logits.dtype).removeprefix("torch.")
         raise InputError(f"{name}: forward returns {dtype}: return float32 logits")
-    return _Seen(watch.reads)
+    return watch.reads
 
 
 def _running_statistics(module: nn.Module) -> set[str]:
@@ -339,8 +335,13 @@ def _copied(stats: Params) -> Params:
     return {name: value.clone() for name, value in stats.items()}
 
 
-def _fails(error: Exception, what: str, name: str) -> InputError:
-    return InputError(f"{name}: {what}: {_said(error)}{_line_of(error)}: mend it")
+@contextmanager
+def _refusing(name: str, what: str) -> Iterator[None]:
+    """A context in which whatever is raised means that a module is refused."""
+    try:
+        yield
+    except Exception as error:
+        raise InputError(f"{name}: {what}: {_said(error)}{_line_of(error)}: mend it") from error
 
 
 def _said(error: Exception, most: float = math.inf) -> str:
@@ -351,18 +352,17 @@ def _said(error: Exception, most: float = math.inf) -> str:
 
 
 def _line_of(error: Exception) -> str:
-    """ " (my.py:12)", the last line of a user's file that an error came through; "" for none."""
+    """The last line of a user's file that an error came through, like " (my.py:12)", or nothing."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f"{frame.filename}:{frame.lineno}" for frame in frames if _is_users(frame.filename)]
     return f" ({own[-1]})" if own else ""
 
 
 def _line_of_frame(frame: FrameType | None) -> str:
-    """The same of what is being called: not beyond the call of forward."""
-    here = __file__
-    while frame is not None and frame.f_code.co_name != "_run":
+    """The same of a call within forward."""
+    while frame is not None and frame.f_code is not _run.__code__:
         file = frame.f_code.co_filename
-        if file != here and _is_users(file):
+        if _is_users(file):
             return f" ({file}:{frame.f_lineno})"
         frame = frame.f_back
     return ""

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from hypercl.engine.members import (
@@ -62,6 +63,26 @@ def test_views_show_what_happens_to_the_rows():
     assert all(torch.equal(views[name], value + 1) for name, value in params.items())
     views["b"].zero_()
     assert flat[:, 6].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_members_together_or_one_by_one(together):
+    """What a function changes in place is changed either way."""
+
+    def function(weights, x, stats):
+        stats["mean"] += x.mean()
+        return weights @ x, weights.sum()
+
+    weights, x = torch.arange(6.0).view(3, 2), torch.tensor([1.0, 3.0])
+    stats = {"mean": torch.zeros(3)}
+    product, total = each_member(function, shared=(1,), together=lambda: together)(
+        weights, x, stats
+    )
+    assert product.tolist() == [3, 11, 19]
+    assert total.tolist() == [1, 5, 9]
+    assert stats["mean"].tolist() == [2, 2, 2]
+    double = each_member(lambda weights: 2 * weights, together=lambda: together)
+    assert torch.equal(double(weights), 2 * weights)
 
 
 def test_number_of_members():

@@ -1,6 +1,9 @@
 """--net_type=my.py:Net: a run with a module of the user's, from options to results."""
 
 import json
+import re
+import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,22 +25,15 @@ from hypercl.networks.main_nets.mlp import Mlp
 
 
 class Net(nn.Module):
-    """A convolution and a layer.
-
-    width: feature maps of the convolution.
-    """
-
-    def __init__(self, in_shape, num_classes, width=4, dropout=0.0, fails=False):
+    def __init__(self, in_shape, num_classes, width=4, fails=False):
         super().__init__()
         if fails:
             raise ValueError("no such network")
-        channels, height, breadth = in_shape
-        self.conv = nn.Conv2d(channels, width, 3, stride=2)
-        self.norm, self.drop = nn.BatchNorm2d(width), nn.Dropout(dropout)
-        self.out = nn.Linear(width * (height // 2 - 1) * (breadth // 2 - 1), num_classes)
+        self.conv, self.norm = nn.Conv2d(in_shape[0], width, 1), nn.BatchNorm2d(width)
+        self.out = nn.Linear(width * in_shape[1] * in_shape[2], num_classes)
 
     def forward(self, x):
-        return self.out(self.drop(self.norm(self.conv(x)).relu().flatten(1)))
+        return self.out(self.norm(self.conv(x)).relu().flatten(1))
 
 
 def fixed():
@@ -65,15 +61,17 @@ def mine(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_its_parameters_are_options_and_a_run_can_be_tested_again(mine):
-    argv = [*SHORT, "--net_type=mynet.py:Net", "--width=3", "--dropout=0.2", "--num_seeds=2"]
+def test_the_recipe_of_the_docs_learns_and_what_it_learned_can_be_taken_out(mine):
+    text = (Path(__file__).parents[2] / "docs" / "extending.rst").read_text()
+    (recipe,) = re.findall(r"^``mynet\.py``::\n\n((?:    .*\n|\n)+)", text, re.M)
+    (mine / "mynet.py").write_text(textwrap.dedent(recipe))
+    argv = [*SHORT, "--net_type=mynet.py:Net", "--width=3", "--dropout=0.2"]
     results = run.main([*argv, "--out_dir=run"])
     assert results["status"] == "finished"
-    weights = 3 * 9 + 3 + 2 * 3 + 2 * 3 * 13 * 13 + 2
+    weights = (9 + 1) * 3 + 2 * 3 + (27 + 1) * 3 + (3 * 49 + 1) * 2
     assert results["num_weights"]["main"] == weights
     config = json.loads((mine / "run" / "config.json").read_text())["options"]
     assert (config["width"], config["dropout"]) == (3, 0.2)
-    run.main(["--eval=run", "--no_cuda"])
     learned = load_run("run", no_cuda=True)
     filled = learned.main_net.filled(learned.weights(1, 42), learned.stats[42][1])
     task = learned.experiment.tasks[1]
@@ -137,6 +135,6 @@ def test_options_that_concern_other_networks_are_refused(mine, capsys, argv, sai
 
 
 def test_what_the_constructor_raises_is_said_in_one_line(mine):
-    with pytest.raises(InputError, match=r"Net fails \(ValueError: no such network, line 17\)"):
+    with pytest.raises(InputError, match=r"Net fails \(ValueError: no such network, line 12\)"):
         run.main([*SHORT, "--net_type=mynet.py:Net", "--fails", "--out_dir=run"])
     assert not (mine / "run").exists()

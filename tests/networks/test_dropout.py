@@ -71,6 +71,24 @@ def test_nothing_is_dropped_and_nothing_drawn(layer):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("features", [nn.Dropout1d, nn.Dropout2d, nn.Dropout3d])
+def test_features_of_any_dimensions_and_a_layer_in_two_places(features):
+    layer = features(0.5)
+    module = nn.ModuleDict({"a": layer, "b": layer})
+    replace_dropout(module)
+    x = torch.ones(4, 6, *[3] * int(features.__name__[-2]))
+    for name in ("a", "b"):
+        assert type(module[name]) is Dropout
+        with drawing_from(torch.Generator().manual_seed(1)):
+            dropped = (module[name](x) == 0).flatten(2)
+        assert torch.equal(dropped.any(-1), dropped.all(-1))
+        assert 0 < dropped.float().mean() < 1
+
+
+def test_all_can_be_dropped():
+    assert torch.equal(Dropout(1.0)(torch.ones(9)), torch.zeros(9))
+
+
 def test_every_dropout_of_a_network_is_replaced():
     module = nn.Sequential(nn.Dropout(0.1), nn.Sequential(nn.Dropout2d(0.2), nn.ReLU()))
     replace_dropout(module)

@@ -21,6 +21,7 @@ from hypercl.networks.module_net import ModuleNet
 from hypercl.options import Options
 from hypercl.tasks.task import with_heads
 
+CUDA = torch.device("cuda")
 SHAPE = (6, 6, 3)
 
 
@@ -281,7 +282,7 @@ def test_what_cannot_be_computed_together_is_one_by_one(monkeypatch):
     assert "forward reads values" in net.why_alone
     assert "test_module_net.py:" in net.why_alone
     assert net.module.training
-    assert net.most_together(torch.device("cuda")) == 1
+    assert net.most_together(CUDA) == 1
     weights = weights_of(net, [1, 2])
     after, stats, _ = train(net, weights, inputs, labels)
     assert stats["norm.num_batches_tracked"].tolist() == [3, 3]
@@ -312,7 +313,7 @@ def test_the_fisher_information_is_that_of_a_loop(make):
 def test_seeds_that_cannot_learn_together_are_said_to_be(monkeypatch):
     experiment = make_experiment([make_task((6, 6, 3))], num_seeds=2)
     experiment = type(experiment)(
-        experiment.options, CPU, experiment.tasks, network(Reading), experiment.method
+        experiment.options, CUDA, experiment.tasks, network(Reading), experiment.method
     )
     with pytest.warns(UserWarning, match="one after the other, as networks of .* cannot run toget"):
         assert experiment.groups_of_seeds() == [[42], [43]]
@@ -321,7 +322,7 @@ def test_seeds_that_cannot_learn_together_are_said_to_be(monkeypatch):
 def test_what_reads_values_is_never_captured(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1 / 0)  # which a capture asks for
     taken = []
-    step = StepRunner(lambda: taken.append(1), torch.device("cuda"), torch.Generator(), eager=True)
+    step = StepRunner(lambda: taken.append(1), CUDA, torch.Generator(), eager=True)
     for _ in range(9):
         step()
     assert len(taken) == 9
@@ -360,6 +361,12 @@ class Changed(nn.Module):
 
 def raising(module, x):
     return x + torch.zeros(7)
+
+
+def choosy(module, x):
+    if not (module.out.bias.detach() * 108**0.5).abs().max() < 1:
+        raise ValueError("not these weights")
+    return x
 
 
 def counting(module, x):
@@ -405,6 +412,8 @@ class Frozen(nn.Linear):
         (lambda: Changed(lambda module, x: x.double()), "returns float64"),
         (lambda: Changed(raising), "forward raises on inputs 2x3x6x6: RuntimeError: The size"),
         (lambda: Changed(raising), "test_module_net.py:"),
+        (lambda: Changed(choosy), "forward raises with other weights: ValueError: not these"),
+        (lambda: Changed(lambda m, x: x.round().long().float()), "no gradient goes"),
         (lambda: Changed(counting), "changes its buffer kept in evaluation, too"),
         (lambda: Changed(entangled), "buffer kept depends on weights"),
         (lambda: Changed(growing), "changes the shape of its buffer kept"),
