@@ -109,7 +109,7 @@ def test_every_activation(name):
 
 
 def test_unknown_types():
-    with pytest.raises(InputError, match="--net_type=vgg is none of lenet, mlp"):
+    with pytest.raises(InputError, match="--net_type: 'vgg' is none of lenet, mlp"):
         build_main_net("vgg", MNIST_SHAPE, 2)
 
 
