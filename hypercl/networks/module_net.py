@@ -9,6 +9,7 @@ import torch
 from hypnettorch.mnets.classifier_interface import Classifier
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.parametrize import ParametrizationList
 
 from hypercl.engine.members import Params
 from hypercl.engine.seeding import drawing_from, seeded_globally
@@ -166,7 +167,7 @@ class ModuleNet(Classifier):
 
         Args:
             xavier: Tensors of two or more dimensions are drawn as Glorot and Bengio's, but for
-                those of normalizations and embeddings; biases are 0.
+                those of normalizations, embeddings and parametrizations; biases are 0.
         """
         seed = int(torch.randint(1 << 62, (), generator=generator))
         parameters = dict(self.fresh_module(seed).named_parameters())
@@ -277,6 +278,8 @@ def _described(
             kind = "bn_scale" if own == "weight" else "bn_shift"
         elif isinstance(owner, nn.Embedding | nn.EmbeddingBag):
             kind = "embedding"
+        elif isinstance(owner, ParametrizationList):  # of which weights are made
+            kind = "other"
         elif len(shape) > 1 or "bias" in own:
             kind = "weight" if len(shape) > 1 else "bias"
             of = where, own.replace("bias", "weight")

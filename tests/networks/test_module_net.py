@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from helpers import CPU, make_experiment, make_task
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from hypercl.engine.capture import StepRunner
 from hypercl.engine.members import alone, select_members, stack_members
@@ -158,6 +159,12 @@ def test_xavier_is_for_weights_and_biases_of_layers():
     assert not any(tensor.any() for tensor in (bias, shift, last_bias))
     assert (scale == 1).all()
     assert prelu.item() == 0.25
+    net = network(lambda: nn.Sequential(nn.Flatten(), weight_norm(nn.Linear(108, 3))))
+    bias, length, direction = net.split(
+        net.fresh_weights(torch.Generator().manual_seed(1), xavier=True)
+    )
+    assert not bias.any()
+    torch.testing.assert_close(direction.norm(dim=1, keepdim=True), length)
 
 
 class Odd(nn.Module):
