@@ -36,6 +36,7 @@ class MainNetwork:
         shapes: Of its tensors of weights, the output layer's last.
         num_weights: Numbers in them.
         num_outputs: Rows of the output layer.
+        names: Of its tensors of weights, like "layers.0.weight" and "norms.0.bias".
         num_output_tensors: How many of the tensors are the output layer's, each with a row for each
             output; 0 where there is no such layer.
         reads_values: Whether Python reads values in a step, which so is no CUDA graph.
@@ -51,8 +52,10 @@ class MainNetwork:
         if self._brought is None:
             self.num_outputs = self.shapes[-1][0]
             self.num_output_tensors = 2 if len(self.shapes[-1]) == 1 else 1
+            self.names = _tensor_names(module)
         else:
             self.num_outputs = self._brought.num_classes
+            self.names = self._brought.names
             self.num_output_tensors = self._brought.num_output_tensors
             self.reads_values = self._brought.reads_values
 
@@ -74,11 +77,13 @@ class MainNetwork:
         Returns:
             [B, outputs].
         """
+        return self.logits_of(self.split(weights), inputs, stats)
+
+    def logits_of(self, tensors: list[Tensor], inputs: Tensor, stats: Params) -> Tensor:
+        """The same from weights that are cut into the network's tensors already."""
         if not stats:
-            return self.module.forward(inputs, weights=self.split(weights))
-        return self.module.forward(
-            inputs, weights=self.split(weights), distilled_params=list(stats.values())
-        )
+            return self.module.forward(inputs, weights=tensors)
+        return self.module.forward(inputs, weights=tensors, distilled_params=list(stats.values()))
 
     def fresh_weights(self, generator: torch.Generator, *, xavier: bool = False) -> Tensor:
         """Initial weights, [num_weights], on the CPU.
@@ -93,9 +98,9 @@ class MainNetwork:
         if self._brought is not None:
             return self._brought.fresh_weights(generator, xavier=xavier)
         tensors, bound = [], 1.0
-        for shape, meta in zip(self.shapes, self.module.param_shapes_meta, strict=True):
-            if meta["name"] in ("bn_scale", "bn_shift"):
-                tensors.append(torch.full(shape, float(meta["name"] == "bn_scale")))
+        for shape, name in zip(self.shapes, self.names, strict=True):
+            if name.startswith("norms."):
+                tensors.append(torch.full(shape, float(name.endswith(".weight"))))
                 continue
             if len(shape) > 1:  # a bias follows its weight
                 inputs = math.prod(shape[1:])
@@ -185,6 +190,28 @@ class MainNetwork:
             yield
         finally:
             self.module.train(was_training)
+
+
+def _tensor_names(module: MainNetInterface) -> tuple[str, ...]:
+    """A name for each of a network's tensors of weights, as torch.nn's layers have them."""
+    try:
+        kinds = [(meta["name"], meta["layer"]) for meta in module.param_shapes_meta]
+    except NotImplementedError:  # hypnettorch's ZenkeNet: layers with biases and nothing else
+        shapes = enumerate(module.param_shapes)
+        kinds = [("weight" if len(shape) > 1 else "bias", i // 2) for i, shape in shapes]
+    with_layers = any(layer >= 0 for kind, layer in kinds if kind == "weight")
+    numbers = {"layers": -1, "norms": -1, "shortcuts": -1}
+    names = []
+    for kind, layer in kinds:
+        group = "layers"
+        if kind in ("bn_scale", "bn_shift"):
+            group = "norms"
+        elif with_layers and layer < 0:  # of a Wide ResNet; a ResNet numbers no layer at all
+            group = "shortcuts"
+        first = kind in ("bn_scale", "weight")  # a bias follows its weight
+        numbers[group] += first
+        names.append(f"{group}.{numbers[group]}.{'weight' if first else 'bias'}")
+    return tuple(names)
 
 
 class _CountOutputs(TorchDispatchMode):

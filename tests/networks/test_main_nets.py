@@ -122,6 +122,30 @@ def test_one_network_does_not_change_the_next(net_type, shape):
     assert num_weights(net_type, shape, 2) == first.num_weights
 
 
+@pytest.mark.parametrize(
+    ("arguments", "values", "expected"),
+    [
+        (("mlp", MNIST_SHAPE, 3), {}, "layers.2.bias"),
+        (("mlp", MNIST_SHAPE, 3), {"batchnorm": True, "no_bias": True}, "norms.1.weight"),
+        (("lenet", MNIST_SHAPE, 3), {}, "layers.3.bias"),
+        (("zenke", CIFAR_SHAPE, 3), {}, "layers.5.bias"),
+        (("resnet", CIFAR_SHAPE, 3), {"batchnorm": True, **SMALL_RESNET}, "norms.6.bias"),
+        (("wrn", CIFAR_SHAPE, 3), {"batchnorm": True, **SMALL_WRN}, "shortcuts.1.weight"),
+    ],
+)
+def test_every_tensor_has_a_name_and_fresh_weights(arguments, values, expected):
+    net = build_main_net(*arguments, **values)
+    assert expected in net.names
+    assert len(set(net.names)) == len(net.shapes)
+    assert net.names[-1].startswith("layers.")
+    fresh = net.split(net.fresh_weights(torch.Generator().manual_seed(0)))
+    for name, tensor in zip(net.names, fresh, strict=True):
+        scale = name.startswith("norms.") and name.endswith("weight")
+        shift = name.startswith("norms.") and name.endswith("bias")
+        assert bool((tensor == 1).all()) == scale
+        assert bool((tensor == 0).all()) == shift
+
+
 @pytest.mark.parametrize("kind", HYPERNETS)
 def test_split_gives_the_main_networks_tensors(kind):
     """Of what a hypernetwork generates, those that hypnettorch's generates."""
