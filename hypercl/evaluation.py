@@ -149,33 +149,21 @@ def infer_tasks(
     """
     members, num_tasks = learned.num_members, len(tasks)
     device = splits[0].labels.device
-    # tasks whose networks are generated, and classify, together
-    most = min(learned.net.most_together(device), _NUMBERS // learned.net.num_weights)
-    groups = _groups(tasks, int(max(1, most // members)), device)
     counts = torch.zeros(7, members, num_tasks, dtype=torch.int64, device=device)
     confusion = torch.zeros(members, num_tasks, num_tasks, dtype=torch.int64, device=device)
-    with learned.net.evaluating():
-        for true, (task, split) in enumerate(zip(tasks, splits, strict=True)):
-            between()
-            by_group = [
-                _predict(learned, tasks, group, task, split, batch_size) for group in groups
-            ]
-            entropy, doubt, predicted = (  # [members, tasks, N]
-                torch.cat(parts, dim=1) for parts in zip(*by_group, strict=True)
-            )
-            right = [predicted[:, true] == split.labels]
-            by_rule = (entropy.argmin(1), doubt.argmin(1))  # [members, N], tasks inferred
-            classes = [
-                predicted.gather(1, task_ids[:, None]).squeeze(1) == split.labels
-                for task_ids in by_rule
-            ]
-            inferred = [task_ids == true for task_ids in by_rule]
-            right += classes
-            right += [a & b for a, b in zip(classes, inferred, strict=True)]
-            right += inferred
-            counts[:, :, true] = torch.stack([correct.sum(1) for correct in right])
-            for other in range(num_tasks):
-                confusion[:, true, other] = (by_rule[0] == other).sum(1)
+    for true, (task, split) in enumerate(zip(tasks, splits, strict=True)):
+        between()
+        answers = answers_of_all(learned, tasks, task, split, batch_size)
+        right = [answers.predicted[:, true] == split.labels]
+        by_rule = (answers.tasks("entropy"), answers.tasks("confidence"))  # [members, N]
+        classes = [answers.classes(task_ids) == split.labels for task_ids in by_rule]
+        inferred = [task_ids == true for task_ids in by_rule]
+        right += classes
+        right += [a & b for a, b in zip(classes, inferred, strict=True)]
+        right += inferred
+        counts[:, :, true] = torch.stack([correct.sum(1) for correct in right])
+        for other in range(num_tasks):
+            confusion[:, true, other] = (by_rule[0] == other).sum(1)
     sizes = torch.tensor([len(split.labels) for split in splits], device=device)
     shares = (100 * counts.double() / sizes).transpose(0, 1).tolist()
     confused = (100 * confusion.double() / sizes[:, None]).tolist()
@@ -183,6 +171,57 @@ def infer_tasks(
         Inference._make((*of_member, matrix))
         for of_member, matrix in zip(shares, confused, strict=True)
     ]
+
+
+class Answers(NamedTuple):
+    """What the networks of all tasks make of some samples, [members, tasks, N] each.
+
+    The doubt is the logarithm of 1 - confidence, the probability of all other classes: many
+    confidences are 1 in float32, and then the doubt still tells which is higher.
+    """
+
+    entropy: Tensor
+    doubt: Tensor
+    predicted: Tensor  # int64, the class within the task
+
+    def tasks(self, rule: str) -> Tensor:
+        """The tasks inferred, [members, N] int64.
+
+        Args:
+            rule: One of :data:`RULES`.
+        """
+        return (self.entropy if rule == "entropy" else self.doubt).argmin(1)
+
+    def classes(self, task_ids: Tensor) -> Tensor:
+        """The classes within tasks, [members, N] int64.
+
+        Args:
+            task_ids: The same of the tasks.
+        """
+        return self.predicted.gather(1, task_ids[:, None]).squeeze(1)
+
+
+RULES = ("entropy", "confidence")
+
+
+@torch.no_grad()
+def answers_of_all(
+    learned: Learned, tasks: Sequence[Task], task: Task, split: Split, batch_size: int
+) -> Answers:
+    """Let the networks of all tasks classify samples; leaves no trace, as :func:`evaluate`.
+
+    Args:
+        tasks: Those learned; ``task``: the one of the samples, which says how they become inputs.
+        split: The samples.
+        batch_size: At a time.
+    """
+    device = split.labels.device
+    # tasks whose networks are generated, and classify, together
+    most = min(learned.net.most_together(device), _NUMBERS // learned.net.num_weights)
+    groups = _groups(tasks, int(max(1, most // learned.num_members)), device)
+    with learned.net.evaluating():
+        parts = [_predict(learned, tasks, group, task, split, batch_size) for group in groups]
+    return Answers._make(torch.cat(values, dim=1) for values in zip(*parts, strict=True))
 
 
 def _groups(tasks: Sequence[Task], most: int, device: torch.device) -> list[Tensor]:
@@ -202,13 +241,8 @@ def _predict(
     task: Task,
     split: Split,
     batch_size: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Entropy, doubt and predicted class of the samples of one task under the networks of a group
-    of tasks with equal numbers of classes: [members, group, N] each.
-
-    The doubt is the logarithm of 1 - confidence, the probability of all other classes: many
-    confidences are 1 in float32, and then the doubt still tells which is higher.
-    """
+) -> Answers:
+    """The answers of a group of tasks with equal numbers of classes, [members, group, N] each."""
     weights = learned.weights(group).flatten(0, 1)  # [members * group, num_weights]
     chosen = [learned.stats[i] for i in group.tolist()]
     stats = {  # [members * group, …]
@@ -228,5 +262,4 @@ def _predict(
         predicted = log_probabilities.argmax(-1)
         others = log_probabilities.scatter(-1, predicted[..., None], -torch.inf)
         parts.append((entropy, others.logsumexp(-1), predicted))
-    entropy, doubt, predicted = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
-    return entropy, doubt, predicted
+    return Answers._make(torch.cat(part, dim=-1) for part in zip(*parts, strict=True))

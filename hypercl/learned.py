@@ -1,25 +1,38 @@
 """What a run has learned: weights.pt at its end, weights/ after every task; written and read."""
 
+import math
+import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from hypnettorch.mnets import MainNetInterface
 from torch import Tensor
 
 from hypercl.engine.members import Params, select_members, stack_members, to_device
 from hypercl.errors import InputError
-from hypercl.evaluation import Learned
+from hypercl.evaluation import RULES, Answers, Learned, answers_of_all
 from hypercl.experiment import Experiment
+from hypercl.networks.task_net import TaskNet, require_shape
 from hypercl.options import Options, defaults, differing, require_known
 from hypercl.rundir import saving
 from hypercl.rundir.checkpoint import Position
 from hypercl.rundir.directory import RunDir
 from hypercl.rundir.forms import fits
 from hypercl.rundir.sources import with_copies
-from hypercl.rundir.stored import mend_by_resuming, read_config, read_finished, refused
+from hypercl.rundir.stored import (
+    RESULTS,
+    mend_by_resuming,
+    read_config,
+    read_finished,
+    read_results,
+    refused,
+)
+from hypercl.tasks.task import Split, Task
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _AT_END = "weights.pt"
 
@@ -83,10 +96,18 @@ def _encode(
     return saving.encode(content)
 
 
+class Predictions(NamedTuple):
+    """Of N images, on the CPU."""
+
+    tasks: Tensor  # [N] int64, counted from 0
+    classes: Tensor  # [N] int64, within the task; in scenario 3 among those of all tasks
+
+
 @dataclass(frozen=True, repr=False)
 class Run:
     """What a run has learned, ready for use."""
 
+    path: Path  # the run directory
     experiment: Experiment  # its options, tasks, main network and method
     params: dict[int, Params]  # by seed
     stats: dict[int, list[Params]]  # running statistics by seed and task, empty dicts without them
@@ -101,9 +122,38 @@ class Run:
         return len(next(iter(self.stats.values())))
 
     @property
-    def main_net(self) -> MainNetInterface:
-        """hypnettorch's main network; its ``forward(x, weights)`` takes a task's inputs."""
-        return self.experiment.net.module
+    def tasks(self) -> list[Task]:
+        """Those that have been learned, with the outputs among which their samples are classified
+        now.
+        """
+        return self.experiment.tasks_to_test(self.num_tasks)[: self.num_tasks]
+
+    def classes(self, task: int) -> list[str]:
+        """The names of the classes that a task's network tells apart, in the order of its logits.
+
+        Raises:
+            InputError: There is no such task.
+        """
+        tasks = self.tasks
+        if tasks[self._task(task)].outputs_grow:
+            return [f"{each.name}: {name}" for each in tasks for name in _class_names(each)]
+        return _class_names(tasks[task])
+
+    def main_net(self, task: int, seed: int | None = None) -> TaskNet:
+        """The main network for a task, as a module of its own: images in, the task's logits out.
+
+        In scenario 3 the logits are those of the classes of all tasks learned.
+
+        Args:
+            task: Counted from 0.
+            seed: None: the first.
+
+        Raises:
+            InputError: There is no such task or seed.
+        """
+        seed = self._seed(seed)
+        weights = self.weights(task, seed)
+        return TaskNet(self.experiment.net, weights, self.stats[seed][task], self.tasks[task])
 
     def weights(self, task: int, seed: int) -> list[Tensor]:
         """The main network's tensors for a task, counted from 0.
@@ -111,14 +161,103 @@ class Run:
         Raises:
             InputError: There is no such task or seed.
         """
-        last = self.num_tasks - 1
-        if not 0 <= task <= last:
-            raise InputError(f"there is no task {task}, the last is {last}")
-        if seed not in self.params:
-            seeds = ", ".join(map(str, self.params))
-            raise InputError(f"there is no seed {seed}, there are {seeds}")
+        task, seed = self._task(task), self._seed(seed)
         task_ids = torch.tensor([task], device=self.experiment.device)
         return self.experiment.net.split(self.of([seed]).weights(task_ids)[0, 0])
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images: "Tensor | np.ndarray",
+        *,
+        task: int | None = None,
+        rule: str = "entropy",
+        inputs_of: int | None = None,
+        seed: int | None = None,
+    ) -> Predictions:
+        """Classify images, with their task known or inferred.
+
+        Args:
+            images: [N, H, W, C], as the data set has them; grey ones may lack C.
+            task: Of all of them, counted from 0. None: inferred for each, as ``evaluation`` has it;
+                in scenario 3 it is the one that has the class.
+            rule: By which a task is inferred: "entropy", the lowest, or "confidence", the highest.
+            inputs_of: Where tasks prepare their images each in its own way, as permuted ones do,
+                and the task is to be inferred: the task whose way it is.
+            seed: None: the first.
+
+        Raises:
+            InputError: The method has neither a network nor outputs of its own for each task, so
+                that tasks cannot be inferred; or an argument cannot be.
+        """
+        if rule not in RULES:
+            raise InputError(f"rule={rule!r} is none of {', '.join(RULES)}")
+        seed = self._seed(seed)
+        images = self._images(images)
+        labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)  # not looked at
+        split = Split(images, labels)
+        if task is not None:
+            if inputs_of is not None:
+                raise InputError(
+                    "inputs_of goes with tasks that are inferred: leave it or task out"
+                )
+            classes = self._classify(split, self._task(task), task, seed)
+            return Predictions(torch.full_like(classes, task), classes)
+        tasks = self.tasks
+        prepared_as = self._prepared_as(inputs_of)
+        if tasks[-1].outputs_grow:
+            self._require_one_network(seed)
+            classes = self._classify(split, self.num_tasks - 1, prepared_as, seed)
+            ends = torch.tensor([each.num_classes for each in tasks]).cumsum(0)
+            return Predictions(torch.searchsorted(ends, classes, right=True), classes)
+        if not self.experiment.tells_tasks_apart:
+            raise InputError(
+                f"the task of an image cannot be inferred: --method="
+                f"{self.experiment.options.method.method} has one network, with the same outputs, "
+                "for all tasks: give task"
+            )
+        answers: Answers = answers_of_all(
+            self.of([seed]), tasks, tasks[prepared_as], split, self._batch_size
+        )
+        task_ids = answers.tasks(rule)
+        return Predictions(task_ids[0].cpu(), answers.classes(task_ids)[0].cpu())
+
+    def accuracy(self, seed: int | None = None) -> Any:
+        """The accuracy matrix that results.json has, in percent, up to the last task learned.
+
+        ``accuracy()[task][after]`` is the accuracy on a task after learning another; both are names
+        of tasks, and it is NaN where there is none.
+
+        Args:
+            seed: None: the mean over all seeds that did not fail.
+
+        Returns:
+            A pandas DataFrame with one row for each task learned and one column for each tested;
+            without pandas, a dict of dicts that is indexed in the same way.
+
+        Raises:
+            InputError: There is no such seed, or results.json cannot be used.
+        """
+        results = read_results(self.path)
+        if results is None:
+            raise InputError(f"{self.path / RESULTS} is missing: {mend_by_resuming(self.path)}")
+        chosen = list(self.params) if seed is None else [self._seed(seed)]
+        matrices = [s["accuracy"] for s in results["seeds"] if s["seed"] in chosen]
+        names = results["tasks"][: self.num_tasks]
+        if len(set(names)) < len(names):
+            names = [f"{i}: {name}" for i, name in enumerate(names)]
+        table = {
+            tested: {
+                learned: _mean_entry(matrices, row, column) for row, learned in enumerate(names)
+            }
+            for column, tested in enumerate(names)
+        }
+        try:
+            import pandas as pd
+        except ModuleNotFoundError:
+            return table
+        frame = pd.DataFrame(table)
+        return frame.rename_axis(index="after", columns="task")
 
     def of(self, seeds: list[int]) -> Learned:
         """The networks of some seeds, together."""
@@ -128,6 +267,88 @@ class Run:
         ]
         params = stack_members([self.params[seed] for seed in seeds])
         return Learned(self.experiment.net, self.experiment.method, params, stats)
+
+    @property
+    def _batch_size(self) -> int:
+        return self.experiment.options.evaluation.val_batch_size
+
+    def _task(self, task: int) -> int:
+        """A task that there is."""
+        last = self.num_tasks - 1
+        if not 0 <= task <= last:
+            raise InputError(f"there is no task {task}, the last is {last}")
+        return task
+
+    def _seed(self, seed: int | None) -> int:
+        """A seed that there is; of None, the first."""
+        if seed is None:
+            return next(iter(self.params))
+        if seed not in self.params:
+            seeds = ", ".join(map(str, self.params))
+            raise InputError(f"there is no seed {seed}, there are {seeds}")
+        return seed
+
+    def _images(self, images: "Tensor | np.ndarray") -> Tensor:
+        """On the device, [N, H, W, C] of the type that the data set has."""
+        like = self.experiment.tasks[0]
+        given = torch.as_tensor(images)
+        require_shape(given, like.in_shape)
+        wanted = like.train.images.dtype
+        converted = given.to(wanted)
+        if len(given) == 0 or not torch.equal(converted.to(given.dtype), given):
+            raise InputError(
+                f"{len(given)} images of {given.dtype}: give at least one, with numbers as the "
+                f"data set has them, which are {wanted}"
+            )
+        return converted.reshape(-1, *like.in_shape).to(self.experiment.device)
+
+    def _classify(self, split: Split, task: int, prepared_as: int, seed: int) -> Tensor:
+        """Classes by a task's network, [N] int64 on the CPU, of images that are prepared as another
+        task prepares them.
+        """
+        as_there = replace(self.tasks[prepared_as], outputs=self.tasks[task].outputs)
+        weights, stats = self.weights(task, seed), self.stats[seed][task]
+        net = TaskNet(self.experiment.net, weights, stats, as_there)
+        parts = [net(images).argmax(1) for images, _ in split.batches(self._batch_size)]
+        return torch.cat(parts).cpu()
+
+    def _prepared_as(self, inputs_of: int | None) -> int:
+        """The task that says how images become inputs, where it is not known which theirs is."""
+        if inputs_of is not None:
+            return self._task(inputs_of)
+        first, *others = self.tasks
+        for name in ("permutation", "mean", "std"):
+            value = getattr(first, name)
+            if not all(_same(value, getattr(other, name)) for other in others):
+                raise InputError(
+                    f"the tasks differ in their images' {name}, so that an image alone does not "
+                    "tell its task: give task, or inputs_of, the task whose images these are"
+                )
+        return 0
+
+    def _require_one_network(self, seed: int) -> None:
+        """Refuse running statistics that differ from task to task."""
+        first, *others = self.stats[seed]
+        if not all(_same(value, other[name]) for other in others for name, value in first.items()):
+            raise InputError(
+                "the running statistics of each task are its own, so that its network is known "
+                "where the task is: give task (--bn_no_stats_checkpointing has one for all)"
+            )
+
+
+def _class_names(task: Task) -> list[str]:
+    return list(task.class_names or map(str, range(task.num_classes)))
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b or (a is not None and b is not None and torch.equal(a, b))
+
+
+def _mean_entry(matrices: list[list[list[float | None]]], row: int, column: int) -> float:
+    """Over seeds; NaN where there is none."""
+    entries = [m[row][column] for m in matrices if row < len(m) and column < len(m[row])]
+    known = [entry for entry in entries if entry is not None]
+    return statistics.fmean(known) if known else math.nan
 
 
 def load_run(path: str | Path, *, after_task: int | None = None, **options: Any) -> Run:
@@ -183,7 +404,9 @@ def load(
         for part in parts
         for seed, by_task in part["stats"].items()
     }
-    return Run(experiment, params, stats, [group for part in parts for group in part["groups"]])
+    return Run(
+        folder, experiment, params, stats, [group for part in parts for group in part["groups"]]
+    )
 
 
 def _files(run: Path, after_task: int | None) -> list[Path]:

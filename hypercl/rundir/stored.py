@@ -90,22 +90,31 @@ def read_finished(path: Path) -> dict[str, Any]:
     Raises:
         InputError: It is missing or damaged, or the run is not finished.
     """
-    if not path.exists():
-        raise InputError(f"{path} does not exist: give the directory of a finished run")
-    try:
-        if not is_run_dir(path):
-            raise InputError(f"{path} is not a run directory: give that of a finished run")
-        results = read_sealed(path / RESULTS)
-    except ValueError:
-        raise InputError(f"{path / RESULTS} is damaged: {mend_by_resuming(path)}") from None
-    except OSError as error:
-        raise _unreadable(path / RESULTS, error) from None
+    results = read_results(path)
     if results is not None and failed_for_good(results):
         reason = results["seeds"][0]["failed"]
         raise InputError(f"{path} is a run that failed ({reason}): give that of a finished run")
     if results is None or results["status"] != "finished":
         raise InputError(f"{path} is not a finished run: {_resume(path)} continues one")
     return results
+
+
+def read_results(path: Path) -> dict[str, Any] | None:
+    """results.json of a run directory, as far as the run has come; None where there is none.
+
+    Raises:
+        InputError: It is no run directory, or the file is damaged or cannot be read.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist: give the directory of a finished run")
+    try:
+        if not is_run_dir(path):
+            raise InputError(f"{path} is not a run directory: give that of a finished run")
+        return read_sealed(path / RESULTS)
+    except ValueError:
+        raise InputError(f"{path / RESULTS} is damaged: {mend_by_resuming(path)}") from None
+    except OSError as error:
+        raise _unreadable(path / RESULTS, error) from None
 
 
 def checkpointed(path: Path) -> bool:

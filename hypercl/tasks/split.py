@@ -74,6 +74,7 @@ def class_task(
         train=Split(train.images[held_out:end], train.labels[held_out:end]),
         validation=Split(train.images[:held_out], train.labels[:held_out]),
         test=test,
+        class_names=tuple(map(str, classes)),
         **preprocessing,
     )
 

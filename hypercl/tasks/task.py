@@ -57,6 +57,7 @@ class Task:
     # Of the main network, among which a sample is classified.
     outputs: slice = field(default_factory=lambda: slice(None))
     outputs_grow: bool = False  # with each task that is learned after it
+    class_names: tuple[str, ...] = ()  # of its own classes; (): they have none
 
     @property
     def in_shape(self) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ Task 0 keeps the order; the permutations do not depend on the run's seed.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypercl.machine import INDEX
 from hypercl.ranges import as_argument, natural, option
@@ -42,7 +42,6 @@ class PermutedMnist(Sequence):
 
         from hypercl.tasks.images import load_images
         from hypercl.tasks.split import class_task, padded
-        from hypercl.tasks.task import Task
 
         images = load_images("mnist", options.data_dir)
         base = class_task(images, "digits", range(10), options, device)
@@ -56,7 +55,14 @@ class PermutedMnist(Sequence):
             for _ in range(options.skip_tasks + options.num_tasks - 1)
         ]
         return [
-            Task(f"permutation {i}", 10, train, validation, test, permutation)
+            replace(
+                base,
+                name=f"permutation {i}",
+                train=train,
+                validation=validation,
+                test=test,
+                permutation=permutation,
+            )
             for i, permutation in enumerate(permutations)
             if i >= options.skip_tasks
         ]
