@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         argv: The options; ``None`` takes those of the process.
 
     Returns:
-        What results.json holds at the end; of a dry run or a comparison, what it says.
+        What results.json holds at the end; of a dry run, a comparison or an export, what it says.
 
     Raises:
         SystemExit: A bad option (code 2), or ``--help`` (code 0).
@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             from hypercl.commands.compare import compare
 
             return compare(options.run, argv)
+        if options.run.export is not None:
+            return export_run(options, interruption)
         if options.run.eval is not None:
             import_torch(interruption)
             return retest_run(Path(options.run.eval), argv)
@@ -192,6 +194,15 @@ def retest_run(path: Path, argv: list[str]) -> dict[str, Any]:
     from hypercl.commands.eval import retest
 
     return retest(path, lambda stored: parse_args(argv, stored))
+
+
+def export_run(options: Options, interruption: Interruption) -> dict[str, Any]:
+    """``--export``: a finished run's networks, for other programs."""
+    from hypercl.commands.export import export, require_export
+
+    require_export(options.run)
+    import_torch(interruption)
+    return export(options)
 
 
 def try_out_run(options: Options) -> dict[str, Any]:

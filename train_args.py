@@ -337,6 +337,7 @@ def _problems_of_process(options: Options, given: Mapping[str, Any]) -> Iterator
     """
     run = options.run
     yield from _problems_of_compare(given)
+    yield from _problems_of_export(given)
     if "n_iter" in given and given.get("epochs", -1) != -1:
         yield "--epochs replaces --n_iter: leave one out"
     if run.resume and run.overwrite:
@@ -377,6 +378,20 @@ def _problems_of_compare(given: Mapping[str, Any]) -> Iterator[str]:
     for name in given:
         if name not in ("compare", *own, *instead):
             yield f"--{name} has no effect beside --compare, which trains nothing: leave it out"
+
+
+def _problems_of_export(given: Mapping[str, Any]) -> Iterator[str]:
+    """What is given beside --export and is none of its own, and the reverse."""
+    if "export" not in given:
+        for name in ("to", "format"):
+            if name in given:
+                yield f"--{name} goes with --export: give that too, or leave it out"
+        return
+    if not given.get("to"):
+        yield "--export writes files, and --to says where: give a directory"
+    for name in given:
+        if name not in ("export", "to", "format", "data_dir"):
+            yield f"--{name} has no effect beside --export, which trains nothing: leave it out"
 
 
 def _problems_of_number(options: Options, given: Mapping[str, Any]) -> Iterator[str]:

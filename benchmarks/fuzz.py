@@ -119,7 +119,7 @@ _SLOW = ("n_iter", "epochs", "num_seeds", "num_tasks")  # take time, not memory
 
 def _values(action: argparse.Action) -> st.SearchStrategy[str]:
     """Values for an option, most of them of its kind."""
-    paths = ("out_dir", "data_dir", "eval", "config", "continue_from", "compare", "report")
+    paths = ("out_dir", "data_dir", "eval", "config", "continue_from", "compare", "report", "export", "to")  # noqa: E501 # fmt: skip
     if action.dest in paths:
         return st.sampled_from(_PATHS)
     if action.choices:
@@ -157,7 +157,7 @@ _BASELINES = [
     ["--method=der", "--cl_scenario=3"],
     ["--method=derpp", "--cl_scenario=2"], ["--method=derpp", "--replay_sampling=reservoir"],
 ]  # fmt: skip
-_NEVER_VALID = {"out_dir", "data_dir", "eval", "config", "continue_from", "compare", "label", "report", "resume", "specnorm", "momentum", "cl_exp", "net_type", "lenet_type", "net_act", "batchnorm", "bn_no_running_stats", "bn_no_stats_checkpointing", "resnet_channel_sizes", "dropout_rate", "no_bias", "num_classes_per_task", "num_tasks", "preset", argparse.SUPPRESS, "n_iter", "epochs", "plateau_lr_scheduler", "lambda_lr_scheduler", "lookahead", "use_sgd", "use_rmsprop", "hyper_fan_init", "hnet_init", "std_normal_temb", "std_normal_emb", "compression", "skip_tasks", "class_order", "mlp_arch", "resnet_block_depth", "wrn_block_depth", "wrn_widening_factor", "wrn_use_fc_bias", "padding", "no_augmentation"}  # noqa: E501 # fmt: skip
+_NEVER_VALID = {"out_dir", "data_dir", "eval", "config", "continue_from", "compare", "label", "report", "export", "to", "format", "resume", "specnorm", "momentum", "cl_exp", "net_type", "lenet_type", "net_act", "batchnorm", "bn_no_running_stats", "bn_no_stats_checkpointing", "resnet_channel_sizes", "dropout_rate", "no_bias", "num_classes_per_task", "num_tasks", "preset", argparse.SUPPRESS, "n_iter", "epochs", "plateau_lr_scheduler", "lambda_lr_scheduler", "lookahead", "use_sgd", "use_rmsprop", "hyper_fan_init", "hnet_init", "std_normal_temb", "std_normal_emb", "compression", "skip_tasks", "class_order", "mlp_arch", "resnet_block_depth", "wrn_block_depth", "wrn_widening_factor", "wrn_use_fc_bias", "padding", "no_augmentation"}  # noqa: E501 # fmt: skip
 _VALID_SIZES, _VALID_FLOATS = [4, 5, 7, 10, 50], [0.0001, 0.1, 0.5, 0.9, 1e-30]
 
 

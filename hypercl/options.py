@@ -167,6 +167,9 @@ class RunOptions:
     compare: tuple[str, ...] | None = option(None, paths("RUN"), "compare finished runs in a table and by tests of their differences to the first: run directories, folders of such, or results.json files (default: train)")
     label: tuple[str, ...] | None = option(None, named_paths("NAME=RUN"), "with --compare: call a run NAME, instead of by the options in which the runs differ; may be given for several runs (default: none)")
     report: str | None = option(None, path("DIR"), "with --compare: write report.html, table.csv, table.tex, table.md and figures there (default: none)")
+    export: str | None = option(None, path("RUN"), "write the main networks of a finished run, of every task and seed, into files for other programs (default: train)")
+    to: str | None = option(None, path("DIR"), "with --export: where to put them, a new directory or that of an earlier export (default: none)")
+    format: str = option("safetensors", one_of("safetensors", "onnx"), "with --export: what files to write")
     dry_run: bool = option(False, switch, "say how large the networks are, and what memory and time the run would take, without running it")
     no_cuda: bool = option(False, switch, "run on the CPU even where there is a GPU")
     num_threads: int | None = option(None, or_unset(count), "threads on a CPU; -1: as OMP_NUM_THREADS or MKL_NUM_THREADS says, without them one, or for convolutions with much work in a step all processors")
@@ -389,8 +392,8 @@ def _defaults(own: tuple[type[Entry], ...]) -> Mapping[str, Any]:
 # What these say of a run, it may say otherwise when it is continued: the results are the same. (With
 # another number of threads they differ by rounding, and a warning says so.)
 OF_THE_PROCESS = (
-    "config", "out_dir", "overwrite", "resume", "eval", "compare", "label", "report", "dry_run",
-    "loglevel_info",
+    "config", "out_dir", "overwrite", "resume", "eval", "compare", "label", "report", "export",
+    "to", "format", "dry_run", "loglevel_info",
 )  # fmt: skip
 _WITHOUT_EFFECT = (
     *OF_THE_PROCESS, "data_dir", "ckpt_iter", "keep_weights", "num_threads", "plot_format",

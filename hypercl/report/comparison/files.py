@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import resources
@@ -11,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from hypercl.errors import InputError, RunFailed
+from hypercl.errors import InputError
 from hypercl.report import plots
 from hypercl.report.comparison.figures import FIGURES
 from hypercl.report.comparison.results import Comparison
@@ -23,6 +22,7 @@ from hypercl.report.comparison.table import (
     statistics_table,
 )
 from hypercl.rundir.stored import is_run_dir
+from hypercl.rundir.whole import replace_file
 
 _GENERATOR = "hypercl, run.py --compare"
 _PAGE = "report.html"
@@ -91,7 +91,7 @@ def write_report(folder: Path, comparison: Comparison) -> list[Path]:
     except OSError as error:
         raise _refusal(folder, error) from None
     for name, content in contents.items():
-        _replace(folder / name, content)
+        replace_file(folder / name, content)
     for name in set(_FIGURES) - contents.keys():  # an earlier report's would show something else
         with suppress(OSError):
             (folder / name).unlink(missing_ok=True)
@@ -121,21 +121,6 @@ def _page(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
         tests=[statistics_table(comparison, column) for column in comparison.columns],
         figures=figures,
     )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Fill a temporary file, flush it to the disk, and rename it."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise RunFailed(f"{path} cannot be written ({error.strerror or error})") from None
 
 
 def _beginning(path: Path) -> bytes:
