@@ -559,4 +559,13 @@ class _Parser(argparse.ArgumentParser):
             names = [option.removeprefix("--") for option in self._option_string_actions]
             meant = option_file.nearest(given.lstrip("-"), names) if given[:1] == "-" else None
             message += f" (did you mean --{meant}?)" if meant else " (--help lists the options)"
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self._print_message(f"{self.prog}: error: {message}\n", sys.stderr)
+        raise Refused(message)
+
+
+class Refused(SystemExit):
+    """A bad option: exit code 2; stderr has the message already."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(2)
+        self.message = message

@@ -139,7 +139,8 @@ CHANGED = {
 # What these do is no part of what one run on a CPU leaves; tests of their own see to it.
 ELSEWHERE = {
     "method", "preset", "config", "out_dir", "overwrite", "resume", "continue_from", "eval",
-    "compare", "label", "report", "export", "to", "format", "dry_run", "no_cuda", "plot_format", "specnorm", "tf32",
+    "compare", "label", "report", "export", "to", "format", "dry_run", "no_cuda", "plot_format",
+    "specnorm", "tf32",
 }  # fmt: skip
 
 

@@ -4,11 +4,13 @@ import ast
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+SCRIPTS = ("run.py", "train.py", "train_args.py")
 SHORT = ["--no_cuda", "--n_iter=3", "--num_tasks=2", "--out_dir=run", "--loglevel_info"]
 
 
@@ -17,7 +19,7 @@ def installed(tmp_path_factory):
     """Where pip has put it, and a finished run."""
     folder = tmp_path_factory.mktemp("installed")
     source = folder / "source"  # pip builds in the source folder
-    files = ["README.rst", "requirements.txt", "pyproject.toml", "hypercl"]
+    files = ["README.rst", "requirements.txt", "pyproject.toml", "hypercl", *SCRIPTS]
     source.mkdir()
     for name in files:
         subprocess.run(["cp", "-r", ROOT / name, source], check=True)
@@ -50,6 +52,39 @@ def test_a_run_is_loaded_beside_a_train_of_ones_own(installed, tmp_path):
     where, tensors, presets = done.stdout.split()
     assert Path(where).is_relative_to(installed / "site")
     assert (tensors, presets) == ("6", "52")
+
+
+def test_the_scripts_run_beside_a_train_of_ones_own(installed, tmp_path):
+    """Twice, and the names that they have meanwhile are put back."""
+    (tmp_path / "train.py").write_text("MINE = True\n")
+    options = "n_iter=3, num_tasks=2, no_cuda=True, mlp_arch=[8], loglevel_info=True"
+    code = (
+        "import sys, train, hypercl\n"
+        "results = hypercl.run('--val_iter=3', out_dir='a', epochs=None, " + options + ")\n"
+        "assert train.MINE and sys.modules['train'] is train\n"
+        "assert 'run' not in sys.modules and 'train_args' not in sys.modules\n"
+        "again = hypercl.run('--val_iter=3', out_dir='b', " + options + ")\n"
+        "assert results['seeds'] == again['seeds'] and results['status'] == 'finished'\n"
+        "import importlib.metadata\n"
+        "print(importlib.metadata.version('hypercl') == hypercl.__version__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(installed / "site")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "True"
+    site = installed / "site"
+    assert {path.name for path in site.iterdir() if path.suffix == ".py"} == set()
+    there = {path.name for path in (site / "hypercl" / "_scripts").iterdir()}
+    assert there - {"__pycache__"} == set(SCRIPTS)
+
+
+def test_every_folder_is_packaged():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        packages = tomllib.load(file)["tool"]["setuptools"]["packages"]
+    folders = {path.parent.relative_to(ROOT) for path in ROOT.glob("hypercl/**/__init__.py")}
+    assert set(packages) - {"hypercl._scripts"} == {".".join(f.parts) for f in folders}
 
 
 def test_hypercl_imports_none_of_the_scripts():
