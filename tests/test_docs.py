@@ -6,7 +6,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 from docutils.core import publish_string
+from helpers import read_json
 
 import run
 from hypercl import option_file
@@ -102,14 +104,42 @@ def test_the_method_is_shown_as_it_is():
             assert line in code, line
 
 
-def test_what_was_learned_is_loaded_in_five_lines(monkeypatch, tmp_path, capsys):
-    pattern = r"^    from hypercl import load_run\n(?:    .*\n)+"
-    (code,) = re.findall(pattern, TEXTS["runs.rst"], flags=re.MULTILINE)
-    assert len(code.splitlines()) == 5
+def recipes(page):
+    """The blocks of Python in a page that begin with an import of this package's users."""
+    blocks = re.findall(r"::\n\n((?:    .*\n|\n)+)", TEXTS[page])
+    return [
+        code
+        for code in map(textwrap.dedent, blocks)
+        if re.match(r"(import hypercl|import torch|from hypercl import load_run)\n", code)
+    ]
+
+
+def test_what_was_learned_is_used_as_the_recipes_say(monkeypatch, tmp_path, capsys):
+    a_module, in_plain_torch, predictions, from_python = recipes("runs.rst")
+    assert len(a_module.splitlines()) <= 6
     monkeypatch.chdir(tmp_path)
-    short = ["--num_tasks=2", "--n_iter=20", "--no_cuda", "--dropout_rate=0.1"]
+    short = ["--num_tasks=2", "--n_iter=20", "--no_cuda"]
     results = run.main([*short, "--random_seed=1", "--out_dir=out/s1"])
+    accuracies = results["seeds"][0]["accuracy"][-1]
+    inferred = results["seeds"][0]["scenarios"]["task_inference_entropy"]["tasks"]
     capsys.readouterr()
-    exec(textwrap.dedent(code), {})
-    accuracy = float(re.search(r"tensor\((.*)\)", capsys.readouterr().out).group(1))
-    assert accuracy == pytest.approx(results["seeds"][0]["accuracy"][-1][0] / 100, abs=2e-4)
+    exec(a_module, {})
+    (accuracy,) = printed(capsys)
+    assert accuracy == pytest.approx(accuracies[0] / 100, abs=2e-4)
+    names = {}
+    exec(in_plain_torch, names)
+    images = torch.rand(3, 28, 28, 1)
+    expected = names["net"](255 * images)
+    torch.testing.assert_close(names["plain"](images.flatten(1)), expected, rtol=0, atol=1e-5)
+    exec(predictions, {})
+    assert printed(capsys) == pytest.approx([inferred[1] / 100, accuracies[1] / 100], abs=2e-4)
+    exec(from_python, {})
+    last = float(capsys.readouterr().out.splitlines()[-1])
+    assert (
+        last == read_json(Path("out/from_python/results.json"))["summary"]["final_accuracy"]["mean"]
+    )
+
+
+def printed(capsys):
+    """The numbers of the tensors that were printed."""
+    return [float(number) for number in re.findall(r"tensor\(([^)]*)\)", capsys.readouterr().out)]
