@@ -12,7 +12,9 @@ from benchmarks.common import last_wins
 from hypercl import load_run
 from hypercl.errors import InputError
 from hypercl.evaluation import infer_tasks
+from hypercl.tasks import images as files_of_images
 
+load_images = files_of_images.load_images  # the fixture few_digits replaces it
 pytestmark = pytest.mark.usefixtures("few_digits")
 TINY = [*FEW_STEPS, "--num_tasks=3", "--n_iter=12"]
 PERMUTED = ["--cl_exp=permmnist", "--num_classes_per_task=10", "--padding=0"]
@@ -110,6 +112,31 @@ def test_networks_and_predictions(kind):
     elif "all classes" in kind:
         check_all_classes(learned)
     else:
+        check_inference(learned)
+
+
+CONVOLUTIONAL = {
+    "zenke": ["--method=finetune"],
+    "resnet": ["--method=hnet", "--batchnorm", "--resnet_block_depth=1", "--hmlp_arch=4",
+               "--resnet_channel_sizes=4,4,6,8"],
+    "wrn": ["--method=si", "--cl_scenario=1", "--batchnorm", "--bn_no_running_stats",
+            "--wrn_block_depth=1", "--wrn_widening_factor=1"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("net_type", CONVOLUTIONAL)
+def test_networks_of_colored_images(net_type, cifar_dir, monkeypatch):
+    """With normalized inputs; runs, not networks alone."""
+    monkeypatch.setattr(files_of_images, "load_images", load_images)
+    results = run.main(
+        ["--cl_exp=splitcifar", f"--net_type={net_type}", *CONVOLUTIONAL[net_type], "--n_iter=2",
+         "--num_tasks=2", "--val_set_size=4", "--batch_size=4", "--no_cuda", "--loglevel_info",
+         f"--data_dir={cifar_dir}", "--out_dir=run"]
+    )  # fmt: skip
+    learned = loaded()
+    check_networks(learned, results)
+    assert "preprocessing.mean" in learned.main_net(0).state_dict()
+    if net_type != "zenke":
         check_inference(learned)
 
 
