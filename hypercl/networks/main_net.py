@@ -208,9 +208,11 @@ def _tensor_names(module: MainNetInterface) -> tuple[str, ...]:
             group = "norms"
         elif with_layers and layer < 0:  # of a Wide ResNet; a ResNet numbers no layer at all
             group = "shortcuts"
-        first = kind in ("bn_scale", "weight")  # a bias follows its weight
-        numbers[group] += first
-        names.append(f"{group}.{numbers[group]}.{'weight' if first else 'bias'}")
+        leaf = "weight" if kind in ("bn_scale", "weight") else "bias"
+        begun = numbers[group] >= 0 and f"{group}.{numbers[group]}.{leaf}" not in names
+        if leaf == "weight" or not begun:  # a bias follows its weight
+            numbers[group] += 1
+        names.append(f"{group}.{numbers[group]}.{leaf}")
     return tuple(names)
 
 

@@ -9,6 +9,7 @@ from helpers import CIFAR_SHAPE, CPU, HYPERNETS, MNIST_SHAPE, build_main_net, ma
 from hypercl.engine.members import alone, stack_members
 from hypercl.errors import InputError
 from hypercl.networks.activations import MODULES
+from hypercl.networks.main_net import MainNetwork
 
 SMALL_RESNET = {"resnet_block_depth": 1}
 SMALL_WRN = {"wrn_block_depth": 1, "wrn_widening_factor": 1}
@@ -144,6 +145,15 @@ def test_every_tensor_has_a_name_and_fresh_weights(arguments, values, expected):
         shift = name.startswith("norms.") and name.endswith("bias")
         assert bool((tensor == 1).all()) == scale
         assert bool((tensor == 0).all()) == shift
+
+
+def test_names_differ_where_a_network_does_not_describe_its_tensors():
+    net = build_main_net("zenke", CIFAR_SHAPE, 2)
+    net.module._param_shapes = [[3], [4, 3], [4], [4], [2, 4]]
+    names = MainNetwork(net.module).names
+    assert names == (
+        "layers.0.bias", "layers.1.weight", "layers.1.bias", "layers.2.bias", "layers.3.weight",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", HYPERNETS)
