@@ -468,6 +468,7 @@ def _without_effect(options: Options) -> dict[str, str]:
         unread["val_iter"] = (
             "--val_iter concerns validation, and --val_set_size=0 leaves none: leave one out"
         )
+        unread["val_split"] = unread["val_iter"].replace("--val_iter", "--val_split")
     if options.run.no_cuda:
         unread["tf32"] = "--tf32 concerns GPUs, and --no_cuda leaves them alone: leave one out"
     return unread

@@ -14,10 +14,12 @@ from hypercl.engine.allocator import keep_freed_memory
 from hypercl.engine.members import Params
 from hypercl.engine.precision import forbid_tf32
 from hypercl.engine.threads import use_threads
+from hypercl.errors import InputError
 from hypercl.machine import FLOAT
 from hypercl.methods.base import Method, Setting
 from hypercl.networks.main_net import MainNetwork, TaskLoss
 from hypercl.options import MainNetOptions, Options, RunOptions, TaskOptions, TrainOptions
+from hypercl.tasks.normalization import normalized
 from hypercl.tasks.task import (
     Split,
     Task,
@@ -56,6 +58,9 @@ class Experiment:
         tasks = build_tasks(options.task, device, options.run.random_seed)
         if options.task.num_tasks is None:
             options = options.having(num_tasks=len(tasks))
+        net_type, cl_exp = options.main_net.kind, options.task.cl_exp
+        for problem in net_type.problems_of_shape(tasks[0].in_shape, cl_exp):
+            raise InputError(problem)  # of a shape that is known only now
         experiment = cls.of(options, tasks, device)
         if device.type == "cpu":
             of_sample = experiment.net.count_multiplications(prod(tasks[0].in_shape))
@@ -173,6 +178,8 @@ def build_tasks(options: TaskOptions, device: torch.device, seed: int) -> list[T
         InputError: The data cannot be had, or a task would have nothing to train or test on.
     """
     tasks = options.kind.drawn(seed).build(options, device)
+    if options.normalize is not None:
+        tasks = normalized(tasks, options.normalize)
     if options.has_heads:
         return with_heads(tasks)
     return (

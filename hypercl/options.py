@@ -23,6 +23,7 @@ from hypercl.ranges import (
     named_paths,
     natural,
     non_negative,
+    normalization,
     one_of,
     one_of_or_own,
     option,
@@ -54,7 +55,9 @@ class TaskOptions:
     num_classes_per_task: int | tuple[int, ...] | None = option(2, or_unset(count_or_counts()), "number of classes a task has, or of each task its own, like 4,3,3; -1, the default of your own sequences: as they say, or 2")
     skip_tasks: int = option(0, natural, "leave out the first N tasks of the sequence")
     num_train_samples: int | None = option(None, or_unset(count), "training samples per task, the first ones; -1: all")
-    val_set_size: int = option(100, natural, "first training samples of a task, held out for validation; 0: no validation")
+    val_set_size: int = option(100, natural, "training samples of a task, held out for validation as --val_split says; 0: no validation")
+    val_split: str | None = option(None, one_of("first", "stratified"), "which of a task's training samples --val_set_size holds out: the first, or of each class the first, in proportion to the classes (default: first; of your own data stratified)")
+    normalize: str | tuple[float, ...] | None = option(None, normalization(), "inputs less a mean, divided by a standard deviation: none; those of the first task's training samples, by channel or feature (dataset); those of ImageNet; or numbers, means first (default: imagenet for splitcifar, none for all others)")
     multi_head: bool = option(False, switch, "a main network with the outputs of all tasks, of which each trains, tests and regularizes its own; the same as --cl_scenario=1")
     cl_scenario: int | None = option(None, or_unset(int_from_to(1, 3)), "1: each task has outputs of its own, and is known when tested; 2: all tasks share outputs; 3: a sample is classified among the classes of all tasks so far; -1: 1 with --multi_head, else 2, or for a method with a network for each task shared outputs and the task known")
     data_dir: str = option("./datasets", path("DIR"), "where cifar10.npz and cifar100.npz lie or are put (and mnist.npz, without the package that carries it)")

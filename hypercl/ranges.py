@@ -184,6 +184,30 @@ def int_list(length: int | None = None) -> Range:
     return Range(read, "LIST", types=(list,))
 
 
+def normalization() -> Range:
+    """``none``, ``dataset``, ``imagenet``, or means and then as many standard deviations."""
+    names = ("none", "dataset", "imagenet")
+
+    def read(text: str) -> str | tuple[float, ...]:
+        if text in names:
+            return text
+        try:
+            numbers = tuple(map(float, text.split(",")))
+        except ValueError:
+            numbers = ()
+        half = len(numbers) // 2
+        if not numbers or len(numbers) % 2 or not all(map(math.isfinite, numbers)):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is neither {', '.join(names)} nor means and standard deviations, like "
+                "0.5,0.25"
+            )
+        if min(numbers[half:]) <= 0:
+            raise argparse.ArgumentTypeError(f"{text!r} has a standard deviation of 0 or less")
+        return numbers
+
+    return Range(read, "NAME|LIST", types=(str, list))
+
+
 class _OneOrMore(Range):
     """Where a list of one number is that number."""
 

@@ -47,6 +47,7 @@ CHANGED = {
     "skip_tasks": (1, {}),
     "num_train_samples": (5, {}),
     "val_set_size": (4, {}),
+    "normalize": ("dataset", {}),
     "multi_head": (None, {}),
     "data_dir": ("other", {}),
     "task_loss": ("total", {}),
@@ -140,7 +141,7 @@ CHANGED = {
 ELSEWHERE = {
     "method", "preset", "config", "out_dir", "overwrite", "resume", "continue_from", "eval",
     "compare", "label", "report", "export", "to", "format", "dry_run", "no_cuda", "plot_format",
-    "specnorm", "tf32",
+    "specnorm", "tf32", "val_split",
 }  # fmt: skip
 
 

@@ -53,6 +53,8 @@ DEFAULTS = {  # as JSON has them
     "val_iter": 500,
     "val_batch_size": 256,
     "val_set_size": 100,
+    "val_split": None,
+    "normalize": None,
     "test_with_val_set": False,
     "config": None,
     "out_dir": None,

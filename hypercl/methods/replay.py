@@ -177,7 +177,7 @@ class ExperienceReplay(OwnWeights):
         return loss, gradient
 
     def after_task(self, params: "Params", memory: "Params", end: TaskEnd) -> "Params":
-        """[members, samples, …] each: ``images`` uint8, ``labels`` int64 counted from the main
+        """[members, samples, …] each: ``images`` as they are, ``labels`` int64 counted from the main
         network's first output, ``task_ids`` int64, and ``logits`` where they are kept.
         """
         import torch

@@ -25,10 +25,11 @@ from hypercl.lock import Lock
 
 
 class Images(NamedTuple):
-    """A data set as published."""
+    """A data set as published, or as a user brings it."""
 
-    train_images: np.ndarray  # [N, H, W] or [N, H, W, C] uint8
-    train_labels: np.ndarray  # [N] uint8
+    # [N, H, W] or [N, H, W, C] uint8; the user's may also be float32, and vectors [N, D] of that
+    train_images: np.ndarray
+    train_labels: np.ndarray  # [N] uint8; the user's int64
     test_images: np.ndarray
     test_labels: np.ndarray
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hypercl.tasks.task import (
     Task,
+    as_floats,
     augment,
     distinct,
     draw_batches,
@@ -33,7 +34,7 @@ class Mixture:
     outputs: slice
     allowed: Tensor | None
     permutations: Tensor | None  # [tasks, H * W * C] int64
-    mean: Tensor | None  # [tasks, 1, 1, C]
+    mean: Tensor | None  # [tasks, 1, 1, C] or [tasks, D]
     std: Tensor | None
 
     @classmethod
@@ -54,21 +55,22 @@ class Mixture:
                 row[own] = True
         first = tasks[:num_learned]
         permutations = [t.permutation for t in first if t.permutation is not None]
-        means = [t.mean.view(1, 1, -1) for t in first if t.mean is not None]
-        stds = [t.std.view(1, 1, -1) for t in first if t.std is not None]
+        ones = [1] * (len(tasks[0].in_shape) - 1)
+        means = [t.mean.view(*ones, -1) for t in first if t.mean is not None]
+        stds = [t.std.view(*ones, -1) for t in first if t.std is not None]
         if any(len(values) not in (0, num_learned) for values in (permutations, means, stds)):
             raise ValueError("the tasks are not all permuted, or not all normalized")
         stacked = [torch.stack(v) if v else None for v in (permutations, means, stds)]
         return cls(outputs, allowed, *stacked)
 
     def inputs(self, images: Tensor, task_ids: Tensor) -> Tensor:
-        """Turn images [members, B, H, W, C] uint8 into inputs [members, B, H * W * C] float32, as
+        """Turn images [members, B, H, W, C] into inputs [members, B, H * W * C] float32, as
         ``Task.inputs`` does.
 
         Args:
             task_ids: [members, B] int64.
         """
-        x = images.float() / 255
+        x = as_floats(images)
         if self.mean is not None and self.std is not None:
             x = (x - self.mean[task_ids]) / self.std[task_ids]
         x = x.flatten(2)
@@ -87,7 +89,7 @@ def network_labels(task: Task, labels: Tensor) -> Tensor:
 class Samples(NamedTuple):
     """Of several tasks, on the device."""
 
-    images: Tensor  # [M, H, W, C] uint8; those that tasks share are there once
+    images: Tensor  # [M, H, W, C]; those that tasks share are there once
     image_ids: Tensor  # [N] int64, of each sample
     labels: Tensor  # [N] int64, counted from the main network's first output
     task_ids: Tensor  # [N] int64

@@ -11,6 +11,8 @@ from hypercl.errors import InputError
 from hypercl.tasks.images import Images
 from hypercl.tasks.task import Split, Task
 
+_SHOWN = 60  # characters of a list of classes, at most
+
 if TYPE_CHECKING:
     from hypercl.options import TaskOptions
 
@@ -21,6 +23,8 @@ def class_task(
     classes: Sequence[int],
     options: "TaskOptions",
     device: torch.device,
+    *,
+    names: Sequence[str] | None = None,
     **preprocessing,
 ) -> Task:
     """The task of telling ``classes`` apart; the samples keep the order of the files.
@@ -28,8 +32,8 @@ def class_task(
     Args:
         prefix: The task's name without its classes.
         classes: All different; a label of the task is a position among them.
-        options: Of them, ``val_set_size`` training samples are held out, the first ones, and
-            ``num_train_samples`` of the others trained on.
+        options: See :func:`held_out_task`.
+        names: Of all classes, for the task's name; None: their numbers.
         preprocessing: Further arguments of :class:`Task`.
 
     Raises:
@@ -41,15 +45,43 @@ def class_task(
 
     def select(pixels: np.ndarray, labels: np.ndarray) -> Split:
         chosen = np.isin(labels, classes)
-        samples = torch.from_numpy(pixels[chosen])
-        if samples.ndim != 4:  # grey images have one channel
-            samples = samples[..., None]
-        targets = torch.from_numpy(position[labels[chosen]])
-        return Split(samples.to(device), targets.to(device))
+        return as_split(pixels[chosen], position[labels[chosen]], device)
 
-    name = f"{prefix} {name_of(classes)}"
+    shown = name_of(classes) if names is None else list_of([names[c] for c in classes])
     train = select(images.train_images, images.train_labels)
     test = select(images.test_images, images.test_labels)
+    name = f"{prefix} {shown}"
+    class_names = tuple(str(c) if names is None else names[c] for c in classes)
+    more = {"class_names": class_names, **preprocessing}
+    return held_out_task(name, len(classes), train, test, options, **more)
+
+
+def as_split(pixels: np.ndarray, labels: np.ndarray, device: torch.device) -> Split:
+    """Arrays on the device: images [N, H, W] or [N, H, W, C], vectors [N, D]; labels [N]."""
+    samples = torch.from_numpy(pixels)
+    if samples.ndim == 3:  # grey images have one channel
+        samples = samples[..., None]
+    return Split(samples.to(device), torch.from_numpy(labels).to(device))
+
+
+def held_out_task(
+    name: str,
+    num_classes: int,
+    train: Split,
+    test: Split,
+    options: "TaskOptions",
+    **preprocessing,
+) -> Task:
+    """A task of which some training samples are held out for validation.
+
+    Args:
+        options: Of them, ``val_set_size`` training samples are held out, as ``val_split`` says, and
+            ``num_train_samples`` of the others trained on, the first ones.
+        preprocessing: Further arguments of :class:`Task`.
+
+    Raises:
+        InputError: There is nothing to train or test on.
+    """
     num_samples, held_out = len(train.labels), options.val_set_size
     if num_samples == 0:
         raise InputError(f"the data have no training samples for '{name}': complete the file")
@@ -68,15 +100,47 @@ def class_task(
             )
     if len(test.labels) == 0:
         raise InputError(f"the data have no test samples for '{name}': complete the file")
-    return Task(
-        name,
-        len(classes),
-        train=Split(train.images[held_out:end], train.labels[held_out:end]),
-        validation=Split(train.images[:held_out], train.labels[:held_out]),
-        test=test,
-        class_names=tuple(map(str, classes)),
-        **preprocessing,
-    )
+    if held_out and options.val_split == "stratified":
+        is_held = stratified(train.labels, held_out, name)
+        validation = Split(train.images[is_held], train.labels[is_held])
+        rest = Split(train.images[~is_held], train.labels[~is_held])
+        learned = Split(rest.images[: end - held_out], rest.labels[: end - held_out])
+    else:
+        validation = Split(train.images[:held_out], train.labels[:held_out])
+        learned = Split(train.images[held_out:end], train.labels[held_out:end])
+    return Task(name, num_classes, learned, validation, test, **preprocessing)
+
+
+def stratified(labels: torch.Tensor, number: int, name: str) -> torch.Tensor:
+    """Which samples are held out, [N] bool: of each class the first, as many as are in proportion.
+
+    What rounding leaves goes to the classes with the largest remainders, and one sample of each
+    class is always trained on.
+
+    Args:
+        labels: [N] int64; ``name``: of the task, for the message.
+
+    Raises:
+        InputError: That would leave nothing of a class.
+    """
+    num_samples = len(labels)
+    sizes = torch.bincount(labels).tolist()
+    most = [max(0, n - 1) for n in sizes]
+    if number > sum(most):
+        raise InputError(
+            f"--val_set_size={number} leaves nothing to train on of one of the classes of "
+            f"'{name}', which has {num_samples} training samples: lower it"
+        )
+    held = [min(n * number // num_samples, limit) for n, limit in zip(sizes, most, strict=True)]
+    by_remainder = sorted(range(len(sizes)), key=lambda c: -(sizes[c] * number % num_samples))
+    while sum(held) < number:
+        for c in by_remainder:
+            if sum(held) < number and held[c] < most[c]:
+                held[c] += 1
+    is_held = torch.zeros(num_samples, dtype=torch.bool, device=labels.device)
+    for c, n in enumerate(held):
+        is_held[(labels == c).nonzero().flatten()[:n]] = True
+    return is_held
 
 
 def name_of(classes: Sequence[int]) -> str:
@@ -85,6 +149,12 @@ def name_of(classes: Sequence[int]) -> str:
     if len(classes) > 1 and list(classes) == list(range(first, last + 1)):
         return f"{first}-{last}"
     return ", ".join(map(str, classes))
+
+
+def list_of(names: Sequence[str]) -> str:
+    """All of them, or the first and the last of many."""
+    shown = ", ".join(names)
+    return shown if len(shown) <= _SHOWN else f"{names[0]} to {names[-1]} ({len(names)})"
 
 
 def padded(split: Split, padding: int) -> Split:

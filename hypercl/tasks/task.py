@@ -1,7 +1,8 @@
 """A task, the order of its samples, and their augmentation. All its tensors lie on the device.
 
-Images stay uint8 and whole until a step takes its batch: that is a quarter of the memory, and a
-sequence of permutations shares one copy of the images.
+Images stay as they are and whole until a step takes its batch: bytes are a quarter of the memory of
+inputs, and a sequence of permutations shares one copy of them. Inputs may be vectors, too: what is
+called an image below is then a row of a table.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ CROP_PADDING = 4
 class Split(NamedTuple):
     """Samples of one task for one purpose."""
 
-    images: Tensor  # [N, H, W, C] uint8
+    images: Tensor  # [N, H, W, C] uint8 or float32, or [N, D] float32
     labels: Tensor  # [N] int64, counted from the first of the task's outputs
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -48,11 +49,11 @@ class Task:
     name: str
     num_classes: int
     train: Split
-    validation: Split  # the first training samples, not trained on; may be empty
+    validation: Split  # training samples that are not trained on; may be empty
     test: Split
     permutation: Tensor | None = None  # [H * W * C] int64
-    mean: Tensor | None = None  # [C], of pixels in [0, 1]
-    std: Tensor | None = None  # [C]
+    mean: Tensor | None = None  # [C] or [D], of pixels in [0, 1] where they are uint8
+    std: Tensor | None = None  # [C] or [D]
     augmented: bool = False  # flipped and cropped at random while training
     # Of the main network, among which a sample is classified.
     outputs: slice = field(default_factory=lambda: slice(None))
@@ -60,10 +61,9 @@ class Task:
     class_names: tuple[str, ...] = ()  # of its own classes; (): they have none
 
     @property
-    def in_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of the images, as hypnettorch's networks expect it."""
-        height, width, channels = self.train.images.shape[1:]
-        return height, width, channels
+    def in_shape(self) -> tuple[int, ...]:
+        """(H, W, C) of the images, as hypnettorch's networks expect it; (D,) of vectors."""
+        return tuple(self.train.images.shape[1:])
 
     @property
     def has_own_outputs(self) -> bool:
@@ -71,13 +71,18 @@ class Task:
         return self.outputs.start is not None
 
     def inputs(self, images: Tensor) -> Tensor:
-        """Turn images [B, H, W, C] uint8 into network inputs [B, H * W * C] float32."""
-        x = images.float() / 255
+        """Turn images [B, H, W, C] into network inputs [B, H * W * C] float32."""
+        x = as_floats(images)
         if self.mean is not None:
             assert self.std is not None  # they go together
             x = (x - self.mean) / self.std
         x = x.flatten(1)
         return x if self.permutation is None else x[:, self.permutation]
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """Images as float32: bytes as shares of 255, other numbers as they are."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def with_heads(tasks: Sequence[Task]) -> list[Task]:

@@ -121,8 +121,8 @@ def sizes_of_hypernet(options):
     if chunked and hypernet.compression is None:
         number, what = widths[-1] * hypernet.chmlp_chunk_size, "the hypernetwork's last layer"
         yield number, what, ("chmlp_chunk_size", "hmlp_arch")
-    if not chunked:
-        weights, names = options.main_net.kind.least_weights(options.task.kind.image_shape)
+    if not chunked and (shape := options.task.kind.image_shape) is not None:
+        weights, names = options.main_net.kind.least_weights(shape)
         yield widths[-1] * weights, "the hypernetwork's last layer", ("hmlp_arch", *names)
 
 

@@ -26,14 +26,34 @@ class MainNet(Entry):
     """A kind of main network; its fields are the options that concern it alone."""
 
     chosen_by: ClassVar[str] = "net_type"
+    takes_vectors: ClassVar[bool] = False  # inputs (D,) beside images (H, W, C)
+
+    def problems(self, options: "Options") -> Iterator[str]:
+        """What is wrong with the shape of the inputs, where that is known."""
+        shape = options.task.kind.image_shape
+        if shape is not None:
+            yield from self.problems_of_shape(shape, options.task.cl_exp)
+
+    def problems_of_shape(self, in_shape: tuple[int, ...], cl_exp: str) -> Iterator[str]:
+        """Why the network cannot take inputs of a shape; asked again when the tasks are there.
+
+        Args:
+            in_shape: (H, W, C) of images, or (D,) of vectors.
+            cl_exp: What has them.
+        """
+        if len(in_shape) == 1 and not self.takes_vectors:
+            yield (
+                f"--net_type={self.name} takes images, and --cl_exp={cl_exp} has vectors of "
+                f"{in_shape[0]} numbers: take --net_type=mlp"
+            )
 
     def build(
-        self, options: "MainNetOptions", in_shape: tuple[int, int, int], num_outputs: int
+        self, options: "MainNetOptions", in_shape: tuple[int, ...], num_outputs: int
     ) -> "MainNetInterface":
         """Make a network without weights of its own.
 
         Args:
-            in_shape: (H, W, C) of the images.
+            in_shape: (H, W, C) of the images, or (D,) of vectors where it takes these.
 
         Returns:
             A network whose ``forward(x, weights)`` takes flat inputs [B, H * W * C] and tensors of
@@ -43,7 +63,7 @@ class MainNet(Entry):
         """
         raise NotImplementedError
 
-    def least_weights(self, in_shape: tuple[int, int, int]) -> "tuple[int, tuple[str, ...]]":
+    def least_weights(self, in_shape: tuple[int, ...]) -> "tuple[int, tuple[str, ...]]":
         """How many weights it has at least, without building it, and of which options that is.
 
         Those that options cannot make large need not say it.
@@ -52,8 +72,9 @@ class MainNet(Entry):
 
     def takes(self, options: "Options") -> Iterator[Part]:
         """Weights, and a gradient for them."""
-        number, names = self.least_weights(options.task.kind.image_shape)
-        yield Part(2 * FLOAT * number, "the main network's weights", names)
+        if options.task.kind.image_shape is not None:
+            number, names = self.least_weights(options.task.kind.image_shape)
+            yield Part(2 * FLOAT * number, "the main network's weights", names)
 
 
 def normalization_arguments(options: "MainNetOptions") -> dict[str, bool]:
@@ -88,6 +109,6 @@ def or_minus_one(rate: float | None) -> float:
     return -1 if rate is None else rate
 
 
-def spelled(image_shape: tuple[int, int, int]) -> str:
+def spelled(image_shape: tuple[int, ...]) -> str:
     """A shape of images as messages have it."""
     return "x".join(map(str, image_shape))

@@ -24,13 +24,14 @@ class Lenet(MainNet):
         "lenet: variant, which must fit the images",
     )
 
-    def problems(self, options):
+    def problems_of_shape(self, in_shape, cl_exp):
         takes = (32, 32, 3) if self.lenet_type == "cifar" else (28, 28, 1)
-        given = options.task.kind.image_shape
-        if given != takes:
+        if len(in_shape) == 1:
+            yield from super().problems_of_shape(in_shape, cl_exp)
+        elif in_shape != takes:
             yield (
                 f"--lenet_type={self.lenet_type} takes {spelled(takes)} images and "
-                f"--cl_exp={options.task.cl_exp} has {spelled(given)} ones: choose another "
+                f"--cl_exp={cl_exp} has {spelled(in_shape)} ones: choose another "
                 "--lenet_type or --net_type"
             )
 

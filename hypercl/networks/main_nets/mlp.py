@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from typing import ClassVar
 
 from hypercl.networks.main_nets.base import (
     WITHOUT_WEIGHTS,
@@ -15,6 +16,7 @@ from hypercl.ranges import int_list, option
 
 @dataclass(frozen=True)
 class Mlp(MainNet):
+    takes_vectors: ClassVar = True
     mlp_arch: tuple[int, ...] = option(
         (100, 100), int_list(), "mlp: sizes of the hidden layers; empty: none"
     )

@@ -23,6 +23,7 @@ class Resnet(MainNet):
     )
 
     def problems(self, options):
+        yield from super().problems(options)
         c = self.resnet_channel_sizes
         # hypnettorch's shortcuts subsample only where the number of feature maps changes
         if not c[0] <= c[1] < c[2] < c[3]:

@@ -18,13 +18,17 @@ from hypercl.networks.main_nets.base import (
 class Zenke(MainNet):
     cannot: ClassVar = {"net_act": NET_ACT, "no_bias": NEVER, "batchnorm": NEVER}
 
-    def problems(self, options):
-        given = options.task.kind.image_shape
-        if given != (32, 32, 3):
+    def problems_of_shape(self, in_shape, cl_exp):
+        if len(in_shape) == 1:
+            yield from super().problems_of_shape(in_shape, cl_exp)
+        elif in_shape != (32, 32, 3):
             yield (
-                f"--net_type=zenke takes 32x32x3 images and --cl_exp={options.task.cl_exp} has "
-                f"{spelled(given)} ones: choose another --net_type"
+                f"--net_type=zenke takes 32x32x3 images and --cl_exp={cl_exp} has "
+                f"{spelled(in_shape)} ones: choose another --net_type"
             )
+
+    def problems(self, options):
+        yield from super().problems(options)
         rate = options.main_net.dropout_rate
         if rate is not None and rate > 0.5:
             yield (

@@ -22,8 +22,10 @@ class Sequence(Entry):
     chosen_by: ClassVar[str] = "cl_exp"
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of the images, known before they are loaded."""
+    def image_shape(self) -> tuple[int, ...] | None:
+        """(H, W, C) of the images, known before they are loaded, or (D,) of vectors; None where the
+        tasks have to be built first.
+        """
         raise NotImplementedError
 
     def drawn(self, seed: int) -> Self:
@@ -33,6 +35,12 @@ class Sequence(Entry):
             seed: The run's first; all its seeds learn the same tasks.
         """
         return self
+
+    def resolved(self, task: "TaskOptions") -> "TaskOptions":
+        """The options with the numbers of tasks and of classes that are there, where they are not
+        given and known before the tasks are built.
+        """
+        return task
 
     def build(self, options: "TaskOptions", device: "torch.device") -> "list[Task]":
         """Make the tasks, on the device. Called on what :meth:`drawn` returned.
@@ -65,12 +73,12 @@ class ClassSplit(Sequence):
 
     sources: ClassVar[tuple[Source, ...]]
 
-    class_order: str | tuple[int, ...] = option("natural", order_of_numbers(), "splitmnist, splitcifar: order in which the classes are dealt out to the tasks: natural, random (drawn from --random_seed, the same for all of --num_seeds), or all class numbers, like 3,1,0,2,4,5,6,7,8,9 (CIFAR-10's are 0 to 9, CIFAR-100's 10 to 109)")
+    class_order: str | tuple[int, ...] = option("natural", order_of_numbers(), "order in which the classes of splitmnist, splitcifar or your own data are dealt out to the tasks: natural, random (drawn from --random_seed, the same for all of --num_seeds), or all class numbers, like 3,1,0,2,4,5,6,7,8,9 (CIFAR-10's are 0 to 9, CIFAR-100's 10 to 109)")
     # fmt: on
 
     def problems(self, options: "Options") -> Iterator[str]:
         """What is wrong with the sizes of the tasks and with the order of the classes."""
-        task = options.task
+        task = self.resolved(options.task)
         problem = number_disagrees(task) or self._problem_of_sizes(task) or self._problem_of_order()
         if problem is not None:
             yield problem
@@ -91,6 +99,7 @@ class ClassSplit(Sequence):
 
     def deal(self, options: "TaskOptions") -> list[TaskClasses]:
         """The classes of each task that a run learns."""
+        options = self.resolved(options)
         assert self.class_order != "random", "the order has not been drawn"
         total = sum(source.num_classes for source in self.sources)
         order = list(range(total))

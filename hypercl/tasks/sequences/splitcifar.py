@@ -40,13 +40,18 @@ class SplitCifar(ClassSplit):
 
         dealt = [(source.name, classes) for source, classes in self.deal(options)]
         images = {name: load_images(name, options.data_dir) for name, _ in dealt}
-        preprocessing = {
-            "mean": torch.tensor(MEAN, device=device),
-            "std": torch.tensor(STD, device=device),
-            "augmented": not self.no_augmentation,
-        }
+        mean, std = torch.tensor(MEAN, device=device), torch.tensor(STD, device=device)
         return [
-            class_task(images[name], f"{name} classes", classes, options, device, **preprocessing)
+            class_task(
+                images[name],
+                f"{name} classes",
+                classes,
+                options,
+                device,
+                mean=mean,
+                std=std,
+                augmented=not self.no_augmentation,
+            )
             for name, classes in dealt
         ]
 
