@@ -58,9 +58,6 @@ class Experiment:
         tasks = build_tasks(options.task, device, options.run.random_seed)
         if options.task.num_tasks is None:
             options = options.having(num_tasks=len(tasks))
-        net_type, cl_exp = options.main_net.kind, options.task.cl_exp
-        for problem in net_type.problems_of_shape(tasks[0].in_shape, cl_exp):
-            raise InputError(problem)  # of a shape that is known only now
         experiment = cls.of(options, tasks, device)
         if device.type == "cpu":
             of_sample = experiment.net.count_multiplications(prod(tasks[0].in_shape))
@@ -69,7 +66,14 @@ class Experiment:
 
     @classmethod
     def of(cls, options: Options, tasks: Sequence[Task], device: torch.device) -> "Experiment":
-        """The same with tasks that are given."""
+        """The same with tasks that are given.
+
+        Raises:
+            InputError: The main network does not take their inputs.
+        """
+        net_type, cl_exp = options.main_net.kind, options.task.cl_exp
+        for problem in net_type.problems_of_shape(tasks[0].in_shape, cl_exp):
+            raise InputError(problem)  # of a shape that was not known before
         sizes = [task.num_classes for task in tasks]
         num_outputs = max(sizes) if options.task.shares_outputs else sum(sizes)
 

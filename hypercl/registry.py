@@ -29,6 +29,7 @@ class Part(NamedTuple):
     num_bytes: int  # at least
     what: str  # it is for
     options: tuple[str, ...]  # that it grows with
+    mend: str | None = None  # where none of these can be lowered
 
 
 @dataclass(frozen=True)

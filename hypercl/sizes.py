@@ -26,9 +26,10 @@ def require_memory(options: Options) -> None:
             first, *others = (options.spelled(name) for name in part.options)
             named = f"{first} with {' and '.join(others)}" if others else first
             plural = "it" if len(part.options) == 1 else "one of them"
+            mend = part.mend or f"lower {plural}"
             raise InputError(
                 f"{named} takes {_gibibytes(part.num_bytes)} for {part.what}, and this machine has "
-                f"{_gibibytes(limit)}: lower {plural}"
+                f"{_gibibytes(limit)}: {mend}"
             )
 
 

