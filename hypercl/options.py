@@ -54,7 +54,7 @@ class TaskOptions:
     num_tasks: int | None = option(5, or_unset(count), "number of tasks; beside a list of --num_classes_per_task, that says it; -1, the default of your own sequences: all that there are")
     num_classes_per_task: int | tuple[int, ...] | None = option(2, or_unset(count_or_counts()), "number of classes a task has, or of each task its own, like 4,3,3; -1, the default of your own sequences: as they say, or 2")
     skip_tasks: int = option(0, natural, "leave out the first N tasks of the sequence")
-    num_train_samples: int | None = option(None, or_unset(count), "training samples per task, the first ones; -1: all")
+    num_train_samples: int | None = option(None, or_unset(count), "training samples per task, the first ones (of each class, with --val_split=stratified); -1: all")
     val_set_size: int = option(100, natural, "training samples of a task, held out for validation as --val_split says; 0: no validation")
     val_split: str | None = option(None, one_of("first", "stratified"), "which of a task's training samples --val_set_size holds out: the first, or of each class the first, in proportion to the classes (default: first; of your own data stratified)")
     normalize: str | tuple[float, ...] | None = option(None, normalization(), "inputs less a mean, divided by a standard deviation: none; those of the first task's training samples, by channel or feature (dataset); those of ImageNet; or numbers, means first (default: imagenet for splitcifar, none for all others)")

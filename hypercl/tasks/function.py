@@ -123,7 +123,7 @@ def _item(value: Any) -> np.ndarray:
     """An input, channels last."""
     if not isinstance(value, Tensor):
         return np.asarray(value)
-    if value.ndim == 3 and not _has_channels_first(value.permute(1, 2, 0).shape):
+    if value.ndim == 3 and not _has_channels_first(value.shape[::-1]):  # not [H, W, C] yet
         value = value.permute(1, 2, 0)
     return value.detach().cpu().numpy()
 

@@ -75,8 +75,9 @@ def held_out_task(
     """A task of which some training samples are held out for validation.
 
     Args:
-        options: Of them, ``val_set_size`` training samples are held out, as ``val_split`` says, and
-            ``num_train_samples`` of the others trained on, the first ones.
+        options: Of them, ``val_set_size`` training samples are held out and ``num_train_samples``
+            of the others trained on: the first ones, or where ``val_split`` says so the first of
+            each class.
         preprocessing: Further arguments of :class:`Task`.
 
     Raises:
@@ -100,47 +101,52 @@ def held_out_task(
             )
     if len(test.labels) == 0:
         raise InputError(f"the data have no test samples for '{name}': complete the file")
-    if held_out and options.val_split == "stratified":
-        is_held = stratified(train.labels, held_out, name)
-        validation = Split(train.images[is_held], train.labels[is_held])
-        rest = Split(train.images[~is_held], train.labels[~is_held])
-        learned = Split(rest.images[: end - held_out], rest.labels[: end - held_out])
+    if options.val_split == "stratified":
+        if num_samples - held_out < num_classes or end - held_out < num_classes:
+            raise InputError(
+                f"--val_set_size={held_out} leaves {end - held_out} of {end} training samples of "
+                f"'{name}', which has {num_classes} classes: lower it, or take more samples"
+            )
+        is_held = stratified(train.labels, held_out)
+        validation, rest = _selected(train, is_held), _selected(train, ~is_held)
+        is_left_out = stratified(rest.labels.flip(0), num_samples - end).flip(0)  # the last ones
+        learned = _selected(rest, ~is_left_out)
     else:
         validation = Split(train.images[:held_out], train.labels[:held_out])
         learned = Split(train.images[held_out:end], train.labels[held_out:end])
     return Task(name, num_classes, learned, validation, test, **preprocessing)
 
 
-def stratified(labels: torch.Tensor, number: int, name: str) -> torch.Tensor:
-    """Which samples are held out, [N] bool: of each class the first, as many as are in proportion.
+def _selected(split: Split, chosen: torch.Tensor) -> Split:
+    """Samples, [N] bool, of a split; the split itself where that is all of them."""
+    return split if bool(chosen.all()) else Split(split.images[chosen], split.labels[chosen])
+
+
+def stratified(labels: torch.Tensor, number: int) -> torch.Tensor:
+    """Choose samples to do without: of each class the first, as many as are in proportion.
 
     What rounding leaves goes to the classes with the largest remainders, and one sample of each
-    class is always trained on.
+    class is never chosen.
 
     Args:
-        labels: [N] int64; ``name``: of the task, for the message.
+        labels: [N] int64, of each class from 0 on at least one.
+        number: Of samples chosen, N less the number of classes at most.
 
-    Raises:
-        InputError: That would leave nothing of a class.
+    Returns:
+        [N] bool.
     """
-    num_samples = len(labels)
     sizes = torch.bincount(labels).tolist()
-    most = [max(0, n - 1) for n in sizes]
-    if number > sum(most):
-        raise InputError(
-            f"--val_set_size={number} leaves nothing to train on of one of the classes of "
-            f"'{name}', which has {num_samples} training samples: lower it"
-        )
-    held = [min(n * number // num_samples, limit) for n, limit in zip(sizes, most, strict=True)]
+    num_samples, most = len(labels), [n - 1 for n in sizes]
+    shares = [min(n * number // num_samples, limit) for n, limit in zip(sizes, most, strict=True)]
     by_remainder = sorted(range(len(sizes)), key=lambda c: -(sizes[c] * number % num_samples))
-    while sum(held) < number:
+    while sum(shares) < number:
         for c in by_remainder:
-            if sum(held) < number and held[c] < most[c]:
-                held[c] += 1
-    is_held = torch.zeros(num_samples, dtype=torch.bool, device=labels.device)
-    for c, n in enumerate(held):
-        is_held[(labels == c).nonzero().flatten()[:n]] = True
-    return is_held
+            if sum(shares) < number and shares[c] < most[c]:
+                shares[c] += 1
+    chosen = torch.zeros(num_samples, dtype=torch.bool, device=labels.device)
+    for c, n in enumerate(shares):
+        chosen[(labels == c).nonzero().flatten()[:n]] = True
+    return chosen
 
 
 def name_of(classes: Sequence[int]) -> str:

@@ -82,7 +82,7 @@ class Task:
 
 def as_floats(images: Tensor) -> Tensor:
     """Images as float32: bytes as shares of 255, other numbers as they are."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
 def with_heads(tasks: Sequence[Task]) -> list[Task]:
