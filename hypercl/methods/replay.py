@@ -11,6 +11,7 @@ other. A class is one of a task: the same digit in two tasks counts twice.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hypercl.errors import InputError
 from hypercl.methods.base import (
     Batch,
     Method,
@@ -23,6 +24,8 @@ from hypercl.methods.base import (
 from hypercl.ranges import count, non_negative, one_of, option, or_unset
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
     from torch import Tensor
 
@@ -49,9 +52,12 @@ class BufferEntry(OwnWeightsEntry):
         if task.num_tasks is None or sizes is None:
             return  # known when the tasks are there
         by_task = [sizes] * task.num_tasks if isinstance(sizes, int) else sizes[task.skip_tasks :]
-        classes = sum(by_task)
-        chosen = self.replay_per_class is None and self.replay_sampling == "balanced"
-        if chosen and self.replay_budget < classes:
+        yield from self.problems_of_budget(sum(by_task))
+
+    def problems_of_budget(self, classes: int) -> "Iterator[str]":
+        """Whether it is too small for so many classes of all tasks."""
+        balanced = self.replay_per_class is None and self.replay_sampling == "balanced"
+        if balanced and self.replay_budget < classes:
             yield (
                 f"--replay_budget={self.replay_budget} leaves no sample for each of {classes} classes: "
                 "give more, or take --replay_sampling=reservoir"
@@ -94,6 +100,8 @@ class ExperienceReplay(OwnWeights):
 
     def __init__(self, options: BufferEntry, setting: Setting, strength: float) -> None:
         super().__init__(setting, strength, options.mnet_init)
+        for problem in options.problems_of_budget(sum(task.num_classes for task in setting.tasks)):
+            raise InputError(problem)
         self.options = options
         self.batch_size = options.replay_batch_size or setting.train.batch_size
 

@@ -1,14 +1,18 @@
 """Every way to the images, and every way in which a file can be bad."""
 
+import gzip
 import hashlib
+import inspect
 import io
 import os
 import pickle
 import shutil
 import signal
+import struct
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +21,7 @@ from helpers import fake_images
 
 from hypercl.errors import InputError
 from hypercl.tasks import images as datasets
-from hypercl.tasks.images import load_images
+from hypercl.tasks.images import TORCHVISION, load_images
 
 
 def test_mnist_comes_with_the_requirements(tmp_path):
@@ -426,3 +430,67 @@ def test_a_signal_waits_until_zarr_has_read(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         load_images("mnist", "nowhere")
     assert len(done) == 1
+
+
+def packed_by_others(folder, made):
+    """Files in MNIST's format, packed as a Linux distribution does."""
+    folder.mkdir(parents=True)
+    for part, split in (("train", "train"), ("t10k", "test")):
+        pixels, labels = getattr(made, f"{split}_images"), getattr(made, f"{split}_labels")
+        for name, magic, values in (("images-idx3", 0x803, pixels), ("labels-idx1", 0x801, labels)):
+            head = struct.pack(f">{1 + values.ndim}I", magic, *values.shape)
+            packed = gzip.compress(head + values.tobytes(), 1)
+            (folder / f"{part}-{name}-ubyte.gz").write_bytes(packed)
+
+
+def few_of(name, made):
+    sizes = {"num_train": len(made.train_labels), "num_test": len(made.test_labels)}
+    return TORCHVISION[name]._replace(**sizes)
+
+
+def test_files_that_others_have_packed_are_unpacked(tmp_path):
+    made = fake_images(10, 4, (28, 28))
+    folder = tmp_path / "FashionMNIST" / "raw"
+    packed_by_others(folder, made)
+    loaded = load_images(few_of("FashionMNIST", made), tmp_path)
+    for ours, theirs in zip(loaded, made, strict=True):
+        assert np.array_equal(ours, theirs)
+    assert (tmp_path / "fashionmnist.npz").exists()
+
+
+def test_a_packed_file_that_is_damaged_is_named(tmp_path, monkeypatch):
+    import urllib.request
+
+    made = fake_images(10, 4, (28, 28))
+    folder = tmp_path / "FashionMNIST" / "raw"
+    packed_by_others(folder, made)
+    path = folder / "t10k-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:100])
+    monkeypatch.setattr(urllib.request, "urlopen", None)
+    with pytest.raises(InputError) as error:
+        load_images(few_of("FashionMNIST", made), tmp_path)
+    assert f"{path}: Compressed file ended" in str(error.value)
+    assert not (tmp_path / "fashionmnist.npz").exists()
+    assert not list(folder.glob(".*"))
+
+
+def test_colors_are_put_last_and_labels_start_with_0():
+    pixels = np.arange(2 * 3 * 4 * 4, dtype=np.uint8).reshape(2, 3, 4, 4)
+    part = SimpleNamespace(data=pixels, labels=np.array([1, 26]))
+    images, labels = datasets._arrays(part, 1)
+    assert images.shape == (2, 4, 4, 3)
+    assert images[1, 2, 3].tolist() == pixels[1, :, 2, 3].tolist()
+    assert labels.tolist() == [0, 25]
+    assert TORCHVISION["EMNIST-letters"].first_label == 1
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_what_torchvision_has_is_known_by_its_classes(name):
+    import torchvision
+
+    known = TORCHVISION[name]
+    cls = getattr(torchvision.datasets, known.torchvision_name)
+    signature = inspect.signature(cls)
+    for part in known.parts:
+        signature.bind("root", download=True, **part)
+    assert datasets._own_files(cls)
