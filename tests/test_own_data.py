@@ -1,11 +1,13 @@
 """Data of the user's, from the command line to the results."""
 
+import re
 import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import Stopped, fake_images
+import torch
+from helpers import CPU, Stopped, fake_images
 from PIL import Image
 
 import run
@@ -194,6 +196,27 @@ def test_a_function_with_options(learn_twice):
     assert results["config"]["shift"] == 0.5
     moved = learn("my.py:tasks", "--shift=5", "--num_tasks=2", "--skip_tasks=1", "--overwrite")
     assert moved["seeds"] != results["seeds"]
+
+
+def test_the_function_that_the_documentation_shows():
+    text = (Path(__file__).parent.parent / "docs" / "data.rst").read_text()
+    blocks = re.findall(r"::\n\n((?:    .*\n|\n)+)", text)
+    (recipe,) = (textwrap.dedent(block) for block in blocks if "def tasks" in block)
+    Path("moons.py").write_text(recipe)
+    options = parse_args(["--cl_exp=moons.py:tasks", "--angle=45", "--num_tasks=3"]).task
+    tasks = options.kind.build(options, CPU)
+    assert [task.in_shape for task in tasks] == [(2,)] * 3
+    first, last = (between_classes(task.train) for task in (tasks[0], tasks[2]))
+    turned = torch.tensor([-first[1], first[0]])  # by 90 degrees
+    assert torch.allclose(last, turned, atol=0.3)
+    networks = ["--mlp_arch=20", "--hmlp_arch=20", "--lr=0.01", "--n_iter=100", "--no_cuda"]
+    results = run.main(["--cl_exp=moons.py:tasks", "--num_tasks=2", *networks])
+    assert results["summary"]["final_accuracy"]["mean"] > 80
+
+
+def between_classes(split):
+    """From the middle of class 0 to that of class 1."""
+    return split.images[split.labels == 1].mean(0) - split.images[split.labels == 0].mean(0)
 
 
 def test_a_sequence_of_ones_own():
