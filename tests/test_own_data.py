@@ -1,6 +1,8 @@
 """Data of the user's, from the command line to the results."""
 
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from hypercl.report.results import Report
 from hypercl.tasks import images as datasets
 from train_args import parse_args
 
+ROOT = Path(__file__).parent.parent
 SHORT = [
     "--no_cuda", "--loglevel_info", "--n_iter=2", "--val_set_size=6", "--batch_size=4",
     "--mlp_arch=5", "--hmlp_arch=5", "--chmlp_chunk_size=500",
@@ -199,7 +202,7 @@ def test_a_function_with_options(learn_twice):
 
 
 def test_the_function_that_the_documentation_shows():
-    text = (Path(__file__).parent.parent / "docs" / "data.rst").read_text()
+    text = (ROOT / "docs" / "data.rst").read_text()
     blocks = re.findall(r"::\n\n((?:    .*\n|\n)+)", text)
     (recipe,) = (textwrap.dedent(block) for block in blocks if "def tasks" in block)
     Path("moons.py").write_text(recipe)
@@ -247,6 +250,34 @@ def test_a_set_of_torchvisions(learn_twice, monkeypatch):
     results = learn_twice("torchvision:FashionMNIST", "--num_tasks=2")
     assert names(results) == ["classes 0-1", "classes 2-3"]
     assert parse_args(["--cl_exp=torchvision:SVHN"]).task.kind.image_shape == (32, 32, 3)
+
+
+def test_data_that_have_changed_do_not_go_on(monkeypatch):
+    def stop(training):
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.TaskTraining, "step", stop)
+        with pytest.raises(Stopped):
+            learn("rows.npz")
+    arrays = dict(np.load("rows.npz"))
+    arrays["train_images"][-1] += 1
+    np.savez("rows.npz", **arrays)
+    with pytest.raises(InputError, match="the data are not those with which out began"):
+        learn("rows.npz")
+
+
+def test_what_is_known_before_the_run_is_known_without_torch(tmp_path):
+    save_pictures("pictures")
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from hypercl.tasks.sequences.brought import bring\n"
+        "for name in ('images.npz', 'rows.npz', 'pictures', 'torchvision:KMNIST'):\n"
+        "    print(*bring(name)().image_shape)\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:4] == ["6 6 1", "36", "6 6 1", "28 28 1"]
 
 
 def refused(argv, capsys):

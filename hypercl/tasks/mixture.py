@@ -1,5 +1,6 @@
 """Samples of several tasks in one batch: what replay and joint training learn from."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -54,14 +55,23 @@ class Mixture:
             for row, own in zip(allowed, by_task, strict=True):
                 row[own] = True
         first = tasks[:num_learned]
-        permutations = [t.permutation for t in first if t.permutation is not None]
-        ones = [1] * (len(tasks[0].in_shape) - 1)
-        means = [t.mean.view(*ones, -1) for t in first if t.mean is not None]
-        stds = [t.std.view(*ones, -1) for t in first if t.std is not None]
-        if any(len(values) not in (0, num_learned) for values in (permutations, means, stds)):
-            raise ValueError("the tasks are not all permuted, or not all normalized")
-        stacked = [torch.stack(v) if v else None for v in (permutations, means, stds)]
-        return cls(outputs, allowed, *stacked)
+        ones, channels = [1] * (len(tasks[0].in_shape) - 1), tasks[0].in_shape[-1]
+
+        def stacked(values: list[Tensor | None], otherwise: Tensor) -> Tensor | None:
+            """None where no task has any; a task without them has what changes nothing."""
+            if all(value is None for value in values):
+                return None
+            return torch.stack([otherwise if value is None else value for value in values])
+
+        permutations = stacked(
+            [task.permutation for task in first],
+            torch.arange(math.prod(tasks[0].in_shape), device=device),
+        )
+        means = stacked([t.mean for t in first], torch.zeros(channels, device=device))
+        stds = stacked([t.std for t in first], torch.ones(channels, device=device))
+        if means is not None and stds is not None:
+            means, stds = (v.view(num_learned, *ones, channels) for v in (means, stds))
+        return cls(outputs, allowed, permutations, means, stds)
 
     def inputs(self, images: Tensor, task_ids: Tensor) -> Tensor:
         """Turn images [members, B, H, W, C] into inputs [members, B, H * W * C] float32, as

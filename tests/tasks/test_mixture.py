@@ -35,11 +35,23 @@ def padded(task, seed):
     return permuted(replace(task, train=task.train._replace(images=images)), seed)
 
 
+def as_vectors(task, seed):
+    images = task.train.images.flatten(1) / 255
+    return normalized(replace(task, train=task.train._replace(images=images)), seed)
+
+
+def but_the_first(change):
+    return lambda task, seed: change(task, seed) if seed > 0 else task
+
+
 CHANGES = {
     "plain": lambda task, seed: task,
     "permuted": permuted,
     "padded": padded,
     "normalized": normalized,
+    "permuted but the first": but_the_first(permuted),  # as PermutedMNIST is
+    "normalized but the first": but_the_first(normalized),
+    "vectors": as_vectors,
     "both": lambda task, seed: permuted(normalized(task, seed), seed),
 }
 
@@ -62,13 +74,6 @@ def test_inputs_are_those_of_the_tasks(change, shape):
         for i, task_id in enumerate(task_ids[member]):
             expected = tasks[task_id].inputs(images[member, i][None])[0]
             assert torch.equal(inputs[member, i], expected)
-
-
-def test_tasks_that_do_not_all_have_a_permutation_are_no_mixture():
-    first, second = make_task(), make_task()
-    for other in (permuted(second, 0), normalized(second, 0)):
-        with pytest.raises(ValueError, match="not all"):
-            Mixture.of([first, other], 2, 2)
 
 
 def test_augmented_images_are_those_of_augment():
