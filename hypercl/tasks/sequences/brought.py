@@ -6,6 +6,7 @@ has the forms.
 
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,6 +117,7 @@ class OwnSplit(ClassSplit):
     def build(self, options, device):
         from hypercl.tasks.split import class_task
 
+        self._warn_of_classes_left_out(options)
         data, options = self.data, stratified(options)
         images = data.load(options.data_dir).images
         (names,) = data.classes
@@ -124,6 +126,16 @@ class OwnSplit(ClassSplit):
             class_task(images, "classes", classes, options, device, names=shown)
             for _, classes in self.deal(options)
         ]
+
+    def _warn_of_classes_left_out(self, options: "TaskOptions") -> None:
+        """Where all tasks that there are do not take all classes that there are."""
+        (source,), size = self.sources, self.resolved(options).num_classes_per_task
+        if options.num_tasks is None and isinstance(size, int) and source.num_classes % size:
+            warnings.warn(
+                f"{source.title} has {source.num_classes} classes, and tasks of {size} leave out "
+                f"{source.num_classes % size} of them: --num_classes_per_task takes a list, too",
+                stacklevel=2,
+            )
 
 
 @dataclass(frozen=True)
