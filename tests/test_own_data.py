@@ -58,6 +58,17 @@ def images(sizes=(6, 6)):
     return [(part, part), (part, part)]
 
 
+class Net(torch.nn.Module):
+    def __init__(self, in_shape, num_classes):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(int(np.prod(in_shape)), num_classes)
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
 @dataclass(frozen=True)
 class Mine(Sequence):
     image_shape = (6,)
@@ -234,6 +245,13 @@ def test_a_function_of_datasets_for_a_convolutional_network():
     given = [o for o in SHORT if not o.startswith("--mlp")]
     results = run.main([*given, "--cl_exp=my.py:images", *net])
     assert names(results) == ["task 0", "task 1"]
+
+
+@pytest.mark.parametrize("cl_exp", ["rows.npz", "my.py:images"])
+def test_a_module_of_ones_own(cl_exp):
+    given = [o for o in SHORT if not o.startswith("--mlp")]
+    results = run.main([*given, f"--cl_exp={cl_exp}", "--net_type=my.py:Net"])
+    assert results["num_weights"]["main"] == 3 * (36 if cl_exp == "rows.npz" else 108) + 3
 
 
 def test_tasks_of_unequal_sizes():

@@ -31,6 +31,7 @@ class BroughtNet(MainNet):
     """Builds the user's module with its options."""
 
     code: ClassVar[Code]
+    takes_vectors: ClassVar = True
     cannot: ClassVar = dict.fromkeys(
         ("net_act", "no_bias", "dropout_rate", "batchnorm", "bn_no_running_stats"), _ITSELF
     )
