@@ -90,7 +90,8 @@ def make_task(
             (arrays.test_inputs, grouped.test),
         )
     )
-    return held_out_task(f"task {number}", len(grouped.classes[0]), train, test, options)
+    names = tuple(map(str, grouped.classes[0]))
+    return held_out_task(f"task {number}", len(names), train, test, options, class_names=names)
 
 
 def _of_dataset(dataset: Any, of_task: str) -> tuple[np.ndarray, np.ndarray]:

@@ -40,6 +40,7 @@ def test_labels_count_within_the_task():
     made = built([task(labels=np.array([7, -1, 7, 30]))])
     assert made.num_classes == 3
     assert made.train.labels.tolist() == [1, 0, 1, 2]
+    assert made.class_names == ("-1", "7", "30")
 
 
 def test_images_keep_their_bytes_and_other_arrays_are_made_usable():

@@ -170,8 +170,10 @@ class OwnTasks(Sequence):
             of_train, of_test = train_tasks == task_id, test_tasks == task_id
             train = as_split(images.train_images[of_train], images.train_labels[of_train], device)
             test = as_split(images.test_images[of_test], images.test_labels[of_test], device)
-            number, name = len(data.classes[task_id]), data.task_names[task_id]
-            tasks.append(held_out_task(name, number, train, test, options))
+            name, classes = data.task_names[task_id], tuple(data.classes[task_id])
+            tasks.append(
+                held_out_task(name, len(classes), train, test, options, class_names=classes)
+            )
         return tasks
 
 
