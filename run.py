@@ -154,14 +154,14 @@ def first_position(
 
 def open_run_dir(options: Options) -> RunDir:
     """The run directory, which may hold a run with these options and no other."""
-    from hypercl.rundir.sources import require_unchanged, sources_of
+    from hypercl.rundir.sources import require_unchanged
 
     path = None if options.run.out_dir is None else Path(options.run.out_dir)
     run_dir = RunDir(path, overwrite=options.run.overwrite)
     try:
         if run_dir.config is not None:
+            require_unchanged(run_dir.path, run_dir.config)
             require_same(path, run_dir.config["options"], options.recorded)
-            require_unchanged(run_dir.path, run_dir.config, sources_of(options.kinds))
         if run_dir.results is not None:
             require_same(path, run_dir.results["config"], options.recorded)
         if not options.run.overwrite:

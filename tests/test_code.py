@@ -1,8 +1,11 @@
 """What the user brings: references, parameters that become options, files that change."""
 
 import json
+import re
 import shutil
 import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -13,37 +16,21 @@ from hypercl.options import options_of
 from hypercl.registry import Entry
 from train_args import parse_args
 
-METHOD = '''
-"""Mine."""
-from hypercl.methods.base import OwnWeights
-
-
-class Near(OwnWeights):
-    """Near the last task.
-
-    Args:
-        pull: strength of the penalty.
-    """
-
-    def __init__(self, setting, pull=0.1, steps: "int | None" = None, soft=False):
-        super().__init__(setting, pull)
-        if pull > 100:
-            raise ValueError("too strong")
-
-    def remember(self, params, memory, task_id):
-        return params["weights"].clone() if task_id > 0 else None
-
-    def penalty_and_gradient(self, weights, anchor):
-        moved = weights - anchor
-        return moved.square().sum(1) / 2, moved
-'''
+OWN = Path(__file__).parents[1] / "docs" / "own.rst"
+(RECIPE,) = re.findall(r"``mymethod\.py``::\n\n((?:    .*\n|\n)+)", OWN.read_text())
+METHOD = textwrap.dedent(RECIPE).strip() + "\n"
+# The same with more parameters, of which it does not take all values.
+CHECKED = METHOD.replace("pull=0.1)", 'pull=0.1, steps: "int | None" = None, soft=False)').replace(
+    "        super()",
+    "        if pull > 100:\n            raise ValueError('too strong')\n        super()",
+)
 SHORT = ["--no_cuda", "--n_iter=3", "--num_tasks=2", "--val_set_size=0", "--mlp_arch=5"]
 
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
     """A folder with my.py, in which the tests are."""
-    (tmp_path / "my.py").write_text(METHOD)
+    (tmp_path / "my.py").write_text(CHECKED)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -105,8 +92,8 @@ def test_what_cannot_be_an_entry_is_refused_in_one_line(mine, text, words):
         (["--method=nothing_here.at_all:Near"], "there is no module nothing_here: install it"),
         (["--method=json:dumps"], "json:dumps is no method"),
         (["--method=my.py:Far"], "my.py:Far does not exist: my.py has Near"),
-        (["--method=my.py:Near", "--pull=strong"], "argument --pull"),
-        (["--method=my.py:Near", "--pul=1"], "--pul"),
+        (["--method=my.py:NearTheLastTask", "--pull=strong"], "argument --pull"),
+        (["--method=my.py:NearTheLastTask", "--pul=1"], "--pul"),
         (["--pull=1"], "--pull"),
         (["--method=nearest"], "nor your own, like path/to/my.py:MyMethod"),
         (["--num_tasks=-1"], "--num_tasks=-1 is for a sequence of your own"),
@@ -125,35 +112,35 @@ def test_a_command_line_is_refused(mine, options, words, capsys):
 def test_a_parameter_with_the_name_of_an_option_is_refused(mine, capsys):
     (mine / "my.py").write_text(METHOD.replace("pull", "lr"))
     with pytest.raises(SystemExit):
-        parse_args(["--method=my.py:Near"])
+        parse_args(["--method=my.py:NearTheLastTask"])
     assert "has a parameter lr, and there is an option --lr already" in capsys.readouterr().err
 
 
 def test_help_shows_the_options_and_a_file_of_options_may_have_them(mine, capsys):
     with pytest.raises(SystemExit) as caught:
-        parse_args(["--method=my.py:Near", "--help"])
+        parse_args(["--method=my.py:NearTheLastTask", "--help"])
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "--pull X strength of the penalty (default: 0.1)" in text
-    assert "--steps N parameter of my.py:Near (default: -1)" in text
-    (mine / "options.toml").write_text('method = "my.py:Near"\npull = 3\nlr = 0.5\n')
+    assert "--steps N parameter of my.py:NearTheLastTask (default: -1)" in text
+    (mine / "options.toml").write_text('method = "my.py:NearTheLastTask"\npull = 3\nlr = 0.5\n')
     options = parse_args(["--config=options.toml", "--soft"])
     assert options.method.kind.arguments() == {"pull": 3.0, "steps": None, "soft": True}
     assert options.recorded["pull"] == 3.0
     assert parse_args(["--config=options.toml", "--method=ewc"]).train.lr == 0.5
-    (mine / "options.toml").write_text('method = "my.py:Near"\npul = 3\n')
+    (mine / "options.toml").write_text('method = "my.py:NearTheLastTask"\npul = 3\n')
     with pytest.raises(SystemExit):
         parse_args(["--config=options.toml"])
     assert "pul (did you mean pull?)" in capsys.readouterr().err
 
 
 def test_a_run_keeps_its_code_and_goes_on_with_no_other(mine):
-    argv = [*SHORT, "--method=my.py:Near", "--pull=0.5", "--out_dir=run"]
+    argv = [*SHORT, "--method=my.py:NearTheLastTask", "--pull=0.5", "--out_dir=run"]
     results = run.main(argv)
     (copy,) = (mine / "run" / "code").iterdir()
-    assert copy.read_text() == METHOD
+    assert copy.read_text() == CHECKED
     config = json.loads((mine / "run" / "config.json").read_text())
-    assert config["code"]["my.py:Near"]["copy"] == f"code/{copy.name}"
+    assert config["code"]["my.py:NearTheLastTask"]["copy"] == f"code/{copy.name}"
     assert run.main(argv) == results
     assert run.main(["--resume", "--out_dir=run"]) == results
     assert run.main(["--config=run", "--out_dir=again"])["seeds"] == results["seeds"]
@@ -161,7 +148,7 @@ def test_a_run_keeps_its_code_and_goes_on_with_no_other(mine):
         alike = run.main(["--compare", "run", "again"])
     assert len(alike["rows"]) == 1
 
-    (mine / "my.py").write_text(METHOD + "\n# changed\n")
+    (mine / "my.py").write_text(METHOD)
     for changed in (argv, ["--resume", "--out_dir=run"]):
         with pytest.raises(InputError, match=r"my\.py has changed since run began: put run/code/"):
             run.main(changed)
@@ -169,7 +156,7 @@ def test_a_run_keeps_its_code_and_goes_on_with_no_other(mine):
 
 
 def test_what_was_learned_is_loaded_with_the_code_of_that_time(mine, tmp_path_factory, recwarn):
-    run.main([*SHORT, "--method=my.py:Near", "--out_dir=run"])
+    run.main([*SHORT, "--method=my.py:NearTheLastTask", "--out_dir=run"])
     before = load_run("run").weights(1, 42)
     assert not recwarn
     (mine / "my.py").unlink()
@@ -184,8 +171,8 @@ def test_what_was_learned_is_loaded_with_the_code_of_that_time(mine, tmp_path_fa
 
 
 def test_what_the_code_raises_is_said_in_one_line_and_nothing_is_written(mine):
-    with pytest.raises(InputError, match=r"my.py:Near fails \(ValueError: too strong, line 16\)"):
-        run.main([*SHORT, "--method=my.py:Near", "--pull=101", "--out_dir=run"])
+    with pytest.raises(InputError, match=r"fails \(ValueError: too strong, line 12\)"):
+        run.main([*SHORT, "--method=my.py:NearTheLastTask", "--pull=101", "--out_dir=run"])
     assert not (mine / "run").exists()
 
 

@@ -46,7 +46,7 @@ def test_commands_are_found():
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_every_option_exists(name):
-    recipes = {"angle", "cnn_width", "image_size", "l2_strength", "width"}
+    recipes = {"angle", "cnn_width", "image_size", "l2_strength", "pull", "width"}
     of_others = {"help", "list_presets", "logdir", "kills", "cases", "no_save", "rounds", "seeds"}
     of_others |= {"time", "signal"}  # of SLURM
     for option in re.findall(r"--(\w+)", TEXTS[name]):

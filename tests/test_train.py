@@ -253,9 +253,7 @@ def test_members_learn_what_their_seeds_learn_alone(net, subset, factored):
         tested = evaluate(learned(experiment, alone, 2), task, 2, task.test, 100)
         assert accuracy[member] == pytest.approx(tested[0], abs=0.04)
         for name, value in alone.stats.items():
-            torch.testing.assert_close(
-                together.stats[name][member], value[0], rtol=1e-3, atol=1e-4
-            )
+            torch.testing.assert_close(together.stats[name][member], value[0], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("net", ["mlp", "resnet", "wrn"])

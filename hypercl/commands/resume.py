@@ -8,6 +8,7 @@ from hypercl.errors import InputError
 from hypercl.options import Options, require_known
 from hypercl.rundir import stored
 from hypercl.rundir.forms import fits, is_progress
+from hypercl.rundir.sources import require_unchanged
 from hypercl.shell import is_out_of_memory
 
 if TYPE_CHECKING:  # torch, which is not needed to say that there is no such run
@@ -40,6 +41,7 @@ def resumed(
         from hypercl.rundir.checkpoint import stored_config
 
         config, source = stored_config(path)
+    require_unchanged(path, config)
     require_known(source, config["options"])
     return parse_args([*argv, f"--out_dir={path}"], config["options"])
 

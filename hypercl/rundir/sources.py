@@ -1,11 +1,12 @@
 """The user's files of code behind a run: their checksums in config.json, their copies in code/."""
 
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hypercl.code import Code, read_file
+from hypercl.code import Code, load, read_file
 from hypercl.errors import InputError
 from hypercl.registry import Entry
 from hypercl.rundir.directory import RunDir
@@ -51,22 +52,21 @@ def keep_sources(run_dir: RunDir, sources: Iterable[Source]) -> None:
             run_dir.write_bytes(source.copy, source.content)
 
 
-def require_unchanged(path: Path, config: Mapping[str, Any], sources: Iterable[Source]) -> None:
+def require_unchanged(path: Path, config: Mapping[str, Any]) -> None:
     """Refuse to go on with a run whose code is another by now.
 
     Args:
         path: Of the run directory; ``config``: its config.json.
 
     Raises:
-        InputError: A file has changed.
+        InputError: A file has changed, or is gone.
     """
-    there = config.get("code", {})
-    for source in sources:
-        before = there.get(source.reference)
-        if before is not None and before["sha256"] != source.sha256:
+    for reference, code in config.get("code", {}).items():
+        file = reference.rpartition(":")[0]
+        if _sha256_of(reference) != code["sha256"]:
             raise InputError(
-                f"{source.path} has changed since {path} began: put {path / before['copy']} in its "
-                "place, choose another --out_dir, or replace that run with --overwrite"
+                f"{file} has changed since {path} began: put {path / code['copy']} in its place, "
+                "choose another --out_dir, or replace that run with --overwrite"
             )
 
 
@@ -87,7 +87,7 @@ def with_copies(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
             continue
         file, _, what = str(reference).rpartition(":")
         copy = path / code[reference]["copy"]
-        if _sha256(Path(file)) != code[reference]["sha256"]:
+        if _sha256_of(str(reference)) != code[reference]["sha256"]:
             if _sha256(copy) != code[reference]["sha256"]:
                 raise InputError(
                     f"{file} is not what it was when {path} began, and neither is its copy {copy}: "
@@ -96,6 +96,15 @@ def with_copies(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
             warnings.warn(f"{file} is not what it was: the run's copy is used", stacklevel=2)
             chosen[name] = f"{copy}:{what}"
     return chosen
+
+
+def _sha256_of(reference: str) -> str | None:
+    """Of the file of code, as it is now; None where there is none."""
+    where = reference.rpartition(":")[0]
+    if where.endswith(".py"):
+        return _sha256(Path(os.path.expanduser(where)))
+    file = load(reference).file
+    return None if file is None else file.sha256
 
 
 def _sha256(path: Path) -> str | None:

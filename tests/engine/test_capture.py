@@ -174,8 +174,7 @@ def test_a_step_stays_on_its_device_and_never_waits_for_it(network, settings, me
     heads = [slice(0, 2), slice(2, 4), slice(4, 6)]
     outputs = heads if values["multi_head"] else [slice(None)] * 3
     tasks = [
-        Task("", 2, split, split, split, augmented=len(shape) == 3, outputs=own)
-        for own in outputs
+        Task("", 2, split, split, split, augmented=len(shape) == 3, outputs=own) for own in outputs
     ]
     experiment = make_experiment(tasks, device=device, **values)
     params = experiment.method.init(range(members))

@@ -1,6 +1,5 @@
 """The regularizer: against hypnettorch's, the factored form against the dense one."""
 
-
 import pytest
 import torch
 from helpers import HYPERNETS, build_main_net, build_module, make_hypernet
@@ -97,7 +96,10 @@ def test_heads_of_other_tasks_are_left_out_as_hypnettorch_does(chunk_size, bias,
     now = moved(params)
     into_module({name: value[0] for name, value in now.items()}, module)
     expected = calc_fix_target_reg(
-        module, TASK_ID, targets=targets, mnet=net.module,
+        module,
+        TASK_ID,
+        targets=targets,
+        mnet=net.module,
         inds_of_out_heads=[list(range(8)[o]) for o in outputs],
     )
     expected.backward()

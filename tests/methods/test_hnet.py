@@ -142,9 +142,7 @@ def test_the_penalty_counts_from_the_second_step_on_at_a_minimum():
         star = in_double(experiment.method.init([0]))
         memory = experiment.method.remember(star, {}, TASK_ID)
         task_loss = experiment.task_loss(experiment.tasks[TASK_ID])
-        _, losses = experiment.method.loss_and_gradient(
-            moved(star), batch, memory, task_loss, None
-        )
+        _, losses = experiment.method.loss_and_gradient(moved(star), batch, memory, task_loss, None)
         assert losses.penalty > 0.1
         assert (losses.loss > losses.task_loss).item() == counts
 

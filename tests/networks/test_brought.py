@@ -10,7 +10,7 @@ import torch
 from helpers import CPU, build_main_net, make_experiment, make_task
 
 import run
-from hypercl import load_run
+from hypercl import code, load_run
 from hypercl.errors import InputError
 from hypercl.networks.module_net import ModuleNet
 from train import TaskTraining
@@ -62,7 +62,7 @@ def mine(tmp_path, monkeypatch):
 
 
 def test_the_recipe_of_the_docs_learns_and_what_it_learned_can_be_taken_out(mine):
-    text = (Path(__file__).parents[2] / "docs" / "extending.rst").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "own.rst").read_text()
     (recipe,) = re.findall(r"^``mynet\.py``::\n\n((?:    .*\n|\n)+)", text, re.M)
     (mine / "mynet.py").write_text(textwrap.dedent(recipe))
     argv = [*SHORT, "--net_type=mynet.py:Net", "--width=3", "--dropout=0.2"]
@@ -73,12 +73,14 @@ def test_the_recipe_of_the_docs_learns_and_what_it_learned_can_be_taken_out(mine
     config = json.loads((mine / "run" / "config.json").read_text())["options"]
     assert (config["width"], config["dropout"]) == (3, 0.2)
     learned = load_run("run", no_cuda=True)
-    filled = learned.main_net.filled(learned.weights(1, 42), learned.stats[42][1])
     task = learned.experiment.tasks[1]
-    inputs = task.inputs(task.test.images[:3])
-    stats = list(learned.stats[42][1].values())
-    logits = learned.main_net.forward(inputs, learned.weights(1, 42), stats)
-    torch.testing.assert_close(filled(inputs.view(3, 1, 28, 28)), logits)
+    logits = learned.main_net(1)(task.test.images[:3])
+    inputs = task.inputs(task.test.images[:3]).view(3, 1, 28, 28)
+    filled = learned.experiment.net.module.filled(learned.weights(1, 42), learned.stats[42][1])
+    torch.testing.assert_close(filled(inputs), logits)
+    theirs = code.load("mynet.py:Net").what((1, 28, 28), 2, width=3).eval()
+    theirs.load_state_dict(learned.main_net(1).state_dict())
+    torch.testing.assert_close(theirs(inputs), logits)
 
 
 def test_seeds_learn_together_what_each_learns_alone(mine):

@@ -18,9 +18,7 @@ def screen():
 
 def results_of(*matrices, num_tasks=2):
     unlearned = {"accuracy_before": [None, 52.0], "accuracy_untrained": [None, 50.0]}
-    seeds = [
-        {"seed": 42 + i, "accuracy": matrix, **unlearned} for i, matrix in enumerate(matrices)
-    ]
+    seeds = [{"seed": 42 + i, "accuracy": matrix, **unlearned} for i, matrix in enumerate(matrices)]
     return {
         "config": {"preset": None},
         "tested_on": "test",

@@ -59,8 +59,7 @@ def test_every_method_learns_the_same_from_floats_and_vectors(name):
     for convert in (as_float_images, as_vectors):
         of_channel = tasks[0].mean.expand(1 if convert is as_float_images else 36)
         same = [
-            replace(task, mean=of_channel, std=of_channel / 2)
-            for task in converted(tasks, convert)
+            replace(task, mean=of_channel, std=of_channel / 2) for task in converted(tasks, convert)
         ]
         others, more = learned(same, name, scenario)
         assert others.keys() == params.keys()
