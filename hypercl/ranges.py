@@ -58,7 +58,8 @@ class Range:
                 raise argparse.ArgumentTypeError(f"{value!r} is a text")
         except argparse.ArgumentTypeError as error:
             raise InputError(f"--{name}: {error}") from None
-        if self.choices is not None and not self.brings and value not in self.choices:
+        is_own = self.brings and isinstance(value, str)
+        if self.choices is not None and not is_own and value not in self.choices:
             raise InputError(f"--{name}={value} is none of {', '.join(self.choices)}")
 
     def normal(self, value: Any) -> Any:

@@ -90,8 +90,9 @@ class ElasticWeightConsolidation(OwnWeights):
         from hypercl.methods.hnet.heads import head_of_each_task
 
         net, tasks = self.setting.net, self.setting.tasks
-        if tasks[task_id].has_own_outputs:
-            heads = head_of_each_task(net.shapes, [task.outputs for task in tasks])
+        if tasks[task_id].has_own_outputs and net.num_output_tensors > 0:
+            own = [task.outputs for task in tasks]
+            heads = head_of_each_task(net.shapes, own, net.num_output_tensors)
             first = heads.mask(task_id)
             if task_id > 0:
                 first[: heads.shared] = 0

@@ -90,7 +90,7 @@ def test_heads_of_other_tasks_are_left_out_as_hypnettorch_does(chunk_size, bias,
         options = {"chmlp_chunk_size": chunk_size}
     module, hnet, params = make_hypernet(target_shapes=net.shapes, **options)
     params = stack_members([params])
-    heads = head_of_each_task(net.shapes, outputs)
+    heads = head_of_each_task(net.shapes, outputs, net.num_output_tensors)
     anchor = take_anchor(hnet, params, TASK_ID, heads=heads, **FORMS[form])
     targets = get_current_targets(TASK_ID, module)
     now = moved(params)

@@ -18,7 +18,7 @@ def test_one_head_uses_all():
 
 
 def test_a_head_of_each_task():
-    heads = head_of_each_task(SHAPES, OUTPUTS)
+    heads = head_of_each_task(SHAPES, OUTPUTS, num_output_tensors=2)
     assert heads.shared == 15
     assert heads.ranges(1) == [range(15), range(21, 27), range(35, 37)]
     assert heads.mask(1).nonzero().flatten().tolist() == [*range(15), *range(21, 27), 35, 36]
@@ -52,7 +52,7 @@ def test_chunks_that_one_head_uses_in_part():
 
 def test_chunks_that_heads_use_in_part():
     """Chunks of 8, of which only the first is shared as a whole, by hand."""
-    heads = head_of_each_task(SHAPES, OUTPUTS)
+    heads = head_of_each_task(SHAPES, OUTPUTS, num_output_tensors=2)
     used = {
         # 8 … 14, then the weights and the biases of the head
         0: {1: range(8, 16), 2: range(16, 21), 4: range(33, 35)},

@@ -44,7 +44,7 @@ def one_head(num_weights: int) -> Heads:
 
 
 def head_of_each_task(
-    shapes: Sequence[Sequence[int]], outputs: Sequence[slice], num_output_tensors: int = 2
+    shapes: Sequence[Sequence[int]], outputs: Sequence[slice], num_output_tensors: int
 ) -> Heads:
     """Each task has outputs of its own.
 
