@@ -37,8 +37,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     Raises:
         SystemExit: A bad option (code 2), or ``--help`` (code 0).
         InputError: Data or a directory that cannot be used.
-        RunFailed: The loss was not finite, the results could not be written, or ``--eval`` found
-            others.
+        RunFailed: The loss was not finite, the user's network or method failed, the results could
+            not be written, or ``--eval`` found others.
         Interrupted: By a signal; what was learned has been saved.
     """
     started = time.monotonic()
@@ -80,6 +80,7 @@ def learn(
     started: float,
 ) -> dict[str, Any]:
     """Learn all tasks with all seeds, from the beginning or from the last checkpoint."""
+    from hypercl.code import within_run
     from hypercl.commands.resume import require_fitting
     from hypercl.experiment import Experiment
     from hypercl.learned import keep_weights, save_weights
@@ -120,7 +121,7 @@ def learn(
         if options.run.keep_weights:
             keep_weights(run_dir, experiment, position, config)
 
-    with report, interruption.grace():
+    with report, interruption.grace(), within_run(options.kinds[1:]):
         if saved is None:
             checkpoints.save(position)
         while position.group < len(position.groups):
@@ -207,6 +208,7 @@ def export_run(options: Options, interruption: Interruption) -> dict[str, Any]:
 
 def try_out_run(options: Options) -> dict[str, Any]:
     """``--dry_run``: say what a run would take."""
+    from hypercl.code import within_run
     from hypercl.commands.continue_from import find_source
     from hypercl.commands.dry_run import try_out
     from hypercl.experiment import Experiment
@@ -215,7 +217,9 @@ def try_out_run(options: Options) -> dict[str, Any]:
     num_learned = 0
     if options.run.continue_from is not None:
         num_learned = find_source(options).num_tasks
-    return try_out(Experiment.build(options), TaskTraining.at, num_learned)
+    experiment = Experiment.build(options)
+    with within_run(options.kinds[1:]):
+        return try_out(experiment, TaskTraining.at, num_learned)
 
 
 if __name__ == "__main__":

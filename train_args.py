@@ -28,6 +28,7 @@ from hypercl.options import (
 )
 from hypercl.ranges import Range, as_argument
 from hypercl.registry import entries
+from hypercl.shell import one_line
 
 _CHOICES = 60  # characters that --help shows of an option's choices beside its name, at most
 
@@ -555,6 +556,7 @@ class _Parser(argparse.ArgumentParser):
     """Errors in one line on stderr, with the name that an unknown option may have meant."""
 
     def error(self, message: str) -> NoReturn:
+        message = one_line(message)
         if message.startswith("unrecognized arguments: "):
             given = message.split(": ", 1)[1].split("=")[0].partition(" ")[0]
             names = [option.removeprefix("--") for option in self._option_string_actions]

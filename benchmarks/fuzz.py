@@ -31,6 +31,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -613,17 +614,27 @@ with zarr.storage.ZipStore(sys.argv[2], mode="w") as store:
 """
 
 
-def fuzz(cases: int, seed: int, *, quiet: bool = False) -> tuple[Counter, list[dict[str, Any]]]:
-    """Let so many cases happen.
+def shares_of(cases: int) -> dict[st.SearchStrategy, int]:
+    """How many of each kind."""
+    shares = {environments(): cases // 50, damages(): cases // 2}
+    return {**shares, command_lines(): cases - sum(shares.values())}
+
+
+def fuzz(
+    make_range: Callable[[Path], Any], shares: Mapping[st.SearchStrategy, int], seed: int
+) -> tuple[Counter, list[dict[str, Any]]]:
+    """Let cases happen.
+
+    Args:
+        make_range: Where they happen; made in an empty folder.
+        shares: How many of each kind.
 
     Returns:
         How many ended how; those with which something was wrong.
     """
     ends, wrong = Counter(), []
     with tempfile.TemporaryDirectory() as folder:
-        range_ = Range(Path(folder))
-        shares = {environments(): cases // 50, damages(): cases // 2}
-        shares[command_lines()] = cases - sum(shares.values())
+        range_ = make_range(Path(folder))
         for strategy, share in shares.items():
             if share == 0:
                 continue
@@ -637,27 +648,33 @@ def fuzz(cases: int, seed: int, *, quiet: bool = False) -> tuple[Counter, list[d
                 suppress_health_check=list(hypothesis.HealthCheck),
             )
             @hypothesis.given(strategy)
-            def meet(case: Case) -> None:
+            def meet(case: Any) -> None:
                 end, found = range_.meet(case)
                 ends["slow" if end.code is None else f"exit code {end.code}"] += 1
                 if found:
                     wrong.append({"argv": case.argv, "damage": case.damage, "found": found})
                     print(wrong[-1], flush=True)
-                if not quiet and ends.total() % 50 == 0:
+                if ends.total() % 50 == 0:
                     print(f"{ends.total()} cases: {dict(ends)}, {len(wrong)} wrong", flush=True)
 
             meet()
     return ends, wrong
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(
+    name: str,
+    description: str,
+    make_range: Callable[[Path], Any],
+    shares_of: Callable[[int], Mapping[st.SearchStrategy, int]],
+) -> None:
+    """The command: draw so many cases, show what came of them, and save it under a name."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no_save", action="store_true")
     args = parser.parse_args()
     started = time.monotonic()
-    ends, wrong = fuzz(args.cases, args.seed)
+    ends, wrong = fuzz(make_range, shares_of(args.cases), args.seed)
     kinds = Counter(found.split(":")[0] for case in wrong for found in case["found"])
     summary = {
         "cases": ends.total(), **dict(sorted(ends.items())),
@@ -668,10 +685,10 @@ def main() -> None:
     }  # fmt: skip
     print_table([summary])
     if not args.no_save:
-        save("fuzz", {**summary, "wrong": wrong})
+        save(name, {**summary, "wrong": wrong})
     sys.exit(bool(wrong))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main()
+    main("fuzz", __doc__, Range, shares_of)

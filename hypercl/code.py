@@ -16,16 +16,28 @@ import sysconfig
 import traceback
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from hypercl.errors import InputError
-from hypercl.ranges import Range, any_int, finite, int_list, one_of, option, or_unset, switch, text
+from hypercl.errors import InputError, NotThere, RunFailed
+from hypercl.ranges import (
+    Range,
+    any_int,
+    as_argument,
+    finite,
+    int_list,
+    one_of,
+    option,
+    or_unset,
+    switch,
+    text,
+)
 from hypercl.registry import Entry, require_options
-from hypercl.shell import importing
+from hypercl.shell import importing, is_out_of_memory
 
 E = TypeVar("E", bound=Entry)
 
@@ -80,12 +92,12 @@ def read_file(path: Path) -> CodeFile:
     """A file of code.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: It cannot be read; NotThere, where it does not exist.
     """
     try:
         return CodeFile(path, path.read_bytes())
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist: give the file's path") from None
+        raise NotThere(f"{path} does not exist: give the file's path") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): make it readable") from None
 
@@ -104,7 +116,7 @@ def entry_of(base: type[E], reference: str, code: Code, given: Collection[str]) 
     """
     parameters = list(_parameters(reference, code.what, given))
     for parameter in parameters:
-        if hasattr(base, parameter.name):
+        if parameter.name in _NO_OPTIONS or hasattr(base, parameter.name):
             raise InputError(
                 f"{reference}: its parameter {parameter.name} has a name that cannot be an "
                 "option's: rename it"
@@ -116,6 +128,7 @@ def entry_of(base: type[E], reference: str, code: Code, given: Collection[str]) 
         if allowed is None:
             continue
         help_text = described.get(parameter.name, f"parameter of {reference}")
+        help_text = help_text.replace("%", "%%")  # argparse fills in what it has behind one
         default = parameter.default
         if isinstance(default, list):
             default = tuple(default)
@@ -160,23 +173,80 @@ def calling(code: Code, reference: str) -> Iterator[None]:
         yield
     except (InputError, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{reference} fails ({described_error(error, code)}): mend it") from error
+
+
+@contextmanager
+def within_run(kinds: Iterable[Entry]) -> Iterator[None]:
+    """A context in which a run uses a network and a method: where these are the user's, whatever is
+    raised is said in one line, with the user's line that it came through, or else with ours.
+
+    Raises:
+        RunFailed: Something is raised that is no planned end.
+    """
+    own = [kind for kind in kinds if getattr(kind, "code", None) is not None]
+    try:
+        yield
+    except (InputError, RunFailed):
+        raise
+    except (Exception, SystemExit) as error:
+        if not own or (isinstance(error, Exception) and is_out_of_memory(error)):
+            raise
+        for kind in own:
+            if _own_lines(error, kind.code):  # type: ignore[attr-defined]
+                said = described_error(error, kind.code)  # type: ignore[attr-defined]
+                raise RunFailed(f"{_named(kind)} fails ({said}): mend it") from error
+        names = " or ".join(map(_named, own))
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        said = f"{_said(error)}, {os.path.basename(frame.filename)}:{frame.lineno}"
+        raise RunFailed(f"what {names} gives cannot be used ({said}): mend it") from error
+
+
+def _named(kind: Entry) -> str:
+    return f"--{kind.chosen_by}={kind.name}"
 
 
 def described_error(error: BaseException, code: Code | CodeFile) -> str:
     """What an error in the user's code says, in one line: its type, message, and the last line of
     the user's file that it came through.
     """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     if isinstance(error, SyntaxError):  # it has a line of its own, and none that was run
         return f"{type(error).__name__}: {error.msg}, line {error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
+    own = _own_lines(error, code)
+    return f"{_said(error)}, line {own[-1]}" if own else _said(error)
+
+
+def _said(error: BaseException) -> str:
+    """An error's type and the first line of its message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _own_lines(error: BaseException, code: Code | CodeFile) -> list[int]:
+    """The lines of the user's file that an error came through."""
     file = code if isinstance(code, CodeFile) else code.file
     path = None if file is None else os.path.realpath(file.path)
-    own = [f.lineno for f in frames if os.path.realpath(f.filename) == path]
-    return f"{said}, line {own[-1]}" if own else said
+    frames = traceback.extract_tb(error.__traceback__)
+    return [f.lineno or 0 for f in frames if os.path.realpath(f.filename) == path]
+
+
+def source_of(reference: str) -> CodeFile | None:
+    """The file of the user's in which a reference names something; None where there is none.
+
+    Raises:
+        InputError: It cannot be read or imported.
+    """
+    where = reference.rpartition(":")[0]
+    if where.endswith(".py"):
+        return read_file(Path(os.path.expanduser(where)))
+    return _own_file(_import(where))
+
+
+def look_in(folder: str) -> None:
+    """Let what the user's code imports be found in a folder, too."""
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 _modules: dict[tuple[str, str], types.ModuleType] = {}  # by path and content
@@ -191,9 +261,7 @@ def _run(file: CodeFile) -> types.ModuleType:
     module = types.ModuleType(name)
     module.__file__ = path
     sys.modules[name] = module  # where dataclasses and pickle look for it
-    folder = os.path.dirname(path)
-    if folder not in sys.path:
-        sys.path.append(folder)
+    look_in(os.path.dirname(path))
     try:
         with importing():
             exec(compile(file.content, path, "exec"), module.__dict__)
@@ -288,7 +356,7 @@ def _range_of(parameter: inspect.Parameter, annotation: Any) -> Range | None:
             return one_of(*choices)
     for kind, allowed in _RANGES.items():
         if type(default) is kind:
-            return allowed
+            return allowed if _takes(allowed, default) else None
     if isinstance(default, tuple | list):
         numbers = [type(item) is int and item > 0 for item in default]
         return int_list() if all(numbers) else None
@@ -299,6 +367,16 @@ def _range_of(parameter: inspect.Parameter, annotation: Any) -> Range | None:
     return None
 
 
+def _takes(allowed: Range, default: Any) -> bool:
+    """Whether an option may have a default, like no infinite one."""
+    try:
+        allowed.read(as_argument(default))
+    except ArgumentTypeError:
+        return False
+    return True
+
+
+_NO_OPTIONS = ("help", "list_presets", "code")  # the command line's own, and an entry's
 _RANGES: Mapping[type, Range] = {bool: switch, int: any_int, float: finite, str: text("TEXT")}
 
 

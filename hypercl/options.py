@@ -10,7 +10,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from hypercl.errors import InputError
+from hypercl.errors import InputError, NotThere
 from hypercl.ranges import (
     UNSET,
     as_argument,
@@ -462,7 +462,13 @@ def require_known(path: object, stored: Mapping[str, Any]) -> None:
         InputError: There is such an option; a later version may know it.
     """
     mend = "take the version of the program that began the run"
-    if unknown := sorted(stored.keys() - all_options(stored).keys()):
+    try:
+        known = all_options(stored).keys()
+    except NotThere as error:
+        raise NotThere(
+            f"{error} (as {path} has it: put it back, or go where the run began)"
+        ) from None
+    if unknown := sorted(stored.keys() - known):
         raise InputError(f"{path} has options that are not known: {', '.join(unknown)}; {mend}")
     try:
         Options.of(stored)

@@ -274,6 +274,8 @@ def one_of_or_own(*names: str, example: str) -> Range:
             return text
         if is_reference(text) or os.path.isdir(text):
             return _normal_reference(text)
+        if text.endswith(".py"):
+            raise argparse.ArgumentTypeError(f"{text!r} lacks a name in that file: {text}:Name")
         close = difflib.get_close_matches(text, names, n=1)
         meant = f" (did you mean {close[0]}?)" if close else ""
         raise argparse.ArgumentTypeError(

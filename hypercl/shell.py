@@ -24,10 +24,10 @@ def command_line(main: Callable[[], object]) -> int:
     try:
         main()
     except InputError as error:
-        print(f"run.py: error: {error}", file=sys.stderr)
+        print(f"run.py: error: {one_line(error)}", file=sys.stderr)
         return 2
     except RunFailed as error:
-        print(f"run.py: failed: {error}", file=sys.stderr)
+        print(f"run.py: failed: {one_line(error)}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "hypercl":
@@ -51,6 +51,11 @@ def command_line(main: Callable[[], object]) -> int:
         print("run.py: interrupted", file=sys.stderr)
         return error.exit_code if isinstance(error, Interrupted) else 130
     return 0
+
+
+def one_line(message: object) -> str:
+    """A message in one line: file names, and what others' code says, may have several."""
+    return " ".join(line.strip() for line in str(message).splitlines())
 
 
 def end_process(code: int) -> None:
@@ -109,4 +114,4 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     """A warning is for the user of the script: what it says, and not where in the code it was."""
-    print(f"run.py: warning: {message}", file=sys.stderr)
+    print(f"run.py: warning: {one_line(message)}", file=sys.stderr)

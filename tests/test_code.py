@@ -11,8 +11,8 @@ import pytest
 
 import run
 from hypercl import code, load_run
-from hypercl.errors import InputError
-from hypercl.options import options_of
+from hypercl.errors import InputError, RunFailed
+from hypercl.options import options_of, require_known
 from hypercl.registry import Entry
 from train_args import parse_args
 
@@ -62,11 +62,20 @@ def test_parameters_become_options(mine):
     }  # fmt: skip
 
 
+def test_a_default_that_no_option_can_have_makes_none(mine):
+    entry = of_my("def f(x, a=float('inf'), b=10**12, c=3):\n    'c: 5% of all, %(x)s'\n")
+    (field,) = options_of(entry)
+    assert field.name == "c"
+    assert field.metadata["help"] == "5%% of all, %%(x)s"  # argparse takes one off
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("def f(x, a): pass", "its parameter a has no default, and only x can be handed over"),
         ("def f(x, problems=1): pass", "its parameter problems has a name that cannot be"),
+        ("def f(x, help=1): pass", "its parameter help has a name that cannot be"),
+        ("def f(x, code=1): pass", "its parameter code has a name that cannot be"),
         ("f = 3", "my.py:f is no class and no function"),
         ("def g(x): pass", "my.py:f does not exist: my.py has g"),
         (
@@ -91,6 +100,8 @@ def test_what_cannot_be_an_entry_is_refused_in_one_line(mine, text, words):
         (["--method=other.py:Near"], "other.py does not exist"),
         (["--method=nothing_here.at_all:Near"], "there is no module nothing_here: install it"),
         (["--method=json:dumps"], "json:dumps is no method"),
+        (["--method=builtins:dict"], "builtins:dict is no method"),
+        (["--method=my.py"], "'my.py' lacks a name in that file: my.py:Name"),
         (["--method=my.py:Far"], "my.py:Far does not exist: my.py has Near"),
         (["--method=my.py:NearTheLastTask", "--pull=strong"], "argument --pull"),
         (["--method=my.py:NearTheLastTask", "--pul=1"], "--pul"),
@@ -153,6 +164,9 @@ def test_a_run_keeps_its_code_and_goes_on_with_no_other(mine):
         with pytest.raises(InputError, match=r"my\.py has changed since run began: put run/code/"):
             run.main(changed)
     assert run.main([*argv, "--overwrite"])["seeds"] == results["seeds"]
+    with pytest.warns(UserWarning, match="my.py:NearTheLastTask, code="):
+        versions = run.main(["--compare", "run", "again"])
+    assert len(versions["rows"]) == 2
 
 
 def test_what_was_learned_is_loaded_with_the_code_of_that_time(mine, tmp_path_factory, recwarn):
@@ -160,7 +174,7 @@ def test_what_was_learned_is_loaded_with_the_code_of_that_time(mine, tmp_path_fa
     before = load_run("run").weights(1, 42)
     assert not recwarn
     (mine / "my.py").unlink()
-    with pytest.warns(UserWarning, match="my.py is not what it was: the run's copy is used"):
+    with pytest.warns(UserWarning, match="my.py is not there: the run's copy is used"):
         after = load_run("run").weights(1, 42)
     assert all((a == b).all() for a, b in zip(before, after, strict=True))
     with pytest.warns(UserWarning, match="copy is used"):
@@ -174,6 +188,113 @@ def test_what_the_code_raises_is_said_in_one_line_and_nothing_is_written(mine):
     with pytest.raises(InputError, match=r"fails \(ValueError: too strong, line 12\)"):
         run.main([*SHORT, "--method=my.py:NearTheLastTask", "--pull=101", "--out_dir=run"])
     assert not (mine / "run").exists()
+
+
+BAD = f"""{METHOD}
+
+class Misses(NearTheLastTask):
+    def __init__(self, setting): pass
+
+
+class Scenarios(NearTheLastTask):
+    scenarios = None
+
+
+class Init(NearTheLastTask):
+    def init(self, seeds): pass
+
+
+class Weights(NearTheLastTask):
+    def weights(self, params, task_ids): return params["weights"]
+
+
+class Exits(NearTheLastTask):
+    def init(self, seeds): raise SystemExit(0)
+
+
+class Raises(NearTheLastTask):
+    def after_task(self, params, memory, end): raise OSError("one\\ntwo")
+
+
+class Leaves(NearTheLastTask):
+    def after_task(self, params, memory, end): raise SystemExit(0)
+
+
+class Nothing(NearTheLastTask):
+    def penalty_and_gradient(self, weights, anchor): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Misses", "Misses lacks num_trained: inherit from hypercl.methods.base.OwnWeights"),
+        ("Scenarios", "has scenarios=None: give a tuple"),
+        ("Init", "Init has an init that returns something else: return tensors"),
+        ("Weights", "one member and one task, and the network takes [1, 1, "),
+        ("Exits", "Exits fails (SystemExit: 0, line "),
+    ],
+)
+def test_what_is_no_method_is_refused_before_a_run_begins(mine, name, words, capsys):
+    (mine / "bad.py").write_text(BAD)
+    with pytest.raises((InputError, SystemExit)) as caught:
+        run.main([*SHORT, f"--method=bad.py:{name}", "--out_dir=run"])
+    assert words in f"{caught.value}{capsys.readouterr().err}"
+    assert not (mine / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Raises", "--method=bad.py:Raises fails (OSError: one, line "),
+        ("Leaves", "--method=bad.py:Leaves fails (SystemExit: 0, line "),
+        ("Nothing", "what --method=bad.py:Nothing gives cannot be used (TypeError: cannot unpack"),
+    ],
+)
+def test_what_fails_in_a_run_is_said_in_one_line_and_the_log_has_it_all(mine, name, words):
+    (mine / "bad.py").write_text(BAD)
+    with pytest.raises(RunFailed) as caught:
+        run.main([*SHORT, f"--method=bad.py:{name}", "--out_dir=run"])
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    results = json.loads((mine / "run" / "results.json").read_text())
+    assert (results["status"], results["error"]) == ("failed", str(caught.value))
+    assert "Traceback (most recent call last)" in (mine / "run" / "logfile.txt").read_text()
+
+
+def test_a_function_that_exits_fails(mine):
+    (mine / "my.py").write_text("def tasks():\n    raise SystemExit(0)\n")
+    with pytest.raises(InputError, match=r"my.py:tasks fails \(SystemExit: 0, line 2\)"):
+        run.main([*SHORT[:3], "--cl_exp=my.py:tasks", "--out_dir=run"])
+    assert not (mine / "run").exists()
+
+
+def test_a_copy_finds_what_its_file_imports(mine, monkeypatch):
+    (mine / "base_of_mine.py").write_text(METHOD)
+    (mine / "my.py").write_text(
+        "import base_of_mine\n\n\nclass Mine(base_of_mine.NearTheLastTask):\n    pass\n"
+    )
+    run.main([*SHORT, "--method=my.py:Mine", "--out_dir=run"])
+    (mine / "my.py").unlink()
+    del sys.modules["base_of_mine"]  # as in another process
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(mine)])
+    with pytest.warns(UserWarning, match="my.py is not there: the run's copy is used"):
+        assert load_run("run").weights(1, 42)
+
+
+def test_a_module_that_is_named_with_dots_is_found_again(mine, monkeypatch, recwarn):
+    (mine / "package_of_mine").mkdir()
+    (mine / "package_of_mine" / "near.py").write_text(METHOD)
+    monkeypatch.syspath_prepend(mine)
+    run.main([*SHORT, "--method=package_of_mine.near:NearTheLastTask", "--out_dir=run"])
+    load_run("run")
+    assert not recwarn
+
+
+def test_data_that_are_gone_are_named_with_the_run_that_had_them(mine):
+    (mine / "run").mkdir()
+    with pytest.raises(InputError, match=r"data.npz does not exist.*as run/config.json has it"):
+        require_known("run/config.json", {"cl_exp": "data.npz"})
 
 
 def test_a_file_is_run_once_for_each_content(mine):

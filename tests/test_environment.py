@@ -12,6 +12,7 @@ import torch
 from helpers import read_json
 
 import run
+from hypercl.errors import InputError
 from hypercl.report import plots
 from hypercl.shell import command_line
 from train_args import parse_args
@@ -150,3 +151,11 @@ def test_a_package_that_is_not_installed_is_named_with_the_mend(capsys):
 
     assert command_line(main) == 2
     assert "rich.live is not installed: source .venv/bin/activate" in capsys.readouterr().err
+
+
+def test_a_message_of_several_lines_is_said_in_one(capsys):
+    def main():
+        raise InputError("a folder named two\nlines")
+
+    assert command_line(main) == 2
+    assert capsys.readouterr().err == "run.py: error: a folder named two lines\n"

@@ -887,9 +887,11 @@ def test_processes_that_are_really_killed():
     assert "kills: 4, losses: 0, differences: 0, other problems: 0" in done.stdout
 
 
-def test_odd_command_lines_and_damaged_files():
+@pytest.mark.parametrize(("name", "cases"), [("fuzz", 40), ("fuzz_own", 12)])
+def test_odd_command_lines_and_damaged_files(name, cases):
     """A share of the fuzzing."""
-    command = [sys.executable, "-m", "benchmarks.fuzz", "--cases=40", "--seed=3", "--no_save"]
+    command = [sys.executable, "-m", f"benchmarks.{name}", f"--cases={cases}", "--seed=3"]
+    command.append("--no_save")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "│    40 │" in done.stdout
+    assert f"│    {cases} │" in done.stdout

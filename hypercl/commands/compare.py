@@ -1,4 +1,6 @@
-"""--compare: finished runs beside each other, from their results.json alone."""
+"""--compare: finished runs beside each other, from their results.json; config.json tells apart
+those of different versions of a user's file.
+"""
 
 import json
 import os
@@ -14,7 +16,7 @@ from hypercl.report.comparison.results import Comparison, compare_rows
 from hypercl.report.comparison.rows import FORMATS, StoredRun, is_comparable, make_rows, pool
 from hypercl.report.comparison.table import Table, main_table, statistics_table
 from hypercl.report.screen import Screen
-from hypercl.rundir.stored import RESULTS, failed_for_good, is_run_dir, read_sealed
+from hypercl.rundir.stored import CONFIG, RESULTS, failed_for_good, is_run_dir, read_sealed
 from hypercl.shell import importing
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -148,7 +150,35 @@ def read_runs(
             runs.append(StoredRun(path, results, names.get(file)))
     if not runs:
         raise InputError(f"nothing to compare: {'; '.join(problems)}: give finished runs")
-    return runs, problems
+    return with_versions_of_code(runs), problems
+
+
+def with_versions_of_code(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """The runs; where they have several versions of a file of the user's, which one each has is
+    among its options, as ``code``.
+    """
+    codes = [_code_of(run.path) for run in runs]
+    versions: dict[str, set[str]] = {}
+    for code in codes:
+        for reference, version in code.items():
+            versions.setdefault(reference, set()).add(version)
+    told_apart = []
+    for run, code in zip(runs, codes, strict=True):
+        of_several = {v: None for name, v in code.items() if len(versions[name]) > 1}
+        if of_several:
+            config = {**run.results["config"], "code": " ".join(of_several)}
+            run = run._replace(results={**run.results, "config": config})
+        told_apart.append(run)
+    return told_apart
+
+
+def _code_of(path: Path) -> dict[str, str]:
+    """The version of each reference's file: how its copy in code/ ends. Empty where unknown."""
+    try:
+        config = read_sealed(path / CONFIG) or {}
+        return {name: of["sha256"][:8] for name, of in config.get("code", {}).items()}
+    except (ValueError, OSError, TypeError, KeyError, AttributeError):
+        return {}
 
 
 def _read(file: Path) -> dict[str, Any] | str:

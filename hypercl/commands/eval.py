@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hypercl.code import within_run
 from hypercl.errors import RunFailed
 from hypercl.evaluation import evaluate_tasks
 from hypercl.learned import load
@@ -34,9 +35,10 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
     splits = experiment.splits_to_test(len(tasks))
     batch_size = experiment.options.evaluation.val_batch_size
     accuracies: dict[int, list[float]] = {}
-    for group in run.groups:
-        rows = evaluate_tasks(run.of(group), tasks, splits, batch_size)
-        accuracies |= dict(zip(group, rows, strict=True))
+    with within_run(experiment.options.kinds[1:]):
+        for group in run.groups:
+            rows = evaluate_tasks(run.of(group), tasks, splits, batch_size)
+            accuracies |= dict(zip(group, rows, strict=True))
     screen = Screen(lambda line: None)
     show_row(
         screen,

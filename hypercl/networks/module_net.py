@@ -13,6 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from hypercl.engine.members import Params
 from hypercl.engine.seeding import drawing_from, seeded_globally
+from hypercl.errors import InputError
 from hypercl.networks import module_trial
 from hypercl.networks.dropout import replace_dropout
 
@@ -51,9 +52,11 @@ class ModuleNet(Classifier):
         name: str,
     ) -> None:
         super().__init__(num_outputs, verbose=False)
-        self._make, self._in_shape = make, tuple(in_shape)
+        self._make, self._in_shape, self._name = make, tuple(in_shape), name
+        self._made: list[tuple[str, torch.Size]] | None = None
         self.inner = module = self.fresh_module(0)
         module_trial.require_usable(module, name)
+        self._made = _shapes(module)
         replace_dropout(module)
         _drop_unread_counters(module)
         inputs = self._some_inputs()
@@ -142,9 +145,19 @@ class ModuleNet(Classifier):
             self.train(was_training)
 
     def fresh_module(self, seed: int) -> nn.Module:
-        """The user's module, initialized from a seed, on the CPU."""
+        """The user's module, initialized from a seed, on the CPU.
+
+        Raises:
+            InputError: It has other parameters or buffers than the first one that was made.
+        """
         with seeded_globally(seed):
-            return self._make()
+            module = self._make()
+        if self._made is not None and _shapes(module) != self._made:
+            raise InputError(
+                f"{self._name} makes a module of other parameters or buffers each time: let both "
+                "follow from the options alone"
+            )
+        return module
 
     def filled(self, weights: Iterable[Tensor], stats: Params) -> nn.Module:
         """The user's module with weights and running statistics of its own, in evaluation mode.
@@ -159,7 +172,8 @@ class ModuleNet(Classifier):
                 parameter.copy_(tensor.view(parameter.shape))
             for name, value in stats.items():
                 module.get_buffer(name).copy_(value)
-        return module.eval()
+        module.eval()
+        return module
 
     @torch.no_grad()
     def fresh_weights(self, generator: torch.Generator, *, xavier: bool = False) -> Tensor:
@@ -239,6 +253,12 @@ class _Slot(NamedTuple):
         table, key = self.places[0]
         value: Tensor = table[key]
         return value
+
+
+def _shapes(module: nn.Module) -> list[tuple[str, torch.Size]]:
+    """Of all parameters and buffers, by name."""
+    named = chain(module.named_parameters(), module.named_buffers())
+    return [(name, value.shape) for name, value in named]
 
 
 def _slot(module: nn.Module, tensor: Tensor) -> _Slot:

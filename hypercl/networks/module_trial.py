@@ -76,7 +76,8 @@ def observe(module: nn.Module, inputs: Tensor, num_outputs: int, name: str) -> O
     parameters = dict(module.named_parameters())
     weights = {where: value.detach().clone() for where, value in parameters.items()}
     initial = {}
-    reads = _run(module.train(), inputs, num_outputs, name)
+    module.train()
+    reads = _run(module, inputs, num_outputs, name)
     kept = _running_statistics(module)
     for where, value in module.named_buffers():
         if value.requires_grad:
@@ -95,8 +96,9 @@ def observe(module: nn.Module, inputs: Tensor, num_outputs: int, name: str) -> O
                 "a buffer"
             )
     after = {where: value.clone() for where, value in module.named_buffers()}
+    module.eval()
     with torch.no_grad():
-        reads_in_test = _run(module.eval(), inputs[:1], num_outputs, name)
+        reads_in_test = _run(module, inputs[:1], num_outputs, name)
     for where, value in module.named_buffers():
         if not torch.equal(value, after[where]):
             raise InputError(
@@ -135,7 +137,8 @@ def require_given_weights(
     Raises:
         InputError: It does not give what the module gives that has the same weights.
     """
-    stats = {where: value.clone() for where, value in module.eval().named_buffers()}
+    module.eval()
+    stats = {where: value.clone() for where, value in module.named_buffers()}
     others = near(parameters)
     own = [parameter.detach().clone() for parameter in parameters]
     with torch.no_grad(), _refusing(name, "forward raises with other weights"):

@@ -4,6 +4,7 @@ import shlex
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from traceback import format_exception
 from typing import Any, NamedTuple
 
 from hypercl import presets
@@ -128,6 +129,8 @@ class Report:
                 self.results["status"] = "failed"
                 self.results["error"] = str(error) or type(error).__name__
             self._write_results()
+            if error is not None and error.__cause__ is not None:  # where in the user's code it was
+                self._screen.log("".join(format_exception(error.__cause__)))
             if error is None:
                 show_summary(self._screen, self.results, self._run_dir.path)
             elif isinstance(error, KeyboardInterrupt):

@@ -75,6 +75,10 @@ class Screen:
             self._print(_wrapped(text, self._console.width), style="dim")
         self._log("DEBUG", text)
 
+    def log(self, text: str) -> None:
+        """Lines that are not shown."""
+        self._log("DEBUG", text)
+
     def say_command(self, text: str, command: str) -> None:
         """A command after what it is, in lines that can be copied to a shell as they are."""
         line = f"{text}: {command}"

@@ -2,11 +2,12 @@
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hypercl.code import Code, load, read_file
+from hypercl.code import Code, CodeFile, look_in, read_file, source_of
 from hypercl.errors import InputError
 from hypercl.registry import Entry
 from hypercl.rundir.directory import RunDir
@@ -86,30 +87,30 @@ def with_copies(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         if reference not in code:
             continue
         file, _, what = str(reference).rpartition(":")
-        copy = path / code[reference]["copy"]
-        if _sha256_of(str(reference)) != code[reference]["sha256"]:
-            if _sha256(copy) != code[reference]["sha256"]:
+        copy, sha256 = path / code[reference]["copy"], code[reference]["sha256"]
+        there = _sha256_of(str(reference))
+        if there != sha256:
+            if _sha256(partial(read_file, copy)) != sha256:
                 raise InputError(
                     f"{file} is not what it was when {path} began, and neither is its copy {copy}: "
                     "put the file of that time there"
                 )
-            warnings.warn(f"{file} is not what it was: the run's copy is used", stacklevel=2)
+            problem = "is not there" if there is None else "is not what it was"
+            warnings.warn(f"{file} {problem}: the run's copy is used", stacklevel=2)
+            look_in(os.path.dirname(os.path.realpath(file)))  # for what the copy imports
             chosen[name] = f"{copy}:{what}"
     return chosen
 
 
 def _sha256_of(reference: str) -> str | None:
     """Of the file of code, as it is now; None where there is none."""
-    where = reference.rpartition(":")[0]
-    if where.endswith(".py"):
-        return _sha256(Path(os.path.expanduser(where)))
-    file = load(reference).file
-    return None if file is None else file.sha256
+    return _sha256(partial(source_of, reference))
 
 
-def _sha256(path: Path) -> str | None:
+def _sha256(read: Callable[[], CodeFile | None]) -> str | None:
     """None where it cannot be read."""
     try:
-        return read_file(path).sha256
+        file = read()
     except InputError:
         return None
+    return None if file is None else file.sha256

@@ -5,15 +5,16 @@ test_images, test_labels; and where these say the tasks, train_tasks and test_ta
 """
 
 import math
+import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from hypercl.errors import InputError
+from hypercl.errors import InputError, NotThere
 from hypercl.machine import FLOAT, total_memory
 from hypercl.tasks.images import Images, reason
 from hypercl.tasks.labels import Grouped, Labels, group
@@ -21,6 +22,7 @@ from hypercl.tasks.labels import Grouped, Labels, group
 _AT_ONCE = 1 << 24  # numbers that are looked at together
 _FIELDS = Images._fields
 _TASKS = ("train_tasks", "test_tasks")
+_CHANNELS = (1, 3, 4)
 _MEND = "write it with numpy.savez"
 
 
@@ -109,17 +111,19 @@ def open_archive(path: Path) -> Archive:
             labels are such that :func:`~hypercl.tasks.labels.group` refuses them.
     """
 
-    def read_headers() -> dict[str, Header]:
+    def read_headers() -> tuple[dict[str, Header], list[str]]:
         with zipfile.ZipFile(path) as archive:
-            names = [n for n in (*_FIELDS, *_TASKS) if f"{n}.npy" in archive.namelist()]
-            return {name: _header(archive, f"{name}.npy") for name in names}
+            there = [name.removesuffix(".npy") for name in archive.namelist()]
+            names = [name for name in (*_FIELDS, *_TASKS) if name in there]
+            headers = {name: _header(archive, f"{name}.npy") for name in names}
+        return headers, [name for name in there if name not in names and name.isprintable()][:8]
 
     def read_labels(name: str) -> np.ndarray:
         with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
             return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
-    headers = _reading(path, read_headers)
-    _require_fitting(path, headers)
+    headers, others = _reading(path, read_headers)
+    _require_fitting(path, headers, others)
     label = {
         name: _reading(path, partial(read_labels, name))
         for name in headers
@@ -140,6 +144,13 @@ def usable(pixels: np.ndarray, title: str) -> np.ndarray:
         return pixels
     with np.errstate(over="ignore"):
         floats = np.ascontiguousarray(pixels, dtype=np.float32)
+    some = floats[:1000]
+    if some.ndim > 2 and 100 < some.max() <= 255 and (some == np.rint(some)).all():
+        warnings.warn(
+            f"{title} has images of floats from {some.min():g} to {some.max():g}, which are taken "
+            "as they are: --normalize=0,255 divides by 255, and so does uint8",
+            stacklevel=2,
+        )
     flat = floats.reshape(-1)
     for start in range(0, len(flat), _AT_ONCE):
         is_bad = ~np.isfinite(flat[start : start + _AT_ONCE])
@@ -159,8 +170,15 @@ def problem_of_images(name: str, header: Header) -> str | None:
         return f"{name} has shape {list(shape)}, not [N, H, W], [N, H, W, C] or [N, D]"
     if dtype.kind != "f" and (dtype != np.uint8 or len(shape) == 2):
         kinds = "floats" if len(shape) == 2 else "uint8 or floats"
-        return f"{name} is {dtype}, not {kinds}"
+        return f"{name} is {dtype}, not {kinds}: convert it"
+    if len(shape) == 4 and has_channels_first(shape[1:]):
+        return f"{name} has shape {list(shape)}, which looks like [N, C, H, W]: give [N, H, W, C]"
     return None
+
+
+def has_channels_first(shape: Sequence[int]) -> bool:
+    """Whether a shape of three looks like (C, H, W) where it should be (H, W, C)."""
+    return shape[0] in _CHANNELS and shape[2] not in _CHANNELS
 
 
 def _header(archive: zipfile.ZipFile, name: str) -> Header:
@@ -178,15 +196,20 @@ def _header(archive: zipfile.ZipFile, name: str) -> Header:
     return Header(shape, dtype)
 
 
-def _require_fitting(path: Path, headers: dict[str, Header]) -> None:
-    """Refuse arrays that are missing, or are not such as the module says."""
+def _require_fitting(path: Path, headers: dict[str, Header], names: Sequence[str]) -> None:
+    """Refuse arrays that are missing, or are not such as the module says.
+
+    Args:
+        names: Of other arrays that are there.
+    """
 
     def problems() -> Iterator[str]:
         missing = [name for name in _FIELDS if name not in headers]
         if len([name for name in _TASKS if name in headers]) == 1:
             missing += [name for name in _TASKS if name not in headers]
         if missing:
-            yield f"lacks {', '.join(missing)}: add what is missing"
+            others = f", and has {', '.join(names)}" if names else ""
+            yield f"lacks {', '.join(missing)}{others}: add what is missing, under these names"
             return
         for name, (shape, dtype) in headers.items():
             if dtype.hasobject:
@@ -234,7 +257,7 @@ def _reading(path: Path, read: Callable[[], Any]) -> Any:
     except (InputError, MemoryError):
         raise
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist: give the path of an .npz file") from None
+        raise NotThere(f"{path} does not exist: give the path of an .npz file") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}): mend that") from error
     except Exception as error:

@@ -15,12 +15,10 @@ from torch.utils.data import Dataset
 
 from hypercl.errors import InputError
 from hypercl.options import TaskOptions
-from hypercl.tasks.archive import Header, problem_of_images, usable
+from hypercl.tasks.archive import Header, has_channels_first, problem_of_images, usable
 from hypercl.tasks.labels import Labels, group
 from hypercl.tasks.split import as_split, held_out_task
 from hypercl.tasks.task import Task
-
-_CHANNELS = (1, 3, 4)
 
 
 class Arrays(NamedTuple):
@@ -124,14 +122,9 @@ def _item(value: Any) -> np.ndarray:
     """An input, channels last."""
     if not isinstance(value, Tensor):
         return np.asarray(value)
-    if value.ndim == 3 and not _has_channels_first(value.shape[::-1]):  # not [H, W, C] yet
+    if value.ndim == 3 and not has_channels_first(value.shape[::-1]):  # not [H, W, C] yet
         value = value.permute(1, 2, 0)
     return value.detach().cpu().numpy()
-
-
-def _has_channels_first(shape: Sequence[int]) -> bool:
-    """Whether a shape of three looks like (C, H, W) where it should be (H, W, C)."""
-    return shape[0] in _CHANNELS and shape[2] not in _CHANNELS
 
 
 def _as_array(values: Any, of_task: str) -> np.ndarray:
@@ -156,11 +149,6 @@ def _require_usable(arrays: Arrays, of_task: str) -> None:
             raise InputError(
                 f"{of_task} has {len(inputs)} {name} and labels of shape {list(labels.shape)}: "
                 "give one label each"
-            )
-        if inputs.ndim == 4 and _has_channels_first(inputs.shape[1:]):
-            raise InputError(
-                f"{of_task} has {name} {list(inputs.shape)}, which looks like [N, C, H, W]: give "
-                "[N, H, W, C]"
             )
 
 

@@ -442,6 +442,32 @@ def test_what_cannot_be_trained_is_refused(make, said):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_module_that_is_another_each_time_is_refused():
+    widths = iter([4, 5])
+
+    def make():
+        width = next(widths)
+        return nn.Sequential(nn.Flatten(), nn.Linear(108, width), nn.Linear(width, 3))
+
+    net = network(make)
+    with pytest.raises(InputError, match="makes a module of other parameters or buffers each time"):
+        weights_of(net, [1])
+
+
+class Quiet(nn.Sequential):
+    """As many write it: it returns nothing."""
+
+    def train(self, mode=True):
+        super().train(mode)
+
+
+def test_train_need_not_return_the_module():
+    net = network(lambda: Quiet(nn.Flatten(), nn.Linear(108, 3)))
+    filled = net.module.filled(net.split(weights_of(net, [1])[0]), {})
+    assert isinstance(filled, Quiet)
+    assert not filled.training
+
+
 class Aliased(nn.Module):
     def __init__(self):
         super().__init__()

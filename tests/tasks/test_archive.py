@@ -96,6 +96,8 @@ def no_images(dtype):
         (arrays(shape=(3, 0)), "has shape [6, 3, 0], not [N, H, W], [N, H, W, C] or [N, D]"),
         (arrays(shape=()), "has shape [6], not"),
         (arrays(n=0), "has shape [0, 4, 4], not"),
+        (arrays(shape=(3, 8, 8)), "shape [6, 3, 8, 8], which looks like [N, C, H, W]: give [N, H"),
+        ({"test_labels": None, "y_test": np.zeros(3)}, "lacks test_labels, and has y_test: add"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(changed, said, tmp_path):
@@ -116,6 +118,13 @@ def test_numbers_that_are_not_finite_are_found_with_their_sample(tmp_path):
         known = open_archive(saved(tmp_path, **made))
         with pytest.raises(InputError, match="sample 2 has a number that is not finite"):
             known.load("unused")
+
+
+def test_floats_that_are_bytes_are_warned_of(tmp_path):
+    images = {name: np.full((6, 4, 4), 255.0) for name in ("train_images", "test_images")}
+    made = {**images, "test_labels": arrays()["train_labels"]}
+    with pytest.warns(UserWarning, match=r"floats from 255 to 255, which .* --normalize=0,255"):
+        assert open_archive(saved(tmp_path, **made)).load("unused").images.test_images.max() == 255
 
 
 def test_objects_are_never_unpickled(tmp_path, capsys):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from hypercl.errors import InputError
+from hypercl.errors import InputError, NotThere
 from hypercl.ranges import as_argument, count, option, or_unset
 from hypercl.registry import Part
 from hypercl.tasks.sequences.base import ClassSplit, Sequence, Source
@@ -49,8 +49,9 @@ def bring(reference: str) -> type[Sequence]:
         return _entry(FolderTasks if folder.has_tasks else FolderSplit, reference, folder)
     if name:
         return _of_code(reference)
-    problem = "is none of these" if path.exists() else "does not exist"
-    raise InputError(f"--cl_exp={reference} {problem}: give {_FORMS}")
+    if path.exists():
+        raise InputError(f"--cl_exp={reference} is none of these: give {_FORMS}")
+    raise NotThere(f"--cl_exp={reference} does not exist: give {_FORMS}")
 
 
 class Data(Protocol):
