@@ -134,7 +134,14 @@ class TaskTraining:
         self.running = {name: value.clone() for name, value in running.items()}
         self._gradient = torch.zeros_like(self._flat)
         self._counter = torch.zeros(1, dtype=torch.int64, device=device)
-        self.rates = LearningRates(options, self.num_steps, epoch, len(seeds), device)
+        self.rates = LearningRates(
+            options,
+            self.num_steps,
+            epoch,
+            len(seeds),
+            device,
+            higher_is_better=self.task.measure.higher_is_better,
+        )
         self._optimizer = build_optimizer(options, self._flat, self._gradient, self.rates.now)
         for name, value in of_optimizer.items():
             state = self._optimizer.state[name]
@@ -206,7 +213,7 @@ class TaskTraining:
         return views_of(self._flat + self._optimizer.lookahead(), self.trained)
 
     def is_validated(self, step: int) -> bool:
-        """Whether the validation accuracy is measured after a step."""
+        """Whether the validation samples are tested after a step."""
         every = self.experiment.options.evaluation.val_iter
         due = step == self.num_steps or step % every == 0 or self.rates.looks_at(step)
         return due and len(self.task.validation.labels) > 0
@@ -217,7 +224,7 @@ class TaskTraining:
         return step in ends or step % LOG_ITER == 0 or self.is_validated(step)
 
     def log(self, step: int) -> dict[int, MemberProgress]:
-        """Look at the losses of the steps since the last look, and at the validation accuracy.
+        """Look at the losses of the steps since the last look, and at the validation samples.
 
         The device is waited for here. A member whose loss is not finite has failed from now on.
 
@@ -236,22 +243,22 @@ class TaskTraining:
                         f"{step}: lower --lr or the penalty's strength",
                     )
         rates = self.rates.of_members
-        accuracies: list = [None] * len(self.seeds)
+        validated: list = [None] * len(self.seeds)
         if self.is_validated(step):
-            accuracies = self._validate()
+            validated = self._validate()
         if self.rates.looks_at(step):
-            self.rates.look(accuracies)
+            self.rates.look(validated)
         losses = zip(*rows[-1], strict=True)  # of the members
         return {
-            seed: MemberProgress._make((*of_member, accuracy, rate))
-            for seed, of_member, accuracy, rate in zip(
-                self.seeds, losses, accuracies, rates, strict=True
+            seed: MemberProgress._make((*of_member, measured, rate))
+            for seed, of_member, measured, rate in zip(
+                self.seeds, losses, validated, rates, strict=True
             )
             if seed not in self.failed
         }
 
     def _validate(self) -> list[float]:
-        """The members' accuracies on the validation samples, in [0, 1]."""
+        """The members' accuracies on the validation samples, in [0, 1], or their errors."""
         method, net = self.experiment.method, self.experiment.net
         params = method.merged(self._before, self.trained, self.task_id)
         learned = Learned(net, method, params, [self.stats] * (self.task_id + 1))

@@ -408,6 +408,7 @@ def _problems(options: Options) -> Iterator[str]:
     """What is wrong across options, each in one line that names the options and the mend."""
     for kind in options.kinds:
         yield from kind.refusals(options)
+    yield from _problems_of_regression(options)
     yield from options.task.kind.problems(options)
     if options.evaluation.test_with_val_set and options.task.val_set_size == 0:
         yield "--test_with_val_set needs a validation set: give --val_set_size above 0"
@@ -422,6 +423,32 @@ def _problems(options: Options) -> Iterator[str]:
     yield from options.main_net.kind.problems(options)
     yield from _problems_of_batchnorm(options)
     yield from options.method.kind.problems(options)
+
+
+def _problems_of_regression(options: Options) -> Iterator[str]:
+    """What makes no sense of labels that are numbers; methods have more."""
+    task, method = options.task, options.method
+    if task.task_type not in (None, *task.kind.task_types):
+        of_numbers = "whose labels are numbers: leave it out"
+        of_classes = "whose labels are classes: leave it out, or bring a function"
+        remark = of_classes if task.is_regression else of_numbers
+        yield f"--task_type={task.task_type} cannot be used with --cl_exp={task.cl_exp}, {remark}"
+    if not task.is_regression:
+        return
+    without = "and tasks of regression have no classes: "
+    if task.num_classes_per_task is not None:
+        yield (f"{options.spelled('num_classes_per_task')} counts classes, {without}leave it out")
+    if task.val_split == "stratified":
+        yield (f"--val_split=stratified holds out samples of each class, {without}take first")
+    if task.has_growing_outputs:
+        yield f"--cl_scenario=3 tells the classes of all tasks apart, {without}take 1 or 2"
+    if options.evaluation.scenarios_every_task:
+        yield (
+            "--scenarios_every_task infers tasks from the probabilities of classes, "
+            f"{without}leave it out"
+        )
+    if reason := method.kind.no_regression:
+        yield f"--method={method.method} {reason}, {without}take another method"
 
 
 def _problems_of_scenario(options: Options) -> Iterator[str]:
@@ -493,7 +520,8 @@ def _without_effect_in(
 def _problems_of_training(options: Options) -> Iterator[str]:
     train = options.train
     if train.plateau_lr_scheduler and options.task.val_set_size == 0:
-        yield "--plateau_lr_scheduler looks at the validation accuracy: give --val_set_size above 0"
+        looked_at = f"the validation {options.task.measure.name}"
+        yield f"--plateau_lr_scheduler looks at {looked_at}: give --val_set_size above 0"
     if train.use_sgd and train.use_rmsprop:
         yield "--use_sgd and --use_rmsprop exclude each other: leave one out"
     adam = not (train.use_sgd or train.use_rmsprop)

@@ -1,4 +1,5 @@
-"""Accuracies of the networks learned: with the task known, and with the task inferred.
+"""Accuracies of the networks learned: with the task known, and with the task inferred. Of
+regression, mean squared errors with the task known.
 
 The three scenarios of van de Ven and Tolias (arXiv 1904.07734), as von Oswald et al. report them:
 
@@ -25,6 +26,8 @@ from hypercl.methods.base import Method
 from hypercl.networks.main_net import MainNetwork
 from hypercl.tasks.task import Split, Task
 
+_POINTS = 121  # of a curve
+_BEYOND = 0.2  # of the width of a task's inputs, on each side
 _NUMBERS = 1 << 25  # generated at once, at most; 128 MiB in float32
 
 
@@ -50,7 +53,8 @@ class Learned(NamedTuple):
 def evaluate(
     learned: Learned, task: Task, task_id: int, split: Split, batch_size: int
 ) -> list[float]:
-    """Share of a split's samples that the main networks for a task get right.
+    """Share of a split's samples that the main networks for a task get right; of regression, their
+    mean squared error over samples and outputs.
 
     Leaves no trace: no gradients, the network's mode restored.
 
@@ -58,22 +62,29 @@ def evaluate(
         batch_size: Samples at a time, at most; the batches are of nearly equal size.
 
     Returns:
-        Accuracy of each member, in [0, 1].
+        Accuracy of each member, in [0, 1], or its error.
     """
 
     def count_correct(weights: Tensor, inputs: Tensor, labels: Tensor, stats: Params) -> Tensor:
         logits = learned.net.logits(weights, inputs, stats)[:, task.outputs]
         return (logits.argmax(dim=1) == labels).sum()
 
+    def squared_errors(weights: Tensor, inputs: Tensor, labels: Tensor, stats: Params) -> Tensor:
+        outputs = learned.net.logits(weights, inputs, stats)[:, task.outputs]
+        return (outputs - labels).double().square().sum()
+
     device = split.labels.device
     weights = learned.weights(torch.tensor([task_id], device=device)).squeeze(1)
-    correct = torch.zeros(learned.num_members, dtype=torch.int64, device=device)
+    of_batch, kind, number = count_correct, torch.int64, len(split.labels)
+    if task.is_regression:
+        of_batch, kind, number = squared_errors, torch.float64, split.labels.numel()
+    total = torch.zeros(learned.num_members, dtype=kind, device=device)
     with learned.net.evaluating():
         for images, labels in split.batches(batch_size):
-            correct += learned.net.each_member(count_correct, shared=(1, 2))(
+            total += learned.net.each_member(of_batch, shared=(1, 2))(
                 weights, task.inputs(images), labels, learned.stats[task_id]
             )
-    return [count / len(split.labels) for count in correct.tolist()]
+    return [value / number for value in total.tolist()]
 
 
 def evaluate_tasks(
@@ -92,14 +103,51 @@ def evaluate_tasks(
         between: Called before each task; may raise to break off.
 
     Returns:
-        For each member the accuracies on the tasks, in percent.
+        For each member the accuracies on the tasks, in percent, or the errors.
     """
     columns = []  # [tasks][members]
     for task_id in range(len(tasks)) if task_ids is None else task_ids:
         between()
         task, split = tasks[task_id], splits[task_id]
         columns.append(evaluate(learned, task, task_id, split, batch_size))
-    return [[100 * accuracy for accuracy in row] for row in zip(*columns, strict=True)]
+    factor = tasks[0].measure.factor
+    return [[factor * value for value in row] for row in zip(*columns, strict=True)]
+
+
+def has_curve(task: Task) -> bool:
+    """Whether a task is one of regression that can be drawn: one input, one output."""
+    return task.is_regression and task.in_shape == (1,) and task.num_classes == 1
+
+
+def curve_inputs(task: Task) -> Tensor:
+    """Where a fit is drawn, [points, 1], on the device: over the samples and a bit beyond."""
+    images = torch.cat([task.train.images, task.test.images])
+    low, high = images.min().item(), images.max().item()
+    beyond = _BEYOND * (high - low)
+    return torch.linspace(low - beyond, high + beyond, _POINTS, device=images.device)[:, None]
+
+
+@torch.no_grad()
+def curves(learned: Learned, tasks: Sequence[Task]) -> list[list[list[float]]]:
+    """What the main networks of tasks with :func:`has_curve` make of :func:`curve_inputs`.
+
+    Returns:
+        For each member, by task, the outputs.
+    """
+
+    def of_member(weights: Tensor, inputs: Tensor, stats: Params) -> Tensor:
+        return learned.net.logits(weights, inputs, stats)
+
+    by_task = []
+    with learned.net.evaluating():
+        for task_id, task in enumerate(tasks):
+            points = curve_inputs(task)
+            weights = learned.weights(torch.tensor([task_id], device=points.device)).squeeze(1)
+            outputs = learned.net.each_member(of_member, shared=(1,))(
+                weights, task.inputs(points), learned.stats[task_id]
+            )
+            by_task.append(outputs[..., task.outputs].squeeze(-1).tolist())
+    return [list(of_member) for of_member in zip(*by_task, strict=True)]
 
 
 class Inference(NamedTuple):

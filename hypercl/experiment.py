@@ -16,6 +16,7 @@ from hypercl.engine.precision import forbid_tf32
 from hypercl.engine.threads import use_threads
 from hypercl.errors import InputError
 from hypercl.machine import FLOAT
+from hypercl.measure import Measure
 from hypercl.methods.base import Method, Setting
 from hypercl.networks.main_net import MainNetwork, TaskLoss
 from hypercl.options import MainNetOptions, Options, RunOptions, TaskOptions, TrainOptions
@@ -91,11 +92,17 @@ class Experiment:
         return range(first, first + self.options.run.num_seeds)
 
     @property
+    def measure(self) -> Measure:
+        """What is measured of the tasks."""
+        return self.options.task.measure
+
+    @property
     def tells_tasks_apart(self) -> bool:
         """Whether the tasks of samples can be inferred: each task has a network or outputs of its
-        own.
+        own. Tasks of regression cannot: a network says nothing of how sure it is.
         """
-        return self.method.network_by_task or self.options.task.has_heads
+        own = self.method.network_by_task or self.options.task.has_heads
+        return own and not self.options.task.is_regression
 
     def length(self, task: Task) -> Length:
         """How long a task is learned."""
@@ -127,7 +134,7 @@ class Experiment:
         ]
 
     def splits_to_test(self, num_tasks: int) -> list[Split]:
-        """What the accuracies on the first tasks are measured on."""
+        """What the accuracies, or errors, on the first tasks are measured on."""
         validation = self.options.evaluation.test_with_val_set
         return [task.validation if validation else task.test for task in self.tasks[:num_tasks]]
 

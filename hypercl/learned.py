@@ -14,6 +14,7 @@ from hypercl.engine.members import Params, select_members, stack_members, to_dev
 from hypercl.errors import InputError
 from hypercl.evaluation import RULES, Answers, Learned, answers_of_all
 from hypercl.experiment import Experiment
+from hypercl.measure import ACCURACY, ERROR, Measure
 from hypercl.networks.task_net import TaskNet, require_shape
 from hypercl.options import Options, defaults, differing, require_known
 from hypercl.rundir import saving
@@ -103,6 +104,13 @@ class Predictions(NamedTuple):
     classes: Tensor  # [N] int64, within the task; in scenario 3 among those of all tasks
 
 
+class PredictedNumbers(NamedTuple):
+    """Of N samples of tasks of regression, on the CPU."""
+
+    tasks: Tensor  # [N] int64, counted from 0
+    values: Tensor  # [N, K] float32
+
+
 @dataclass(frozen=True, repr=False)
 class Run:
     """What a run has learned, ready for use."""
@@ -132,9 +140,11 @@ class Run:
         """The names of the classes that a task's network tells apart, in the order of its logits.
 
         Raises:
-            InputError: There is no such task.
+            InputError: There is no such task, or it is one of regression.
         """
         tasks = self.tasks
+        if self.experiment.options.task.is_regression:
+            raise InputError("tasks of regression have no classes: their networks return numbers")
         if tasks[self._task(task)].outputs_grow:
             return [f"{each.name}: {name}" for each in tasks for name in _class_names(each)]
         return _class_names(tasks[task])
@@ -142,7 +152,8 @@ class Run:
     def main_net(self, task: int, seed: int | None = None) -> TaskNet:
         """The main network for a task, as a module of its own: images in, the task's logits out.
 
-        In scenario 3 the logits are those of the classes of all tasks learned.
+        In scenario 3 the logits are those of the classes of all tasks learned. Of regression they
+        are the numbers themselves.
 
         Args:
             task: Counted from 0.
@@ -174,8 +185,9 @@ class Run:
         rule: str = "entropy",
         inputs_of: int | None = None,
         seed: int | None = None,
-    ) -> Predictions:
-        """Classify images, with their task known or inferred.
+    ) -> Predictions | PredictedNumbers:
+        """Classify images, with their task known or inferred. Of regression, the numbers that the
+        network of the task given has for them.
 
         Args:
             images: [N, H, W, C], as the data set has them; grey ones may lack C.
@@ -187,8 +199,8 @@ class Run:
             seed: None: the first.
 
         Raises:
-            InputError: The method has neither a network nor outputs of its own for each task, so
-                that tasks cannot be inferred; or an argument cannot be.
+            InputError: The method has neither a network nor outputs of its own for each task, or
+                tasks are of regression, so that tasks cannot be inferred; or an argument cannot be.
         """
         if rule not in RULES:
             raise InputError(f"rule={rule!r} is none of {', '.join(RULES)}")
@@ -201,8 +213,16 @@ class Run:
                 raise InputError(
                     "inputs_of goes with tasks that are inferred: leave it or task out"
                 )
+            if self.experiment.options.task.is_regression:
+                values = self._logits(split, self._task(task), task, seed)
+                return PredictedNumbers(torch.full((len(values),), task), values)
             classes = self._classify(split, self._task(task), task, seed)
             return Predictions(torch.full_like(classes, task), classes)
+        if self.experiment.options.task.is_regression:
+            raise InputError(
+                "the task of a sample cannot be inferred in regression, where a network does not "
+                "say how sure it is: give task"
+            )
         tasks = self.tasks
         prepared_as = self._prepared_as(inputs_of)
         if tasks[-1].outputs_grow:
@@ -223,7 +243,8 @@ class Run:
         return Predictions(task_ids[0].cpu(), answers.classes(task_ids)[0].cpu())
 
     def accuracy(self, seed: int | None = None) -> Any:
-        """The accuracy matrix that results.json has, in percent, up to the last task learned.
+        """The accuracy matrix that results.json has, in percent, up to the last task learned; of
+        regression that of errors is :meth:`error`.
 
         ``accuracy()[task][after]`` is the accuracy on a task after learning another; both are names
         of tasks, and it is NaN where there is none.
@@ -236,13 +257,26 @@ class Run:
             without pandas, a dict of dicts that is indexed in the same way.
 
         Raises:
-            InputError: There is no such seed, or results.json cannot be used.
+            InputError: There is no such seed, or results.json cannot be used, or has errors.
         """
+        return self._matrix(ACCURACY, seed)
+
+    def error(self, seed: int | None = None) -> Any:
+        """The matrix of mean squared errors of a run of regression; see :meth:`accuracy`.
+
+        Raises:
+            InputError: There is no such seed, or results.json cannot be used, or has accuracies.
+        """
+        return self._matrix(ERROR, seed)
+
+    def _matrix(self, measure: Measure, seed: int | None) -> Any:
+        if (measured := self.experiment.measure) != measure:
+            raise InputError(f"the run has no {measure.name}: call {measured.name}()")
         results = read_results(self.path)
         if results is None:
             raise InputError(f"{self.path / RESULTS} is missing: {mend_by_resuming(self.path)}")
         chosen = list(self.params) if seed is None else [self._seed(seed)]
-        matrices = [s["accuracy"] for s in results["seeds"] if s["seed"] in chosen]
+        matrices = [s[measure.name] for s in results["seeds"] if s["seed"] in chosen]
         names = results["tasks"][: self.num_tasks]
         if len(set(names)) < len(names):
             names = [f"{i}: {name}" for i, name in enumerate(names)]
@@ -306,10 +340,14 @@ class Run:
         """Classes by a task's network, [N] int64 on the CPU, of images that are prepared as another
         task prepares them.
         """
+        return self._logits(split, task, prepared_as, seed).argmax(1)
+
+    def _logits(self, split: Split, task: int, prepared_as: int, seed: int) -> Tensor:
+        """The same before a class is chosen, [N, outputs]."""
         as_there = replace(self.tasks[prepared_as], outputs=self.tasks[task].outputs)
         weights, stats = self.weights(task, seed), self.stats[seed][task]
         net = TaskNet(self.experiment.net, weights, stats, as_there)
-        parts = [net(images).argmax(1) for images, _ in split.batches(self._batch_size)]
+        parts = [net(images) for images, _ in split.batches(self._batch_size)]
         return torch.cat(parts).cpu()
 
     def _prepared_as(self, inputs_of: int | None) -> int:

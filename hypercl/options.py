@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hypercl.errors import InputError, NotThere
+from hypercl.measure import ACCURACY, ERROR, Measure
 from hypercl.ranges import (
     UNSET,
     as_argument,
@@ -51,8 +52,9 @@ class TaskOptions:
     """The sequence of tasks; ``kind`` is the entry that ``cl_exp`` names."""
 
     cl_exp: str = option("splitmnist", one_of_or_own(*entries(SEQUENCES), example="path/to/data.npz"), "sequence of tasks, or your own: an .npz file, a folder of images, path/to/my.py:function, torchvision:Name")
-    num_tasks: int | None = option(5, or_unset(count), "number of tasks; beside a list of --num_classes_per_task, that says it; -1, the default of your own sequences: all that there are")
-    num_classes_per_task: int | tuple[int, ...] | None = option(2, or_unset(count_or_counts()), "number of classes a task has, or of each task its own, like 4,3,3; -1, the default of your own sequences: as they say, or 2")
+    task_type: str | None = option(None, one_of("classification", "regression"), "what the labels are: classes, or numbers whose mean squared error is minimized and tested (default: as the sequence says, classes for all but toyregression)")
+    num_tasks: int | None = option(5, or_unset(count), "number of tasks; beside a list of --num_classes_per_task, that says it; -1, the default of toyregression and of your own sequences: all that there are")
+    num_classes_per_task: int | tuple[int, ...] | None = option(2, or_unset(count_or_counts()), "number of classes a task has, or of each task its own, like 4,3,3; -1, the default of toyregression and of your own sequences: as they say, or 2")
     skip_tasks: int = option(0, natural, "leave out the first N tasks of the sequence")
     num_train_samples: int | None = option(None, or_unset(count), "training samples per task, the first ones (of each class, with --val_split=stratified); -1: all")
     val_set_size: int = option(100, natural, "training samples of a task, held out for validation as --val_split says; 0: no validation")
@@ -62,6 +64,16 @@ class TaskOptions:
     cl_scenario: int | None = option(None, or_unset(int_from_to(1, 3)), "1: each task has outputs of its own, and is known when tested; 2: all tasks share outputs; 3: a sample is classified among the classes of all tasks so far; -1: 1 with --multi_head, else 2, or for a method with a network for each task shared outputs and the task known")
     data_dir: str = option("./datasets", path("DIR"), "where cifar10.npz and cifar100.npz lie or are put (and mnist.npz, without the package that carries it)")
     kind: Any = None
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether labels are numbers, and no classes."""
+        return (self.task_type or self.kind.task_types[0]) == "regression"
+
+    @property
+    def measure(self) -> Measure:
+        """What is measured of its tasks."""
+        return ERROR if self.is_regression else ACCURACY
 
     @property
     def has_heads(self) -> bool:
@@ -84,7 +96,7 @@ class MethodOptions:
     """What is done against forgetting; ``kind`` is the entry that ``method`` names."""
 
     method: str = option("hnet", one_of_or_own(*entries(METHODS), example="path/to/my.py:MyMethod"), "what is done against forgetting, or path/to/my.py:MyMethod")
-    task_loss: str = option("mean", one_of("mean", "total"), "what --beta weighs the regularizer against, and what is clipped: the batch's mean cross-entropy, or that times the task's training samples")
+    task_loss: str = option("mean", one_of("mean", "total"), "what --beta weighs the regularizer against, and what is clipped: the batch's mean cross-entropy (mean squared error), or that times the task's training samples")
     kind: Any = None
 
 
@@ -102,7 +114,7 @@ class TrainOptions:
     weight_decay: float = option(0.0, non_negative, "L2 penalty on the parameters that learn")
     adam_beta1: float = option(0.9, share, "decay of Adam's running mean of gradients")
     keep_optimizer: bool = option(False, switch, "the optimizer's running means go on from task to task, rather than begin anew (not hnet, not separate)")
-    plateau_lr_scheduler: bool = option(False, switch, "multiply the learning rate by sqrt(0.1) when the validation accuracy has not risen for more than 5 epochs")
+    plateau_lr_scheduler: bool = option(False, switch, "multiply the learning rate by sqrt(0.1) when the validation accuracy has not risen (of regression, the error not fallen) for more than 5 epochs")
     lambda_lr_scheduler: bool = option(False, switch, "multiply the learning rate by 0.1, 0.01, 0.001, 0.0005 from the 82nd, 122nd, 162nd, 182nd epoch of a task on")
     clip_grad_value: float | None = option(None, or_unset(positive), "bring each number of the gradient into [-X, X]; -1: leave it")
     clip_grad_norm: float | None = option(None, or_unset(positive), "scale gradients down to a norm of X; -1: leave them")
@@ -207,7 +219,7 @@ GROUPS = {
 }
 
 
-_SAID_BY_OWN = ("num_tasks", "num_classes_per_task")  # by a sequence that the user brings
+_SAID_BY_OWN = ("num_tasks", "num_classes_per_task")  # by the user's and toyregression
 
 
 @dataclass(frozen=True)
@@ -235,7 +247,7 @@ class Options:
             InputError: A value is none that the option may have.
         """
         known, preset = all_options(values), defaults(values)
-        if is_reference(str(values.get("cl_exp"))):
+        if _says_its_tasks(str(values.get("cl_exp"))):
             values = {**dict.fromkeys(_SAID_BY_OWN, UNSET), **values}
         elif unset := [name for name in _SAID_BY_OWN if values.get(name) == UNSET]:
             raise InputError(f"--{unset[0]}=-1 is for a sequence of your own: give a number")
@@ -310,6 +322,12 @@ class Options:
     def kinds(self) -> tuple[Entry, Entry, Entry]:
         """The entries that were chosen."""
         return (self.task.kind, self.method.kind, self.main_net.kind)
+
+
+def _says_its_tasks(cl_exp: str) -> bool:
+    """Whether a sequence says the numbers of its tasks and classes itself."""
+    built_in = entries(SEQUENCES).get(cl_exp)
+    return is_reference(cl_exp) if built_in is None else getattr(built_in, "says_tasks", False)
 
 
 def _num_tasks(values: Mapping[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from hypercl.evaluation import Learned, evaluate_tasks, infer_tasks
+from hypercl.evaluation import Learned, curves, evaluate_tasks, has_curve, infer_tasks
 from hypercl.experiment import Experiment
 from hypercl.report.results import Report
 from hypercl.rundir.checkpoint import Position, parted
@@ -33,15 +33,17 @@ def after_task(
         task_ids=range(first, num_learned),
         between=between,
     )
-    accuracy = {s: [None] * first + row for s, row in zip(position.seeds, rows, strict=True)}
-    inferred = None
+    measured = {s: [None] * first + row for s, row in zip(position.seeds, rows, strict=True)}
+    inferred = fits = None
     every_time = options.scenarios_every_task and all_tested
     if experiment.tells_tasks_apart and (at_end or every_time):
         inferences = infer_tasks(learned, tasks, splits, options.val_batch_size, between=between)
         inferred = dict(zip(position.seeds, inferences, strict=True))
+    if all(map(has_curve, tasks)):
+        fits = dict(zip(position.seeds, curves(learned, tasks), strict=True))
     _, memory = parted(position.memory)
     kept = experiment.method.kept_bytes(position.ready_params, memory, num_learned)
-    report.end_task(num_learned - 1, accuracy, inferred, kept)
+    report.end_task(num_learned - 1, measured, inferred, kept, fits)
 
 
 def before_task(
@@ -56,8 +58,8 @@ def before_task(
         fresh = position
         if task_id > 0:  # of a run that continues another
             fresh = replace(position, params=experiment.method.init(seeds), stats=[])
-        accuracy = _test_unlearned(experiment, fresh, unlearned, between)
-        report.untrained(task_id, unlearned, accuracy)
+        measured = _test_unlearned(experiment, fresh, unlearned, between)
+        report.untrained(task_id, unlearned, measured)
     if report.lacks_before(seeds, task_id):
         report.before(task_id, _test_unlearned(experiment, position, [task_id], between))
 
@@ -71,7 +73,7 @@ def _test_unlearned(
     """Test tasks that are yet to be learned, for forward transfer.
 
     Returns:
-        By seed, the accuracies on them, in percent.
+        By seed, the accuracies on them, in percent, or the errors.
     """
     tasks = experiment.tasks_to_test(position.task_id)
     batch_size = experiment.options.evaluation.val_batch_size

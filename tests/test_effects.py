@@ -34,6 +34,18 @@ WRN = {
 BATCHNORM = {"batchnorm": None}
 
 
+# Tasks whose labels can be taken for classes and for numbers.
+MY = """
+import numpy as np
+
+
+def tasks():
+    inputs = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    labels = np.arange(40) % 2
+    return [(inputs + labels[:, None], labels, inputs, labels)] * 2
+"""
+
+
 def of(method, **more):
     """What is given to a method without a hypernetwork."""
     return {"method": method, "hmlp_arch": (), **more}
@@ -99,6 +111,8 @@ CHANGED = {
     "random_seed": (1, {}),
     "num_seeds": (2, {}),
     "amp": (None, {}),
+    "task_type": ("regression", {"cl_exp": "my.py:tasks", "num_tasks": (), "val_split": "first"}),
+    "toy_seed": (1, {"cl_exp": "toyregression"}),
     "padding": (1, {"cl_exp": "permmnist", "num_tasks": 1, "num_classes_per_task": 10}),
     "class_order": ("1,0,2,3,4,5,6,7,8,9", {}),
     "no_augmentation": (None, {**CIFAR, "mlp_arch": 6}),
@@ -159,6 +173,7 @@ def folder(tmp_path_factory):
         for data_set, shape in (("mnist", (28, 28)), ("cifar10", (32, 32, 3))):
             made = fake_images(10, 30, shape, seed=seed)
             np.savez(folder / name / f"{data_set}.npz", **made._asdict())
+    (folder / "my.py").write_text(MY)
     return folder
 
 

@@ -14,6 +14,8 @@ from train_args import altered_options, parse_args
 DEFAULTS = {  # as JSON has them
     "method": "hnet",
     "cl_exp": "splitmnist",
+    "task_type": None,
+    "toy_seed": -1,
     "num_tasks": 5,
     "num_classes_per_task": 2,
     "beta": 0.01,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hypercl.errors import InputError
+from hypercl.measure import measure_of
 from hypercl.options import RunOptions
 from hypercl.report.comparison.results import Comparison, compare_rows
 from hypercl.report.comparison.rows import FORMATS, StoredRun, is_comparable, make_rows, pool
@@ -140,12 +141,19 @@ def read_runs(
     Raises:
         InputError: Nothing can.
     """
-    runs, problems = [], []
+    runs: list[StoredRun] = []
+    problems = []
     for file in files:
         path = file.parent if file.name == RESULTS else file
         results = _read(file)
         if isinstance(results, str):
             problems.append(f"{path} is left out: {results}")
+        elif runs and (measure := measure_of(results)) != measure_of(runs[0].results):
+            first = measure_of(runs[0].results)
+            problems.append(
+                f"{path} is left out: its tasks' {measure.title} is no {first.title}, which the "
+                "first run has; compare them apart"
+            )
         else:
             runs.append(StoredRun(path, results, names.get(file)))
     if not runs:

@@ -149,16 +149,18 @@ def _end_of(source: Source, experiment: "Experiment", described: Mapping[str, An
 
 def _report_state(source: Source, experiment: "Experiment") -> dict[str, Any]:
     """As report.results.Report.state has it: the earlier tasks' accuracies and seconds."""
-    from hypercl.report.metrics import BY_SCENARIO, METRICS
+    from hypercl.report.metrics import BY_SCENARIO, metrics_of
 
     results = source.results
     seeds, summary = copy.deepcopy(results["seeds"]), results["summary"]
     for seed in seeds:  # what is not known yet of the new tasks
-        seed["accuracy_untrained"] += [None] * (len(experiment.tasks) - source.num_tasks)
+        untrained = seed[f"{experiment.measure.name}_untrained"]
+        untrained += [None] * (len(experiment.tasks) - source.num_tasks)
     if not experiment.options.evaluation.scenarios_every_task:  # they are of that run's end
         for seed in seeds:
             seed.pop("scenarios", None)
-        summary = {name: summary[name] for name in (*METRICS, *BY_SCENARIO) if name in summary}
+        kept = (*metrics_of(experiment.measure), *BY_SCENARIO)
+        summary = {name: summary[name] for name in kept if name in summary}
     return {
         "results": {
             "kept_bytes": results["kept_bytes"],

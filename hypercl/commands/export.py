@@ -126,6 +126,7 @@ def _describe_run(run: "Run") -> dict[str, Any]:
         "net_type": options.main_net.net_type,
         "scenario": options.scenario,
         "options_sha256": hashlib.sha256(decisive.encode()).hexdigest(),
+        **({"task_type": "regression"} if task.is_regression else {}),
         "image_layout": "number, height, width, channels",
         "image_shape": list(task.in_shape),
         "image_type": str(task.train.images.dtype).removeprefix("torch."),
@@ -139,15 +140,17 @@ def _decisive(run: "Run") -> dict[str, Any]:
 
 def _describe(run: "Run", task: int, seed: int) -> dict[str, Any]:
     """One network; "file" is still without the format."""
-    classes = run.classes(task)
-    first = run.tasks[task].outputs.start or 0
+    of_task = run.tasks[task]
+    classes = [] if of_task.is_regression else run.classes(task)
+    first = of_task.outputs.start or 0
+    number = of_task.num_classes if of_task.is_regression else len(classes)
     return {
         "file": f"task_{task + 1:02d}_seed_{seed}",
         "task": task,
         "task_name": run.tasks[task].name,
         "seed": seed,
         "classes": classes,
-        "outputs": [first, first + len(classes)],
+        "outputs": [first, first + number],
     }
 
 

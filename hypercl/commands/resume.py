@@ -150,7 +150,7 @@ def _progress_fits(
     learned |= dict.fromkeys(position.seeds, position.task_id)
     seconds = progress["seconds"]
     return min(len(seconds["train"]), len(seconds["test"])) >= position.task_id and all(
-        len(seed["accuracy"]) == learned[seed["seed"]]
+        len(seed.get(experiment.measure.name, ())) == learned[seed["seed"]]
         for seed in progress["seeds"]
         if "failed" not in seed and seed["seed"] in learned
     )
@@ -182,7 +182,13 @@ def _state_fits(experiment: "Experiment", position: "Position", state: Mapping[s
 
     length = experiment.length(experiment.tasks[position.task_id])
     options, num_seeds = experiment.options.train, len(position.seeds)
-    rates = LearningRates(options, *length, num_seeds, experiment.device)
+    rates = LearningRates(
+        options,
+        *length,
+        num_seeds,
+        experiment.device,
+        higher_is_better=experiment.measure.higher_is_better,
+    )
     return (
         1 <= state["step"] <= length.num_steps
         and state["changed"]["step"].tolist() == [state["step"]]

@@ -29,6 +29,7 @@ class LearningRates:
 
     Args:
         num_members: Each has a rate of its own.
+        higher_is_better: Whether what is looked at is to rise.
 
     Attributes:
         now: For the optimizer: a number where the rate is constant, else [members], which
@@ -42,13 +43,15 @@ class LearningRates:
         steps_per_epoch: int,
         num_members: int,
         device: torch.device,
+        *,
+        higher_is_better: bool = True,
     ) -> None:
         self.now: float | Tensor = options.lr
         self._factors: Tensor | None = None
         self._plateau: Plateau | None = None
         self._base = torch.full((num_members,), options.lr, device=device)  # before the factors
         if options.plateau_lr_scheduler:
-            self._plateau = Plateau(options.lr, num_members)
+            self._plateau = Plateau(options.lr, num_members, higher_is_better)
         if options.lambda_lr_scheduler:
             self._factors = epoch_factors(num_steps, steps_per_epoch).to(device)
         if self._plateau is not None or self._factors is not None:
@@ -69,13 +72,15 @@ class LearningRates:
             self.now.copy_(self._base * factor)
 
     def looks_at(self, step: int) -> bool:
-        """Whether the validation accuracies after a step can change the rates."""
+        """Whether what is validated after a step can change the rates."""
         return self._plateau is not None and step % self._steps_per_epoch == 0
 
-    def look(self, accuracies: Sequence[float]) -> None:
-        """Look at the members' validation accuracies after an epoch; see :meth:`looks_at`."""
+    def look(self, measured: Sequence[float]) -> None:
+        """Look at the members' validation accuracies, or errors, after an epoch; see
+        :meth:`looks_at`.
+        """
         assert self._plateau is not None
-        self._plateau.step(accuracies)
+        self._plateau.step(measured)
         self._base.copy_(torch.tensor(self._plateau.rates))
 
     def state(self) -> list[dict[str, Any]]:
@@ -90,7 +95,7 @@ class LearningRates:
 
 
 class Plateau:
-    """Lowers a member's learning rate when its validation accuracy stops rising.
+    """Lowers a member's learning rate when its validation accuracy, or error, gets no better.
 
     torch's ReduceLROnPlateau with the settings of Keras' example: after more than 5 epochs without
     a rise, times sqrt(0.1), down to 5e-7.
@@ -98,23 +103,28 @@ class Plateau:
     Args:
         lr: The rate to start from.
         num_members: Each has a rate of its own.
+        higher_is_better: Whether what is looked at is to rise.
     """
 
-    def __init__(self, lr: float, num_members: int) -> None:
+    def __init__(self, lr: float, num_members: int, higher_is_better: bool = True) -> None:
         self._optimizers = [  # torch's scheduler changes the rate of an optimizer
             torch.optim.SGD([torch.zeros(1)], lr=lr) for _ in range(num_members)
         ]
         self._schedulers = [
             torch.optim.lr_scheduler.ReduceLROnPlateau(
-                optimizer, mode="max", factor=math.sqrt(0.1), patience=5, min_lr=0.5e-6
+                optimizer,
+                mode="max" if higher_is_better else "min",
+                factor=math.sqrt(0.1),
+                patience=5,
+                min_lr=0.5e-6,
             )
             for optimizer in self._optimizers
         ]
 
-    def step(self, accuracies: Sequence[float]) -> None:
-        """Look at the members' validation accuracies after an epoch."""
-        for scheduler, accuracy in zip(self._schedulers, accuracies, strict=True):
-            scheduler.step(accuracy)
+    def step(self, measured: Sequence[float]) -> None:
+        """Look at the members' validation accuracies, or errors, after an epoch."""
+        for scheduler, value in zip(self._schedulers, measured, strict=True):
+            scheduler.step(value)
 
     @property
     def rates(self) -> list[float]:

@@ -34,7 +34,8 @@ class Batch(NamedTuple):
     """What a step is taken on."""
 
     inputs: "Tensor"  # [members, B, H * W * C] float32
-    labels: "Tensor"  # [members, B] int64, counted from the first of ``outputs``
+    # [members, B] int64, counted from the first of ``outputs``; of regression [members, B, K]
+    labels: "Tensor"
     outputs: slice  # of the main network, which belong to the current task
     stats: "Params"  # running statistics, [members, …] each, which the step updates
     step: "Tensor"  # [1] int64, steps taken in this task before
@@ -56,10 +57,10 @@ class TaskEnd(NamedTuple):
 class StepLosses(NamedTuple):
     """Of one step, [members] each, on the device, detached."""
 
-    task_loss: "Tensor"  # mean cross-entropy of the training batch
+    task_loss: "Tensor"  # of the training batch: mean cross-entropy, or mean squared error
     penalty: "Tensor"  # of the method, before it is multiplied by its strength
     loss: "Tensor"  # what is minimized: the weighted sum of both
-    accuracy: "Tensor"  # of the training batch, in [0, 1]
+    accuracy: "Tensor"  # of the training batch, in [0, 1]; of regression its mean squared error
 
 
 class Method(Protocol):
@@ -357,6 +358,8 @@ class MethodEntry(Entry):
     chosen_by: ClassVar[str] = "method"
     # Values of --cl_scenario; without 2, a network for each task.
     scenarios: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    # Why it cannot learn tasks of regression, behind its name; empty: it can.
+    no_regression: ClassVar[str] = ""
 
     def unread(self, options: "Options") -> Mapping[str, str]:
         """Those of a hypernetwork, unless a method has one and says otherwise."""

@@ -4,7 +4,8 @@
 
 w*_t' are the weights after task t', F_t' the diagonal of the Fisher information there: the mean over
 samples of the squared gradient of log p(label | x), or with ``fisher_total`` N times that for N
-training samples, which is the curvature of the total loss.
+training samples, which is the curvature of the total loss. Of regression, p is a Gaussian of variance 1
+around the network's outputs.
 
 A sum of squares around several points is one around the last of them, with a linear part. With
 d = w - w*_last, A = sum F_t', B = sum F_t' (w*_t' - w*_last), C = sum over i of F_t' (w*_t' - w*_last)²::
@@ -54,6 +55,11 @@ class FisherEntry(OwnWeightsEntry):
     # fmt: on
 
     def problems(self, options):
+        if options.task.is_regression and self.fisher_labels == "predicted":
+            yield (
+                "--fisher_labels=predicted gives no Fisher information of regression, where the most "
+                "probable target is the output itself: take sample, data or exact"
+            )
         if options.main_net.bn_no_running_stats:
             yield (
                 f"--bn_no_running_stats cannot be used with --method={self.name}: Fisher information "
@@ -151,7 +157,8 @@ class ElasticWeightConsolidation(OwnWeights):
         chosen = torch.stack(
             [torch.randperm(len(labels), generator=g)[:number] for g in generators]
         )
-        drawn = torch.stack([torch.rand(number, 1, generator=g) for g in generators]).to(device)
+        draw, size = (torch.randn, labels.shape[1]) if task.is_regression else (torch.rand, 1)
+        drawn = torch.stack([draw(number, size, generator=g) for g in generators]).to(device)
         total = torch.zeros_like(weights)
         for part in torch.arange(number).split(_AT_ONCE):
             rows = chosen[:, part].to(device)
@@ -174,12 +181,14 @@ class ElasticWeightConsolidation(OwnWeights):
         """Over samples [members, N, …], by ``fisher_labels``.
 
         Args:
-            drawn: [members, N, 1], uniform between 0 and 1.
+            drawn: [members, N, 1], uniform between 0 and 1; of regression [members, N, K], normal.
         """
         import torch
 
         from hypercl.networks.fisher import sum_of_squares
 
+        if end.task.is_regression:
+            return self._of_gaussian(end, weights, inputs, labels, drawn)
         net, outputs = self.setting.net, end.task.outputs
         kind = self.options.fisher_labels
         scale = torch.ones_like(labels, dtype=weights.dtype)
@@ -208,6 +217,40 @@ class ElasticWeightConsolidation(OwnWeights):
                     start=torch.zeros_like(weights),
                 )
         return sum_of_squares(net, weights, inputs, end.stats, labels, scale, outputs)
+
+    def _of_gaussian(
+        self,
+        end: TaskEnd,
+        weights: "Tensor",
+        inputs: "Tensor",
+        labels: "Tensor",
+        drawn: "Tensor",
+    ) -> "Tensor":
+        """The same of regression: of residuals y - f that are drawn, those of the data, or one of 1
+        at each output in turn, which is the expectation.
+        """
+        import torch
+
+        from hypercl.networks.fisher import GAUSSIAN, sum_of_squares
+
+        net, outputs = self.setting.net, end.task.outputs
+        if self.options.fisher_labels == "data":
+            logits = end.task_loss.logits(weights, inputs, end.stats)[..., outputs]
+            residuals = [labels - logits]
+        elif self.options.fisher_labels == "exact":
+            size = labels.shape[-1]
+            ones = torch.eye(size, dtype=weights.dtype, device=labels.device)
+            residuals = [row.expand(*labels.shape) for row in ones]
+        else:
+            residuals = [drawn.to(weights.dtype)]
+        scale = torch.ones(labels.shape[:-1], dtype=weights.dtype, device=labels.device)
+        return sum(
+            (
+                sum_of_squares(net, weights, inputs, end.stats, one, scale, outputs, GAUSSIAN)
+                for one in residuals
+            ),
+            start=torch.zeros_like(weights),
+        )
 
 
 ENTRY = Ewc

@@ -51,7 +51,8 @@ class JointTraining(OwnWeights):
         tasks, num_learned = self.setting.tasks, task_id + 1
         num_outputs = self.setting.net.num_outputs
         return AllSamples(
-            training_samples(tasks, num_learned), Mixture.of(tasks, num_learned, num_outputs)
+            training_samples(tasks, num_learned, num_outputs),
+            Mixture.of(tasks, num_learned, num_outputs),
         )
 
     def describe(self, anchor: Any) -> str:
@@ -74,11 +75,9 @@ class JointTraining(OwnWeights):
     def loss_with_anchor(
         self, weights: "Tensor", batch: Batch, anchor: Any, task_loss: "TaskLoss"
     ) -> "tuple[Tensor, StepLosses]":
-        """The cross-entropy of a batch of all samples."""
-        from functools import partial
-
+        """The task loss of a batch of all samples."""
         from hypercl.engine.members import rows_of
-        from hypercl.networks.criteria import cross_entropy
+        from hypercl.networks.criteria import of_labels
         from hypercl.tasks.mixture import augmented_images
 
         samples, mixture = anchor
@@ -88,8 +87,8 @@ class JointTraining(OwnWeights):
             samples.task_ids[chosen],
         )
         inputs = mixture.inputs(augmented_images(images, batch.drawn), task_ids)
-        labels, allowed = samples.labels[chosen], mixture.allowed_to(task_ids)
-        criterion = partial(cross_entropy, labels=labels, allowed=allowed)
+        labels = mixture.labels(samples.labels[chosen])
+        criterion = of_labels(labels, mixture.allowed_to(task_ids))
         (loss, accuracy), gradient = task_loss.of_logits(
             weights, inputs, batch.stats, criterion, mixture.outputs
         )

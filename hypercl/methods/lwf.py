@@ -10,7 +10,7 @@ q is 0.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from hypercl.methods.base import (
     Batch,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # fmt: off
 @dataclass(frozen=True)
 class Lwf(OwnWeightsEntry):
+    no_regression: ClassVar = "distills probabilities of classes"
     lwf_temperature: float = option(2.0, positive, "temperature T of the softened predictions")
     lwf_lambda: float | None = option(None, or_unset(non_negative), "strength of the distillation beside the whole task loss; -1: both are weighed, (1 - 1/t) to 1/t in task t")
     lwf_mean_over_classes: bool = option(False, switch, "divide the distillation by the number of classes, as the code of van de Ven and Tolias does")

@@ -1,11 +1,12 @@
 """Experience replay: samples of the earlier tasks are kept in a buffer and learned again (Rolnick et
 al., 2019, arXiv 1811.11682)::
 
-    loss = task loss + replay_weight * mean cross-entropy of a batch from the buffer
+    loss = task loss + replay_weight * task loss of a batch from the buffer
 
 The buffer takes samples of a task when it has been learned: of each class the same number, or
 those that reservoir sampling (Vitter, 1985) keeps of all samples there have been, one after the
-other. A class is one of a task: the same digit in two tasks counts twice.
+other. A class is one of a task: the same digit in two tasks counts twice. Tasks of regression have no
+classes, so that theirs is a reservoir.
 """
 
 from dataclasses import dataclass
@@ -49,10 +50,26 @@ class BufferEntry(OwnWeightsEntry):
 
     def problems(self, options):
         task, sizes = options.task, options.task.num_classes_per_task
+        if task.is_regression:
+            yield from self._problems_of_regression()
+            return
         if task.num_tasks is None or sizes is None:
             return  # known when the tasks are there
         by_task = [sizes] * task.num_tasks if isinstance(sizes, int) else sizes[task.skip_tasks :]
         yield from self.problems_of_budget(sum(by_task))
+
+    def _problems_of_regression(self) -> "Iterator[str]":
+        remark = "samples of each class, and tasks of regression have none"
+        if self.replay_per_class is not None:
+            yield (
+                f"--replay_per_class={self.replay_per_class} keeps {remark}: take --replay_budget "
+                "and --replay_sampling=reservoir"
+            )
+        elif self.replay_sampling == "balanced":
+            yield (
+                f"--replay_sampling=balanced keeps as many {remark}: add "
+                "--replay_sampling=reservoir"
+            )
 
     def problems_of_budget(self, classes: int) -> "Iterator[str]":
         """Whether it is too small for so many classes of all tasks."""
@@ -144,7 +161,7 @@ class ExperienceReplay(OwnWeights):
         import torch
 
         from hypercl.engine.members import own_rows
-        from hypercl.networks.criteria import cross_entropy
+        from hypercl.networks.criteria import of_labels
         from hypercl.tasks.mixture import augmented_images
 
         memory, mixture = anchor
@@ -156,7 +173,7 @@ class ExperienceReplay(OwnWeights):
 
         def criterion(logits: "Tensor") -> "tuple[tuple, Tensor]":
             gradient = torch.zeros_like(logits)
-            classified, of_own = cross_entropy(logits[:, :size, own], batch.labels)
+            classified, of_own = of_labels(batch.labels)(logits[:, :size, own])
             gradient[:, :size, own] = task_loss.weight * of_own
             penalty, of_buffer = self.replay_loss(logits[:, size:], drawn, mixture)
             gradient[:, size:] = self.strength * of_buffer
@@ -178,15 +195,15 @@ class ExperienceReplay(OwnWeights):
             drawn: The samples: ``labels`` and ``task_ids`` [members, samples], ``logits`` where
                 they are kept [members, samples, all outputs].
         """
-        from hypercl.networks.criteria import cross_entropy
+        from hypercl.networks.criteria import of_labels
 
         allowed = mixture.allowed_to(drawn["task_ids"])
-        (loss, _), gradient = cross_entropy(logits, drawn["labels"], allowed)
+        (loss, _), gradient = of_labels(mixture.labels(drawn["labels"]), allowed)(logits)
         return loss, gradient
 
     def after_task(self, params: "Params", memory: "Params", end: TaskEnd) -> "Params":
-        """[members, samples, …] each: ``images`` as they are, ``labels`` int64 counted from the main
-        network's first output, ``task_ids`` int64, and ``logits`` where they are kept.
+        """[members, samples, …] each: ``images`` as they are, ``labels`` of the main network's
+        outputs, ``task_ids`` int64, and ``logits`` where they are kept.
         """
         import torch
 
@@ -203,7 +220,7 @@ class ExperienceReplay(OwnWeights):
         images, labels = end.task.train
         buffer: Params = {
             "images": rows_of(images, new),
-            "labels": network_labels(end.task, labels)[new],
+            "labels": network_labels(end.task, labels, self.setting.net.num_outputs)[new],
             "task_ids": torch.full_like(new, end.task_id),
         }
         if self.keeps_logits:

@@ -2,16 +2,28 @@
 
 A criterion takes logits [members, B, outputs] and returns what is to be known of the loss, and the
 gradient of its sum over members, of the logits' shape. ``TaskLoss.of_logits`` carries it on to the
-weights.
+weights. Of regression, logits are the outputs as they are.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 Criterion = Callable[[Tensor], tuple[Any, Tensor]]
+
+
+def of_labels(labels: Tensor, allowed: Tensor | None = None) -> Criterion:
+    """The criterion of a task: of labels that are numbers, the mean squared error.
+
+    Args:
+        labels: [members, B] int64, or of regression [members, B, outputs].
+        allowed: Which outputs are those of each sample, [members, B, outputs] bool; None: all.
+    """
+    chosen = mean_squared_error if labels.is_floating_point() else cross_entropy
+    return partial(chosen, labels=labels, allowed=allowed)
 
 
 class Classified(NamedTuple):
@@ -40,6 +52,31 @@ def cross_entropy(
     ones = torch.ones_like(index, dtype=loss.dtype)
     gradient = log_probabilities.exp_().scatter_add_(-1, index, -ones).div_(labels.shape[1])
     return Classified(loss, accuracy), gradient
+
+
+class Fitted(NamedTuple):
+    """How well numbers are met, [members] each: what is minimized is what is measured."""
+
+    loss: Tensor  # mean squared error
+    error: Tensor  # the same
+
+
+def mean_squared_error(
+    logits: Tensor, labels: Tensor, allowed: Tensor | None = None
+) -> tuple[Fitted, Tensor]:
+    """Mean over samples and outputs of (f - y)².
+
+    Args:
+        logits: f, [members, B, outputs]; ``labels``: y, the same.
+        allowed: Which outputs count, [members, B, outputs] bool; None: all.
+    """
+    if allowed is not None:
+        loss, gradient = squared_error(logits, labels, allowed)
+    else:
+        difference = logits - labels
+        loss = difference.square().mean((1, 2))
+        gradient = difference.mul_(2 / (logits.shape[1] * logits.shape[2]))
+    return Fitted(loss, loss), gradient
 
 
 def distillation(

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -19,7 +18,7 @@ from hypercl.engine.precision import tf32
 from hypercl.engine.seeding import drawing_from
 from hypercl.networks import plain_mlp
 from hypercl.networks.activations import Activation
-from hypercl.networks.criteria import Criterion, cross_entropy
+from hypercl.networks.criteria import Criterion, of_labels
 from hypercl.networks.dropout import replace_dropout
 from hypercl.networks.module_net import ModuleNet
 
@@ -256,7 +255,9 @@ class LabelledInputs(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """[members, B] int64, counted from the first of ``outputs``."""
+        """[members, B] int64, counted from the first of ``outputs``; of regression [members, B, K]
+        float32.
+        """
         ...
 
     @property
@@ -273,33 +274,32 @@ class LabelledInputs(Protocol):
 class TaskLossValue(NamedTuple):
     """Of one batch, on the device, detached."""
 
-    loss: Tensor  # [members], the mean cross-entropy
-    accuracy: Tensor  # [members], in [0, 1]
+    loss: Tensor  # [members], the mean cross-entropy; of regression the mean squared error
+    accuracy: Tensor  # [members], in [0, 1]; of regression the mean squared error again
     gradient: Tensor  # [members, num_weights], of ``weight`` times the loss
 
 
 @dataclass(frozen=True)
 class TaskLoss:
     """The main network's half of a step: losses on its outputs, and their gradients for its
-    weights. Called, it is the mean cross-entropy of a batch.
+    weights. Called, it is the mean cross-entropy of a batch, or the mean squared error.
 
     The gradient stops here, before it goes on into whatever the weights come from, so that
     reduced precision, where it is asked for, ends at the main network.
     """
 
     net: MainNetwork
-    weight: float = 1.0  # of the cross-entropy, in what is minimized
+    weight: float = 1.0  # of that, in what is minimized
     amp: bool = False  # compute in bfloat16
     tf32: bool = False  # float32 products on a GPU in TF32
 
     def __call__(self, weights: Tensor, batch: LabelledInputs) -> TaskLossValue:
         """Of the members' networks with these weights, [members, num_weights]."""
-        if self._activation is None:
+        if self._activation is None and not batch.labels.is_floating_point():
             loss, accuracy, gradient = self._by_autograd(weights, batch)
         else:
-            criterion = partial(cross_entropy, labels=batch.labels)
             (loss, accuracy), gradient = self.of_logits(
-                weights, batch.inputs, batch.stats, criterion, batch.outputs
+                weights, batch.inputs, batch.stats, of_labels(batch.labels), batch.outputs
             )
         if self.weight != 1:
             gradient *= self.weight

@@ -3,8 +3,9 @@
 To add one is to add a file to this folder: ``experiment``, ``networks``, ``source``, perhaps
 ``remarks``; a table ``options`` of the command line's options; and any number of ``published``
 values with ``metric`` (of "summary" in results.json), ``value``, perhaps ``spread``, both in
-percent, and where they were ``printed``. What several presets share is in a file of the folder
-``shared``, which they name as ``base``; their own options win over those there.
+percent, and where they were ``printed``; of regression ``measure = "mse"``. What several presets
+share is in a file of the folder ``shared``, which they name as ``base``; their own options win over
+those there.
 """
 
 import json
@@ -14,13 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hypercl.measure import ACCURACY, Measure, measure_of
+
 FOLDER = Path(__file__).parent
 MEASURED = Path(__file__).parents[2] / "benchmarks" / "results" / "presets"
 TOLERANCE = 0.5  # points within which a result is called reproduced, unless more was published
+_SHARE = 0.5  # of a published error: the same
 
 
 class Value(NamedTuple):
-    """A published number, in percent."""
+    """A published number, in percent, or an error."""
 
     metric: str
     value: float
@@ -39,6 +43,7 @@ class Preset:
     options: Mapping[str, Any]
     published: Sequence[Value]
     remarks: str = ""
+    measure: str = ACCURACY.key
 
     def describe(self) -> str:
         """What it is of, in words."""
@@ -67,6 +72,13 @@ def load(name: str) -> Preset:
     return Preset(name, published=values, **content)
 
 
+def allowed(measure: Measure, published: float, spread: float | None) -> float:
+    """By how much a result may differ that is called reproduced: the published spread or half a
+    point, whichever is wider; of errors the spread or half of what was published.
+    """
+    return max(TOLERANCE if measure.unit else _SHARE * published, spread or 0)
+
+
 def measured(name: str) -> dict[str, Any] | None:
     """The results.json of a run under a preset, if one is kept with the benchmarks."""
     path = MEASURED / f"{name}.json"
@@ -81,9 +93,10 @@ def compare(preset: Preset, summary: Mapping[str, Mapping[str, float]]) -> list[
 
     Returns:
         One entry a published number that was measured: metric, published, spread, measured, std, n,
-        difference, within (the published spread or half a point, whichever is wider).
+        difference, within (what is :func:`allowed`).
     """
     rows = []
+    measure = measure_of({"measure": preset.measure})
     for metric, value, _, spread in preset.published:
         if metric not in summary:
             continue
@@ -98,7 +111,7 @@ def compare(preset: Preset, summary: Mapping[str, Mapping[str, float]]) -> list[
                 "std": measured["std"],
                 "n": measured["n"],
                 "difference": difference,
-                "within": abs(difference) <= max(TOLERANCE, spread or 0),
+                "within": abs(difference) <= allowed(measure, value, spread),
             }
         )
     return rows

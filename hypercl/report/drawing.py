@@ -1,8 +1,11 @@
-"""Which plots a run has, from results.json and metrics.jsonl: with or without breaks the same."""
+"""Which plots a run has, from results.json and metrics.jsonl, and of regression from what is kept
+with the checkpoint: with or without breaks the same.
+"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hypercl.measure import measure_of
 from hypercl.report import plots
 from hypercl.report.summary import furthest, ranges
 from hypercl.rundir.directory import RunDir
@@ -10,11 +13,17 @@ from hypercl.rundir.directory import RunDir
 _FORMATS = {"png": ("png",), "pdf": ("pdf",), "both": ("png", "pdf")}  # by --plot_format
 
 
-def draw_all(run_dir: RunDir, results: Mapping[str, Any], plot_format: str) -> None:
+def draw_all(
+    run_dir: RunDir,
+    results: Mapping[str, Any],
+    plot_format: str,
+    fits: Sequence[plots.Fit] = (),
+) -> None:
     """Write the plots of the seeds that have come furthest.
 
     Args:
         plot_format: As ``--plot_format`` has it.
+        fits: Of tasks of regression that can be drawn, by the same seeds.
 
     Raises:
         RunFailed: A file cannot be written.
@@ -28,9 +37,13 @@ def draw_all(run_dir: RunDir, results: Mapping[str, Any], plot_format: str) -> N
         run_dir.write_figure(name, figure, _FORMATS[plot_format])
 
     with plots.own_defaults():
-        matrices = [seed["accuracy"] for seed in done]
-        write("accuracy_matrix", plots.accuracy_matrix(matrices, names, title))
-        write("accuracy_over_time", plots.accuracy_over_time(matrices, names, title))
+        measure = measure_of(results)
+        matrices = [seed[measure.name] for seed in done]
+        write(f"{measure.name}_matrix", plots.accuracy_matrix(matrices, names, title, measure))
+        over_time = plots.accuracy_over_time(matrices, names, title, measure)
+        write(f"{measure.name}_over_time", over_time)
+        if fits:
+            write("fit", plots.fit(fits, title))
         if "scenarios" in done[0]:
             confusion = [seed["scenarios"]["task_confusion"] for seed in done]
             inferred = names[: len(confusion[0])]

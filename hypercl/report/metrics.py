@@ -3,12 +3,18 @@
 The matrix is a list of rows [[a00], [a10, a11], …] in percent. What was not tested is None
 (--test_iter); the diagonal always is. A metric is None where it is not defined: while there is one
 row, or while what it needs is not known.
+
+Of regression it is a matrix of errors, of which less is better. Transfer and forgetting are those
+of the negated errors, so that their signs say what they say of accuracies: a positive forgetting is
+an error that has grown, and so is a negative backward transfer.
 """
 
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
+
+from hypercl.measure import ACCURACY, Measure
 
 Row = Sequence[float | None]
 Matrix = Sequence[Row]
@@ -61,16 +67,34 @@ def _difference(value: float | None, other: float | None) -> float | None:
     return None if value is None or other is None else value - other
 
 
-# From a seed's entry in results.json.
-METRICS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
-    "final_accuracy": lambda seed: final_accuracy(seed["accuracy"]),
-    "during_accuracy": lambda seed: during_accuracy(seed["accuracy"]),
-    "backward_transfer": lambda seed: backward_transfer(seed["accuracy"]),
-    "forgetting": lambda seed: forgetting(seed["accuracy"]),
-    "forward_transfer": lambda seed: forward_transfer(
-        seed["accuracy_before"], seed["accuracy_untrained"]
-    ),
-}
+Metric = Callable[[Mapping[str, Any]], float | None]  # from a seed's entry in results.json
+
+
+def metrics_of(measure: Measure) -> dict[str, Metric]:
+    """All metrics of what is measured, by name."""
+    name = measure.name
+
+    def merit(row: Row) -> Row:
+        """Of which more is better."""
+        if measure.higher_is_better:
+            return row
+        return [None if value is None else -value for value in row]
+
+    def of_merits(metric: Callable[[Matrix], float | None]) -> Metric:
+        return lambda seed: metric([merit(row) for row in seed[name]])
+
+    return {
+        f"final_{name}": lambda seed: final_accuracy(seed[name]),
+        f"during_{name}": lambda seed: during_accuracy(seed[name]),
+        "backward_transfer": of_merits(backward_transfer),
+        "forgetting": of_merits(forgetting),
+        "forward_transfer": lambda seed: forward_transfer(
+            merit(seed[f"{name}_before"]), merit(seed[f"{name}_untrained"])
+        ),
+    }
+
+
+METRICS = metrics_of(ACCURACY)
 
 
 # What the final accuracy is in each scenario of van de Ven and Tolias (arXiv 1904.07734), 1 to 3.

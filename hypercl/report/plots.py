@@ -1,7 +1,7 @@
 """Figures of a run, made without a display and without matplotlib's global state."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from hypercl.measure import ACCURACY, Measure
 from hypercl.report.metrics import Matrix, mean_matrix, mean_of_whole
 
 _MAX_NUMBERS = 20  # tasks beyond which numbers in the cells could not be read
@@ -27,19 +28,29 @@ def own_defaults() -> Iterator[None]:
         yield
 
 
-def accuracy_matrix(matrices: Sequence[Matrix], task_names: Sequence[str], title: str) -> Figure:
-    """Heatmap of the accuracy (%) on each task (column) after learning each task (row).
+def accuracy_matrix(
+    matrices: Sequence[Matrix],
+    task_names: Sequence[str],
+    title: str,
+    measure: Measure = ACCURACY,
+) -> Figure:
+    """Heatmap of the accuracy (%), or the error, on each task (column) after learning each task
+    (row).
 
     Args:
-        matrices: One accuracy matrix for each seed; their mean is shown. A cell is empty where a
-            task was not tested.
+        matrices: One matrix for each seed; their mean is shown. A cell is empty where a task was
+            not tested.
     """
-    accuracy = mean_matrix(matrices)
+    mean = mean_matrix(matrices)
     cells = np.full((len(task_names), len(task_names)), np.nan)
-    for t, row in enumerate(accuracy):
+    for t, row in enumerate(mean):
         cells[t, : len(row)] = [np.nan if value is None else value for value in row]
-    low = min(90.0, 10 * np.floor(np.nanmin(cells) / 10))
-    figure = _heatmap(cells, task_names, _of_mean(title, len(matrices)), low, "accuracy (%)")
+    title = _of_mean(title, len(matrices))
+    if measure.higher_is_better:
+        low = min(90.0, 10 * np.floor(np.nanmin(cells) / 10))
+        figure = _heatmap(cells, task_names, title, low, measure.titled)
+    else:
+        figure = _heatmap_of_errors(cells, task_names, title, measure)
     figure.axes[0].set(xlabel="task tested", ylabel="after learning task")
     return figure
 
@@ -61,19 +72,52 @@ def _heatmap(
     cells: np.ndarray, task_names: Sequence[str], title: str, low: float, label: str
 ) -> Figure:
     """A square of percentages from ``low`` to 100 over tasks; a NaN leaves its cell empty."""
+    scale = mpl.colors.Normalize(low, 100)
+    return _square_of(cells, task_names, title, label, scale, "viridis", "{:.1f}".format)
+
+
+def _heatmap_of_errors(
+    cells: np.ndarray, task_names: Sequence[str], title: str, measure: Measure
+) -> Figure:
+    """The same of errors, by their logarithms; bright is good here, too."""
+    low, high = error_range(cells)
+    scale = mpl.colors.LogNorm(low, high, clip=True)
+    return _square_of(cells, task_names, title, measure.titled, scale, "viridis_r", "{:.2g}".format)
+
+
+def error_range(values: np.ndarray) -> tuple[float, float]:
+    """Where an axis of the logarithms of errors begins and ends; some may be NaN or 0."""
+    known = values[np.isfinite(values) & (values > 0)]
+    if not known.size:
+        return 0.1, 1.0
+    low, high = float(known.min()), float(known.max())
+    return low / 1.5, max(high, 10 * low) * 1.5
+
+
+def _square_of(
+    cells: np.ndarray,
+    task_names: Sequence[str],
+    title: str,
+    label: str,
+    scale: mpl.colors.Normalize,
+    colors: str,
+    text: Callable[[float], str],
+) -> Figure:
     size = len(cells)
     width = max(6.0, min(12.0, 1.5 + 0.75 * size))
     figure = Figure(figsize=(width, 0.85 * width), layout="constrained")
     axes = figure.subplots()
     extent = (0.5, size + 0.5, size + 0.5, 0.5)  # tasks are counted from 1
-    image = axes.imshow(cells, cmap="viridis", vmin=low, vmax=100, extent=extent)
+    image = axes.imshow(cells, cmap=colors, norm=scale, extent=extent)
     figure.colorbar(image, ax=axes, shrink=0.8, label=label)
     if size <= _MAX_NUMBERS:
+        dark_below = not colors.endswith("_r")
         for (t, k), value in np.ndenumerate(cells):
-            color = "white" if value < (low + 100) / 2 else "black"
             if not np.isnan(value):
+                is_dark = (scale(value) < 0.5) == dark_below
+                color = "white" if is_dark else "black"
                 axes.text(
-                    k + 1, t + 1, f"{value:.1f}", ha="center", va="center", color=color, fontsize=9
+                    k + 1, t + 1, text(value), ha="center", va="center", color=color, fontsize=9
                 )
         labels = [f"{i + 1}: {name}" for i, name in enumerate(task_names)]
         axes.set_xticks(range(1, size + 1), labels, rotation=45, ha="right")
@@ -82,13 +126,19 @@ def _heatmap(
     return figure
 
 
-def accuracy_over_time(matrices: Sequence[Matrix], task_names: Sequence[str], title: str) -> Figure:
-    """Accuracy (%) of each task after each task learned, and the mean over the tasks so far.
+def accuracy_over_time(
+    matrices: Sequence[Matrix],
+    task_names: Sequence[str],
+    title: str,
+    measure: Measure = ACCURACY,
+) -> Figure:
+    """Accuracy (%), or error, of each task after each task learned, and the mean over the tasks so
+    far.
 
     Lines join the points at which a task was tested; means are of points at which all were.
 
     Args:
-        matrices: One accuracy matrix for each seed; lines are their means, bands ± the standard
+        matrices: One for each seed; lines are their means, bands ± the standard
             deviation.
     """
     size, num_learned = len(task_names), len(matrices[0])
@@ -115,7 +165,11 @@ def accuracy_over_time(matrices: Sequence[Matrix], task_names: Sequence[str], ti
     axes.set_xlim(0.8, size + 0.2)
     axes.set_xticks(_few_of(size))
     axes.set_xlabel("tasks learned")
-    axes.set_ylabel("accuracy (%)")
+    axes.set_ylabel(measure.titled)
+    if not measure.higher_is_better:
+        known = [value for matrix in matrices for row in matrix for value in row if value]
+        axes.set_yscale("log", nonpositive="clip")
+        axes.set_ylim(*error_range(np.array(known, dtype=float)))
     axes.grid(alpha=0.3)
     if size > _MAX_LEGEND:
         scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(1, size), _UP_TO_YELLOW)
@@ -243,6 +297,52 @@ def losses(history: LossHistory, title: str) -> Figure:
     top.set_xlim(0, history.ends[-1])
     bottom.set_xlabel("steps")
     figure.suptitle(_with_spread(title, len(history.task_loss)), fontsize=10)
+    return figure
+
+
+class Fit(NamedTuple):
+    """A task of regression with one input and one output, and what networks make of it."""
+
+    name: str
+    inputs: Sequence[float]  # [points], in their order
+    outputs: Sequence[Sequence[float]]  # [seeds, points]
+    train: Sequence[Sequence[float]]  # inputs and targets
+    test: Sequence[Sequence[float]]  # the same
+
+
+def fit(fits: Sequence[Fit], title: str) -> Figure:
+    """Each task's network on the task's interval and a bit beyond: thin lines are seeds, thick ones
+    their means. Dots are training samples, the dashed line goes through the test samples.
+    """
+    num_seeds = len(fits[0].outputs)
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    colors = mpl.colormaps["viridis"](np.linspace(0, 0.8, len(fits)))
+    shown = [value for one in fits for part in (one.train, one.test) for value in part[1]]
+    for number, (one, color) in enumerate(zip(fits, colors, strict=True), start=1):
+        outputs = np.array(one.outputs)
+        axes.plot(*one.train, ".", color=color, ms=5, alpha=0.35, mew=0)
+        if num_seeds > 1:
+            axes.plot(one.inputs, outputs.T, "-", color=color, lw=0.7, alpha=0.45)
+        mean = outputs.mean(axis=0)
+        label = f"{number}: {one.name}" if len(fits) <= _MAX_LEGEND else None
+        axes.plot(one.inputs, mean, "-", color=color, lw=2, label=label)
+        x, y = np.array(one.test)[:, np.argsort(one.test[0])]
+        axes.plot(x, y, "--", color="black", lw=1.2, label="test" if number == 1 else None)
+    low, high = min(shown), max(shown)
+    margin = 0.15 * (high - low or 1.0)
+    axes.set_ylim(low - margin, high + margin)  # beyond its samples a network may go anywhere
+    handles, labels = axes.get_legend_handles_labels()
+    dots = mpl.lines.Line2D([], [], ls="", marker=".", ms=7, mew=0, color="gray")
+    order = sorted(range(len(labels)), key=lambda i: labels[i] == "test")
+    handles = [handles[i] for i in order] + [dots]
+    labels = [labels[i] for i in order] + ["training samples"]
+    labels = ["test samples" if label == "test" else label for label in labels]
+    axes.legend(handles, labels, title="task", loc="center left", bbox_to_anchor=(1.01, 0.5))
+    axes.set(xlabel="input", ylabel="output")
+    axes.grid(alpha=0.3)
+    about = f"\nthin lines: n = {num_seeds} seeds, thick: their mean" if num_seeds > 1 else ""
+    axes.set_title(title + about, fontsize=10)
     return figure
 
 

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 from hypercl import presets
 from hypercl.engine.threads import processor
 from hypercl.errors import RunFailed
-from hypercl.evaluation import SCENARIOS, Inference, as_json
+from hypercl.evaluation import SCENARIOS, Inference, as_json, curve_inputs
 from hypercl.experiment import Experiment
+from hypercl.measure import ACCURACY, Measure
 from hypercl.options import bearing_on_results
 from hypercl.report import metrics
 from hypercl.report.drawing import draw_all
+from hypercl.report.plots import Fit
 from hypercl.report.screen import Screen
 from hypercl.report.summary import (
     furthest,
@@ -35,7 +37,9 @@ _PLOT_SHARE = 50  # and so many times as long as the last drawing took: long run
 
 
 class MemberProgress(NamedTuple):
-    """What is known of a member after a logged step; accuracies are in [0, 1]."""
+    """What is known of a member after a logged step; accuracies are in [0, 1], and of regression
+    mean squared errors.
+    """
 
     task_loss: float
     penalty: float
@@ -66,6 +70,9 @@ class Report:
     ) -> None:
         options = experiment.options
         self._run_dir, self._experiment = run_dir, experiment
+        self._measure = measure = experiment.measure
+        self._metrics = metrics.metrics_of(measure)
+        self._fits: dict[int, list[list[float]]] = {}  # by seed, by task; see evaluation.curves
         self._screen = Screen(run_dir.write_log, show_debug=not options.run.loglevel_info)
         self._task_names = [task.name for task in experiment.tasks]
         self._tested_on = "validation" if options.evaluation.test_with_val_set else "test"
@@ -86,6 +93,7 @@ class Report:
             "config": dict(config),
             "method": options.method.method,
             "scenario": options.scenario,
+            **({} if measure == ACCURACY else {"measure": measure.key}),
             "tasks": self._task_names,
             "num_weights": {"main": main, "trained": method.num_trained},
             "compression_ratio": method.compression_ratio,
@@ -93,8 +101,8 @@ class Report:
             "seeds": [
                 {
                     "seed": seed,
-                    "accuracy": [],
-                    **dict.fromkeys((*metrics.METRICS, *metrics.BY_SCENARIO)),
+                    measure.name: [],
+                    **dict.fromkeys((*self._metrics, *metrics.BY_SCENARIO)),
                 }
                 | self._not_yet_learned(num_learned=0)
                 for seed in experiment.seeds
@@ -107,8 +115,9 @@ class Report:
         if state is not None:
             self.results |= state["results"]
             self._restored_seconds = state["task_seconds"]
+            self._fits = dict(state.get("fits", {}))
         for seed in self.results["seeds"]:  # an earlier version's may lack it
-            seed |= self._not_yet_learned(len(seed["accuracy"])) | seed
+            seed |= self._not_yet_learned(len(seed[measure.name])) | seed
         self._seeds = {seed["seed"]: seed for seed in self.results["seeds"]}
         self._started = started - self.results["seconds"]["total"]
 
@@ -166,9 +175,11 @@ class Report:
     def state(self) -> dict[str, Any]:
         """What a report needs that goes on from here, as JSON has it."""
         self._count_total()
+        fits = {"fits": dict(self._fits)} if self._fits else {}
         return {
             "results": {name: self.results[name] for name in _KEPT if name in self.results},
             "task_seconds": time.monotonic() - self._task_started,
+            **fits,
         }
 
     def start_group(self, seeds: Sequence[int]) -> None:
@@ -180,39 +191,49 @@ class Report:
     def _not_yet_learned(self, num_learned: int) -> dict[str, list[float | None]]:
         """What is known of tasks that are yet to be learned, where nothing was tested."""
         return {
-            "accuracy_untrained": [None] * len(self._task_names),
-            "accuracy_before": [None] * min(num_learned + 1, len(self._task_names)),
+            self._untrained: [None] * len(self._task_names),
+            self._before: [None] * min(num_learned + 1, len(self._task_names)),
         }
+
+    @property
+    def _untrained(self) -> str:
+        return f"{self._measure.name}_untrained"
+
+    @property
+    def _before(self) -> str:
+        return f"{self._measure.name}_before"
 
     def lacks_untrained(self, seeds: Sequence[int], task_ids: Sequence[int]) -> bool:
         """Whether a task has yet to be tested without any training."""
-        entries = [self._seeds[seed]["accuracy_untrained"] for seed in seeds]
+        entries = [self._seeds[seed][self._untrained] for seed in seeds]
         return any(of_seed[k] is None for of_seed in entries for k in task_ids)
 
     def untrained(
-        self, task_id: int, task_ids: Sequence[int], accuracy: Mapping[int, Sequence[float]]
+        self, task_id: int, task_ids: Sequence[int], measured: Mapping[int, Sequence[float]]
     ) -> None:
-        """Enter the accuracies without any training.
+        """Enter the accuracies, or errors, without any training.
 
         Args:
             task_id: To be learned next.
-            accuracy: By seed, in percent, on the tasks ``task_ids``.
+            measured: By seed, accuracies in percent, on the tasks ``task_ids``.
         """
         self._add_seconds("test", task_id)
-        for seed, row in accuracy.items():
+        for seed, row in measured.items():
             for k, value in zip(task_ids, row, strict=True):
-                self._seeds[seed]["accuracy_untrained"][k] = value
+                self._seeds[seed][self._untrained][k] = value
 
     def lacks_before(self, seeds: Sequence[int], task_id: int) -> bool:
         """Whether a task behind the first has yet to be tested right before it is learned."""
-        entries = [self._seeds[seed]["accuracy_before"] for seed in seeds]
+        entries = [self._seeds[seed][self._before] for seed in seeds]
         return task_id > 0 and any(of_seed[task_id:] in ([], [None]) for of_seed in entries)
 
-    def before(self, task_id: int, accuracy: Mapping[int, Sequence[float]]) -> None:
-        """Enter the accuracies on a task right before it is learned, by seed, in percent."""
+    def before(self, task_id: int, measured: Mapping[int, Sequence[float]]) -> None:
+        """Enter the accuracies on a task right before it is learned, by seed, in percent, or the
+        errors.
+        """
         self._add_seconds("test", task_id)
-        for seed, row in accuracy.items():
-            self._seeds[seed]["accuracy_before"][task_id:] = row
+        for seed, row in measured.items():
+            self._seeds[seed][self._before][task_id:] = row
 
     def start_task(
         self, task_id: int, num_steps: int, num_samples: int, remark: str, steps_done: int = 0
@@ -240,13 +261,18 @@ class Report:
         if not members:
             return
         for seed, values in members.items():
-            row = {"seed": seed, "task": task_id, "step": step, **values._asdict()}
+            row = {"seed": seed, "task": task_id, "step": step, **_named(values, self._measure)}
             self._run_dir.write_metrics(row)
-        curves = {seed: _in_percent(values) for seed, values in members.items()}
+        curves = {seed: _as_written(values, self._measure) for seed, values in members.items()}
         means = self._write_curves(self._steps_before + step, "train/", curves)
-        validation = means.get("validation_accuracy")
+        validation = means.get(f"validation_{self._measure.name}")
         if validation is not None:
-            self._validation = f", validation {validation:.1f} %"
+            shown_value = (
+                f"{validation:.1f} %"
+                if self._measure == ACCURACY
+                else (f"error {self._measure.text(validation)}")
+            )
+            self._validation = f", validation {shown_value}"
         shown = (f"{name} {means[key]:.4f}" for name, key in _SHOWN_LOSSES.items())
         text = ", ".join(shown) + self._validation
         unvalidated = not self._experiment.options.task.val_set_size and step % _MILESTONE == 0
@@ -293,31 +319,36 @@ class Report:
     def end_task(
         self,
         task_id: int,
-        accuracy: Mapping[int, Sequence[float | None]],
+        measured: Mapping[int, Sequence[float | None]],
         inferred: Mapping[int, Inference] | None = None,
         kept_bytes: int = 0,
+        fits: Mapping[int, list[list[float]]] | None = None,
     ) -> None:
-        """Add a row to each seed's accuracy matrix, and write down all that follows from it.
+        """Add a row to each seed's matrix of accuracies or errors, and write down all that follows
+        from it.
 
         Args:
-            accuracy: By seed, in percent, on the tasks 0 … task_id; None where not tested.
+            measured: By seed, accuracies in percent, on the tasks 0 … task_id; None where not
+                tested.
             inferred: By seed, where the task of each sample was inferred.
             kept_bytes: What a seed has to keep of the tasks learned so that the next can be.
+            fits: By seed, where tasks can be drawn, their :func:`~hypercl.evaluation.curves`.
         """
         direct = metrics.BY_SCENARIO[(self.results["scenario"] or 1) - 1]
         self.results["kept_bytes"] = kept_bytes
         self._add_seconds("test", task_id)
-        for seed, row in accuracy.items():
+        self._fits |= fits or {}
+        for seed, row in measured.items():
             entry = self._seeds[seed]
-            entry["accuracy"].append(list(row))
-            entry |= {name: metric(entry) for name, metric in metrics.METRICS.items()}
-            entry[direct] = entry["final_accuracy"]
+            entry[self._measure.name].append(list(row))
+            entry |= {name: metric(entry) for name, metric in self._metrics.items()}
+            entry[direct] = entry[f"final_{self._measure.name}"]
             if inferred is not None:
                 entry["scenarios"] = as_json(inferred[seed])
         done = furthest(self.results["seeds"])
         self.results["summary"] = {
             name: metrics.summarize([seed[name] for seed in done])
-            for name in (*metrics.METRICS, direct)
+            for name in (*self._metrics, direct)
         }
         if all("scenarios" in seed for seed in done):
             self.results["summary"] |= _summary_of([seed["scenarios"] for seed in done])
@@ -325,19 +356,19 @@ class Report:
         self._write_results()
         if at_end or time.monotonic() > self._next_plots:
             self._write_plots()
-        rows = list(accuracy.values())
+        rows = list(measured.values())
         curves: dict[int, dict[str, float | None]] = {
             seed: {
                 **{f"task_{k + 1}": value for k, value in enumerate(row)},
                 "mean": metrics.mean_of_whole(row),
             }
-            for seed, row in accuracy.items()
+            for seed, row in measured.items()
         }
         for seed in inferred or ():
             scenarios = self._seeds[seed]["scenarios"]
             curves[seed] |= {name: scenarios[name]["mean"] for name in SCENARIOS}
         self._write_curves(task_id + 1, f"{self._tested_on}/", curves)
-        show_row(self._screen, self._tested_on, rows, len(self._task_names))
+        show_row(self._screen, self._tested_on, rows, len(self._task_names), self._measure)
         if inferred is not None and not at_end:  # the summary shows the last ones
             show_scenarios(self._screen, _summary_of(list(map(as_json, inferred.values()))))
 
@@ -378,11 +409,27 @@ class Report:
     def _count_total(self) -> None:
         self.results["seconds"]["total"] = time.monotonic() - self._started
 
+    def _drawn_fits(self) -> list[Fit]:
+        """Of the tasks learned so far, by the seeds that have come furthest; none where they cannot
+        be drawn.
+        """
+        done = [entry["seed"] for entry in furthest(self.results["seeds"])]
+        if not done or any(seed not in self._fits for seed in done):
+            return []
+        fits = []
+        for task_id, task in enumerate(self._experiment.tasks[: len(self._fits[done[0]])]):
+            inputs = curve_inputs(task)[:, 0].tolist()
+            outputs = [self._fits[seed][task_id] for seed in done]
+            samples = [[v[:, 0].tolist() for v in split] for split in (task.train, task.test)]
+            fits.append(Fit(task.name, inputs, outputs, *samples))
+        return fits
+
     def _write_plots(self) -> None:
         """Draw; what cannot be drawn costs a warning, never a training."""
         started = time.monotonic()
         try:
-            draw_all(self._run_dir, self.results, self._experiment.options.run.plot_format)
+            plot_format = self._experiment.options.run.plot_format
+            draw_all(self._run_dir, self.results, plot_format, self._drawn_fits())
         except RunFailed:  # a file cannot be written
             raise
         except Exception as error:
@@ -390,6 +437,12 @@ class Report:
             warnings.warn(f"the plots could not be drawn ({reason[0]})", stacklevel=2)
         ended = time.monotonic()
         self._next_plots = ended + max(_PLOT_SECONDS, _PLOT_SHARE * (ended - started))
+
+
+def _named(values: MemberProgress, measure: Measure) -> dict[str, float | None]:
+    """By name, as metrics.jsonl has them."""
+    names = (name.replace("accuracy", measure.name) for name in values._fields)
+    return dict(zip(names, values, strict=True))
 
 
 def _summary_of(scenarios: Sequence[Mapping[str, Any]]) -> dict[str, metrics.Summary]:
@@ -405,10 +458,10 @@ _KEPT = ("kept_bytes", "seeds", "summary", "seconds", "continued_from")
 _SHOWN_LOSSES = {"task loss": "task_loss", "penalty": "penalty"}
 
 
-def _in_percent(values: MemberProgress) -> dict[str, float | None]:
+def _as_written(values: MemberProgress, measure: Measure) -> dict[str, float | None]:
     """By name, as TensorBoard has them: accuracies in percent there, as after the tasks."""
-    numbers: dict[str, float | None] = values._asdict()
-    for name in ("train_accuracy", "validation_accuracy"):
+    numbers = _named(values, measure)
+    for name in (f"train_{measure.name}", f"validation_{measure.name}"):
         value = numbers[name]
-        numbers[name] = None if value is None else 100 * value
+        numbers[name] = None if value is None else measure.factor * value
     return numbers

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hypercl import presets
+from hypercl.measure import measure_of
 
 Row = Sequence[str]
 _SHORTEST_BAR = 4
@@ -234,7 +235,10 @@ def show_presets(console: Console | None = None) -> None:
     A row each where the terminal is wide enough, else a few lines each.
     """
     screen = Screen(lambda line: None, console=console)
-    title = "accuracy (%), task known / inferred by entropy; ± standard deviation over n seeds"
+    title = (
+        "accuracy (%), task known / inferred by entropy, or mean squared error; "
+        "± standard deviation over n seeds"
+    )
     header = ("preset", "experiment", "networks", "published", "measured here", "minutes")
     rows = [_preset_row(name) for name in presets.names()]
     if screen.fits([header, *rows]):
@@ -253,13 +257,14 @@ def show_presets(console: Console | None = None) -> None:
 
 def _preset_row(name: str) -> tuple[str, str, str, str, str, str]:
     preset, results = presets.load(name), presets.measured(name)
-    published = " / ".join(f"{v.value:.2f}" for v in preset.published)
+    measure = measure_of({"measure": preset.measure})
+    published = " / ".join(measure.text(v.value) for v in preset.published)
     if results is None:
         return name, preset.experiment, preset.networks, published, "", ""
     measured = " / ".join(
-        f"{row['measured']:.2f}" + (f" ± {row['std']:.2f}" if row["n"] > 1 else "")
+        measure.text(row["measured"]) + (f" ± {measure.text(row['std'])}" if row["n"] > 1 else "")
         for row in presets.compare(preset, results["summary"])
     )
-    measured += f", n = {results['summary']['final_accuracy']['n']}"
+    measured += f", n = {results['summary'][f'final_{measure.name}']['n']}"
     minutes = f"{results['seconds']['total'] / 60:.1f}"
     return name, preset.experiment, preset.networks, published, measured, minutes

@@ -4,22 +4,29 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hypercl import presets
+from hypercl.measure import ACCURACY, Measure, measure_of
 from hypercl.report import metrics
 from hypercl.report.screen import Screen
 from hypercl.rundir.directory import RunDir
+from hypercl.rundir.forms import matrix_of
 
 _MAX_COLUMNS = 10  # tasks beyond which the whole matrix is not shown on the screen
 
 
 def show_row(
-    screen: Screen, tested_on: str, rows: Sequence[Sequence[float | None]], num_tasks: int
+    screen: Screen,
+    tested_on: str,
+    rows: Sequence[Sequence[float | None]],
+    num_tasks: int,
+    measure: Measure = ACCURACY,
 ) -> None:
-    """The accuracies after a task.
+    """The accuracies, or errors, after a task.
 
     Args:
-        rows: Of each seed, in percent, on the tasks so far; None for those that were not tested.
+        rows: Of each seed, accuracies in percent, on the tasks so far; None for those that were not
+            tested.
     """
-    title = f"{tested_on} accuracy (%) after task {len(rows[0])}/{num_tasks}"
+    title = f"{tested_on} {measure.titled} after task {len(rows[0])}/{num_tasks}"
     columns = zip(*rows, strict=True)
     tested = {
         k: metrics.summarize(column) for k, column in enumerate(columns) if None not in column
@@ -27,11 +34,12 @@ def show_row(
     whole = metrics.summarize([metrics.mean_of_whole(row) for row in rows])
     last = tested[len(rows[0]) - 1]
     if num_tasks > _MAX_COLUMNS:
-        text = f"{title}: {mean_and_std(last)}"
+        text = f"{title}: {mean_and_std(last, measure)}"
         if whole["n"]:
-            worst = min(tested, key=lambda k: _known(tested[k]["mean"]))
+            worst = min(tested, key=lambda k: measure.sign * _known(tested[k]["mean"]))
             text += (
-                f", mean {mean_and_std(whole)}, worst {mean_and_std(tested[worst])} "
+                f", mean {mean_and_std(whole, measure)}, worst "
+                f"{mean_and_std(tested[worst], measure)} "
                 f"(task {worst + 1})"
             )
         screen.say(text + about_spread(last, "; "))
@@ -41,10 +49,10 @@ def show_row(
         shown["mean"] = whole
 
     def lines(digits: int) -> list[list[str]]:
-        means = [number(summary["mean"], digits) for summary in shown.values()]
+        means = [measure.text(summary["mean"], digits) for summary in shown.values()]
         table = [["task", *shown], ["", *means]]
         if last["std"] is not None:
-            table.append(["±", *(number(s["std"], digits) for s in shown.values())])
+            table.append(["±", *(measure.text(s["std"], digits) for s in shown.values())])
         return table
 
     header, *body = _with_digits_that_fit(screen, lines)
@@ -60,11 +68,13 @@ def _with_digits_that_fit(
 
 
 def show_summary(screen: Screen, results: Mapping[str, Any], path: object) -> None:
-    """The accuracy matrix and the summary metrics of results that lie at ``path``."""
-    done = furthest(results["seeds"])
+    """The matrix and the summary metrics of results that lie at ``path``."""
+    done, measure = furthest(results["seeds"]), measure_of(results)
     names = results["tasks"]
-    mean = metrics.mean_matrix([seed["accuracy"] for seed in done])
-    of_seeds = f", mean of {len(done)} seeds" if len(done) > 1 else ""
+    mean = metrics.mean_matrix([seed[measure.name] for seed in done])
+    remarks = [measure.unit] if measure.unit else []
+    remarks += [f"mean of {len(done)} seeds"] if len(done) > 1 else []
+    of_seeds = f" ({', '.join(remarks)})" if remarks else ""
     if len(names) <= _MAX_COLUMNS:
 
         def lines(digits: int) -> list[list[str]]:
@@ -72,35 +82,47 @@ def show_summary(screen: Screen, results: Mapping[str, Any], path: object) -> No
             return [
                 header,
                 *(
-                    [str(t + 1), *(number(v, digits) for v in row), *[""] * (len(names) - len(row))]
+                    [
+                        str(t + 1),
+                        *(measure.text(v, digits) for v in row),
+                        *[""] * (len(names) - len(row)),
+                    ]
                     for t, row in enumerate(mean)
                 ),
             ]
 
         header, *body = _with_digits_that_fit(screen, lines)
         screen.table(
-            f"accuracy matrix (%{of_seeds}): rows after learning a task, columns tested on one",
+            f"{measure.name} matrix{of_seeds}: rows after learning a task, columns tested on one",
             header,
             body,
         )
     else:
         screen.table(
-            f"accuracy (%{of_seeds}) on each task",
+            f"{measure.name}{of_seeds} on each task",
             ["task", "when learned", "at the end", "change"],
             [
-                [name, number(mean[k][k]), number(last), _change(mean[k][k], last)]
+                [
+                    name,
+                    measure.text(mean[k][k]),
+                    measure.text(last),
+                    _change(measure, mean[k][k], last),
+                ]
                 for k, (name, last) in enumerate(zip(names, mean[-1], strict=True))
             ],
         )
     if "cl3_entropy" in results["summary"]:
         show_scenarios(screen, results["summary"])
     for name, entry in results["summary"].items():
-        if name not in metrics.METRICS:
+        if name not in metrics.metrics_of(measure):
             continue
-        shown = f"{mean_and_std(entry)} %{about_spread(entry)}" if entry["n"] else "undefined"
+        shown = "undefined"
+        if entry["n"]:
+            unit = f" {measure.unit}" if measure.unit else ""
+            shown = f"{mean_and_std(entry, measure)}{unit}{about_spread(entry)}"
         screen.say(f"{name.replace('_', ' ')}: {shown}")
     if results.get("published"):
-        show_published(screen, results["config"]["preset"], results["published"])
+        show_published(screen, results["config"]["preset"], results["published"], measure)
         if altered := results.get("altered"):
             screen.say(f"with other settings than the published run's: {', '.join(altered)}")
     elif results["tested_on"] != "test" and results["config"]["preset"] is not None:
@@ -125,7 +147,12 @@ def show_scenarios(screen: Screen, summary: Mapping[str, metrics.Summary]) -> No
     )
 
 
-def show_published(screen: Screen, preset: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def show_published(
+    screen: Screen,
+    preset: str,
+    rows: Sequence[Mapping[str, Any]],
+    measure: Measure = ACCURACY,
+) -> None:
     """Published numbers beside the run's.
 
     The spreads that were published may be of another kind than the ± of the run; each shows as the
@@ -138,36 +165,39 @@ def show_published(screen: Screen, preset: str, rows: Sequence[Mapping[str, Any]
             "mean": row["measured"], "std": row["std"], "sem": None, "n": row["n"]
         }  # fmt: skip
         verdict = "within" if row["within"] else "outside"
-        allowed = max(presets.TOLERANCE, row["spread"] or 0)
+        allowed = presets.allowed(measure, row["published"], row["spread"])
         metric = _SHOWN_METRICS.get(row["metric"], row["metric"])
         body.append(
-            [metric, number(row["published"]), mean_and_std(measured), f"{row['difference']:+.2f}",
-             f"{verdict} {allowed:g}"]
+            [metric, measure.text(row["published"]), mean_and_std(measured, measure),
+             measure.change(row["difference"]), f"{verdict} {allowed:.3g}"]
         )  # fmt: skip
     inferred = ""
+    of_unit = f" ({measure.unit or measure.title})"
     if any(row["metric"] == "cl3_entropy" for row in rows):
         inferred = ", with the task known (CL1) or inferred by entropy (CL3)"
     screen.table(
-        f"{preset}: published and measured (%){inferred}{about_spread(rows[0], '; ')}",
+        f"{preset}: published and measured{of_unit}{inferred}{about_spread(rows[0], '; ')}",
         columns,
         body,
     )
 
 
-_SHOWN_METRICS = {"cl1": "CL1", "cl2": "CL2", "cl3": "CL3", "cl3_entropy": "CL3"}
+_SHOWN_METRICS = {
+    "cl1": "CL1", "cl2": "CL2", "cl3": "CL3", "cl3_entropy": "CL3", "final_error": "final error",
+}  # fmt: skip
 
 
 def furthest(seeds: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The seeds' results that have come furthest, without those that failed."""
     alive = [seed for seed in seeds if "failed" not in seed]
-    most = max((len(seed["accuracy"]) for seed in alive), default=0)
-    return [seed for seed in alive if len(seed["accuracy"]) == most]
+    most = max((len(matrix_of(seed)) for seed in alive), default=0)
+    return [seed for seed in alive if len(matrix_of(seed)) == most]
 
 
-def mean_and_std(summary: metrics.Summary) -> str:
+def mean_and_std(summary: metrics.Summary, measure: Measure = ACCURACY) -> str:
     """``98.12``, and of several seeds ``98.12 ± 0.34``, the standard deviation."""
-    text = number(summary["mean"])
-    return text if summary["std"] is None else f"{text} ± {number(summary['std'])}"
+    text = measure.text(summary["mean"])
+    return text if summary["std"] is None else f"{text} ± {measure.text(summary['std'])}"
 
 
 def about_spread(summary: Mapping[str, Any], before: str = " (") -> str:
@@ -183,8 +213,8 @@ def number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _change(before: float | None, after: float | None) -> str:
-    return "-" if before is None or after is None else f"{after - before:+.2f}"
+def _change(measure: Measure, before: float | None, after: float | None) -> str:
+    return "-" if before is None or after is None else measure.change(after - before)
 
 
 def _known(value: float | None) -> float:

@@ -12,6 +12,8 @@ Such content is not damaged, but may have been made by hand or by another versio
 from collections.abc import Mapping
 from typing import Any
 
+from hypercl.measure import is_known, measure_of
+
 
 def fits(value: Any, form: Any) -> bool:
     """Whether a value has a form."""
@@ -42,9 +44,9 @@ MADE_BY = {
 }
 CONFIG = {**MADE_BY, "command": str, "started": str}
 _SUMMARY = {"mean": (float, None), "std": (float, None), "sem": (float, None), "n": int}
-# What the report of a run goes on from.
+# What the report of a run goes on from; the matrix of a seed is of accuracies or of errors.
 PROGRESS = {
-    "seeds": [{"seed": int, "accuracy": [[(float, None)]]}],
+    "seeds": [tuple({"seed": int, name: [[(float, None)]]} for name in ("accuracy", "error"))],
     "summary": {str: _SUMMARY},
     "seconds": {"total": float, "train": [float], "test": [float]},
 }
@@ -65,12 +67,16 @@ _PUBLISHED = {
     "difference": float,
     "within": bool,
 }
-_METRICS = ("final_accuracy", "during_accuracy", "backward_transfer", "forgetting")
 _INFERRED = [
     f"{what}_{rule}"
     for what in ("task_inference", "cl2", "cl3")
     for rule in ("entropy", "confidence")
 ]
+
+
+def matrix_of(seed: Mapping[str, Any]) -> Any:
+    """The accuracies, or errors, of a seed in results.json."""
+    return seed["accuracy"] if "accuracy" in seed else seed["error"]
 
 
 def is_config(content: Any) -> bool:
@@ -79,14 +85,12 @@ def is_config(content: Any) -> bool:
 
 
 def is_progress(content: Any, num_tasks: int) -> bool:
-    """Whether a report can go on from this: rows of accuracies that belong to so many tasks."""
+    """Whether a report can go on from this: rows of numbers that belong to so many tasks."""
     if not fits(content, PROGRESS):
         return False
     rows_fit = all(
-        len(seed["accuracy"]) <= num_tasks
-        and all(
-            len(row) == t + 1 and fits(row[-1], float) for t, row in enumerate(seed["accuracy"])
-        )
+        len(matrix_of(seed)) <= num_tasks
+        and all(len(row) == t + 1 and fits(row[-1], float) for t, row in enumerate(matrix_of(seed)))
         and fits(seed.get("failed", ""), str)
         and _fits_unlearned(seed, num_tasks)
         for seed in content["seeds"]
@@ -99,8 +103,9 @@ def is_progress(content: Any, num_tasks: int) -> bool:
 
 
 def _fits_unlearned(seed: Mapping[str, Any], num_tasks: int) -> bool:
-    """Whether a seed's accuracies before its tasks are such; an earlier version has none."""
-    before, untrained = (seed.get(f"accuracy_{name}", []) for name in ("before", "untrained"))
+    """Whether a seed's numbers before its tasks are such; an earlier version has none."""
+    measured = "accuracy" if "accuracy" in seed else "error"
+    before, untrained = (seed.get(f"{measured}_{name}", []) for name in ("before", "untrained"))
     each = [(float, None)]
     numbers = fits(before, each) and fits(untrained, each)
     return numbers and max(len(before), len(untrained)) <= num_tasks
@@ -110,6 +115,11 @@ def is_results(content: Any) -> bool:
     """Whether this is what results.json holds; of a finished run, all that is shown of it."""
     if not fits(content, RESULTS) or not is_progress(content, len(content["tasks"])):
         return False
+    if not is_known(content):
+        return False
+    measure = measure_of(content)
+    if any(measure.name not in seed for seed in content["seeds"]):
+        return False
     if not fits(content.get("published") or [], [_PUBLISHED]):
         return False
     if not fits(content.get("altered") or [], [str]):
@@ -118,7 +128,8 @@ def is_results(content: Any) -> bool:
         return True
     going = [seed for seed in content["seeds"] if "failed" not in seed]
     complete = all(
-        len(seed["accuracy"]) == len(content["tasks"]) and fits(seed["accuracy"][-1], [float])
+        len(matrix_of(seed)) == len(content["tasks"]) and fits(matrix_of(seed)[-1], [float])
         for seed in going
     )
-    return bool(going) and complete and all(name in content["summary"] for name in _METRICS)
+    names = (f"final_{measure.name}", f"during_{measure.name}", "backward_transfer", "forgetting")
+    return bool(going) and complete and all(name in content["summary"] for name in names)

@@ -1,7 +1,8 @@
 """What a function of the user's returns, as tasks.
 
 A task is (train_inputs, train_labels, test_inputs, test_labels), arrays or tensors, or a pair
-(train, test) of torch's Datasets. Inputs are as in archive.py. Of a Dataset, an item's input that
+(train, test) of torch's Datasets. Inputs are as in archive.py. Labels are whole numbers [N], or of
+regression any finite numbers [N] or [N, K]. Of a Dataset, an item's input that
 is a tensor of three dimensions is [C, H, W], as torchvision's ToTensor makes it.
 """
 
@@ -80,6 +81,8 @@ def make_task(
             left to train on.
     """
     of_task = f"task {number} of {title}"
+    if options.is_regression:
+        return _regression_task(arrays, number, of_task, options, device)
     grouped = group(Labels(arrays.train_labels), Labels(arrays.test_labels), of_task)
     train, test = (
         as_split(usable(inputs, of_task), labels.classes, device)
@@ -90,6 +93,39 @@ def make_task(
     )
     names = tuple(map(str, grouped.classes[0]))
     return held_out_task(f"task {number}", len(names), train, test, options, class_names=names)
+
+
+def _regression_task(
+    arrays: Arrays, number: int, of_task: str, options: TaskOptions, device: torch.device
+) -> Task:
+    """A task whose labels are targets, [N, K] float32."""
+    train, test = (
+        as_split(usable(inputs, of_task), _targets(labels, of_task), device)
+        for inputs, labels in (
+            (arrays.train_inputs, arrays.train_labels),
+            (arrays.test_inputs, arrays.test_labels),
+        )
+    )
+    numbers = train.labels.shape[1]
+    if test.labels.shape[1] != numbers:
+        raise InputError(
+            f"{of_task} has {numbers} numbers in a training label and {test.labels.shape[1]} in a "
+            "test label: make them alike"
+        )
+    return held_out_task(f"task {number}", numbers, train, test, options)
+
+
+def _targets(labels: np.ndarray, of_task: str) -> np.ndarray:
+    """[N, K] float32."""
+    if labels.ndim not in (1, 2) or labels.dtype.kind not in "iuf" or 0 in labels.shape[1:]:
+        raise InputError(
+            f"{of_task} has labels of shape {list(labels.shape)} and type {labels.dtype}: for "
+            "--task_type=regression, give numbers [N] or [N, K]"
+        )
+    targets = labels.astype(np.float32).reshape(len(labels), -1)
+    if not np.isfinite(targets).all():
+        raise InputError(f"{of_task} has labels that are not finite in float32: take these out")
+    return targets
 
 
 def _of_dataset(dataset: Any, of_task: str) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hypercl.tasks.task import (
@@ -86,14 +87,23 @@ class Mixture:
         x = x.flatten(2)
         return x if self.permutations is None else x.gather(2, self.permutations[task_ids])
 
+    def labels(self, labels: Tensor) -> Tensor:
+        """Labels as :func:`network_labels` has them, for logits of ``outputs``."""
+        return labels[..., self.outputs] if labels.is_floating_point() else labels
+
     def allowed_to(self, task_ids: Tensor) -> Tensor | None:
         """By sample, [members, B, outputs] bool; None: all of ``outputs``."""
         return None if self.allowed is None else self.allowed[task_ids]
 
 
-def network_labels(task: Task, labels: Tensor) -> Tensor:
-    """A task's labels, counted from the first of all the main network's outputs."""
-    return labels + (task.outputs.start or 0)
+def network_labels(task: Task, labels: Tensor, num_outputs: int) -> Tensor:
+    """A task's labels, counted from the first of all the main network's outputs; of regression,
+    [N, num_outputs], with zeros for the outputs of others.
+    """
+    first = task.outputs.start or 0
+    if not task.is_regression:
+        return labels + first
+    return F.pad(labels, (first, num_outputs - first - labels.shape[-1]))
 
 
 class Samples(NamedTuple):
@@ -101,15 +111,19 @@ class Samples(NamedTuple):
 
     images: Tensor  # [M, H, W, C]; those that tasks share are there once
     image_ids: Tensor  # [N] int64, of each sample
-    labels: Tensor  # [N] int64, counted from the main network's first output
+    labels: Tensor  # [N] int64 or [N, outputs], as :func:`network_labels` has them
     task_ids: Tensor  # [N] int64
 
 
-def training_samples(tasks: Sequence[Task], num_learned: int) -> Samples:
-    """All training samples of the first tasks, one after the other."""
+def training_samples(tasks: Sequence[Task], num_learned: int, num_outputs: int) -> Samples:
+    """All training samples of the first tasks, one after the other.
+
+    Args:
+        num_outputs: Of the main network.
+    """
     first = tasks[:num_learned]
     sizes = torch.tensor([len(task.train.labels) for task in first])
-    labels = torch.cat([network_labels(task, task.train.labels) for task in first])
+    labels = torch.cat([network_labels(t, t.train.labels, num_outputs) for t in first])
     task_ids = torch.repeat_interleave(torch.arange(num_learned), sizes).to(labels.device)
     images = distinct(task.train.images for task in first)
     starts = {place(each): sum(map(len, images[:i])) for i, each in enumerate(images)}

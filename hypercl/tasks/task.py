@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hypercl.measure import ACCURACY, ERROR, Measure
+
 CROP_PADDING = 4
 
 
@@ -24,7 +26,8 @@ class Split(NamedTuple):
     """Samples of one task for one purpose."""
 
     images: Tensor  # [N, H, W, C] uint8 or float32, or [N, D] float32
-    labels: Tensor  # [N] int64, counted from the first of the task's outputs
+    # [N] int64, counted from the first of the task's outputs; of regression [N, K] float32
+    labels: Tensor
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and labels in batches of at most so many samples and of nearly equal size, so that
@@ -44,10 +47,10 @@ class Crops(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """One classification problem of a sequence, and how its images become inputs."""
+    """One problem of a sequence, classification or regression, and how images become inputs."""
 
     name: str
-    num_classes: int
+    num_classes: int  # of regression, the numbers K of a target
     train: Split
     validation: Split  # training samples that are not trained on; may be empty
     test: Split
@@ -64,6 +67,16 @@ class Task:
     def in_shape(self) -> tuple[int, ...]:
         """(H, W, C) of the images, as hypnettorch's networks expect it; (D,) of vectors."""
         return tuple(self.train.images.shape[1:])
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether its labels are numbers, and no classes."""
+        return self.train.labels.is_floating_point()
+
+    @property
+    def measure(self) -> Measure:
+        """What is measured of it."""
+        return ERROR if self.is_regression else ACCURACY
 
     @property
     def has_own_outputs(self) -> bool:
@@ -137,11 +150,16 @@ def outputs_after(tasks: Sequence[Task], task_id: int, num_learned: int) -> slic
 
 
 def describe(tasks: Sequence[Task]) -> str:
-    """``5 tasks of 2 classes``, ``3 tasks of 4, 3, 3 classes``."""
+    """``5 tasks of 2 classes``, ``3 tasks of 4, 3, 3 classes``, ``3 tasks of 1 output of
+    regression``.
+    """
     sizes = [task.num_classes for task in tasks]
     shown = sizes if len(set(sizes)) > 1 else sizes[:1]
     plural = "s" if len(tasks) > 1 else ""
-    return f"{len(tasks)} task{plural} of {', '.join(map(str, shown))} classes"
+    what = "classes"
+    if tasks[0].is_regression:
+        what = "output of regression" if shown == [1] else "outputs of regression"
+    return f"{len(tasks)} task{plural} of {', '.join(map(str, shown))} {what}"
 
 
 def fingerprint(tasks: Sequence[Task]) -> str:

@@ -108,7 +108,7 @@ def test_samples_are_the_tasks_own_and_logits_those_after_the_task(
             task = experiment.tasks[task_id]
             same = (task.train.images == image).flatten(1).all(1).nonzero().flatten()
             assert len(same) == 1
-            assert label == network_labels(task, task.train.labels)[same]
+            assert label == network_labels(task, task.train.labels, net.num_outputs)[same]
             assert (task_id.item(), same.item()) not in seen  # none twice
             seen.add((task_id.item(), same.item()))
             expected = net.logits(weights[task_id][member], task.inputs(image[None]), {})[0]

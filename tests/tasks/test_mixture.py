@@ -93,7 +93,7 @@ def test_augmented_images_are_those_of_augment():
 
 def test_all_training_samples_with_the_networks_labels():
     tasks = make_sequence(1, (2, 3, 2), n=6)
-    images, image_ids, labels, task_ids = training_samples(tasks, 2)
+    images, image_ids, labels, task_ids = training_samples(tasks, 2, 7)
     assert torch.equal(images[image_ids], torch.cat([task.train.images for task in tasks[:2]]))
     assert labels.tolist() == [0, 1, 0, 1, 0, 1, 2, 3, 4, 2, 3, 4]
     assert task_ids.tolist() == [0] * 6 + [1] * 6
@@ -135,12 +135,12 @@ def test_growing_outputs():
             split, own = getattr(task, name), getattr(before, name)
             assert torch.equal(split.labels, own.labels + 2 * k)
             assert split.images is own.images
-        assert torch.equal(network_labels(task, task.test.labels), task.test.labels)
+        assert torch.equal(network_labels(task, task.test.labels, 6), task.test.labels)
     heads = with_heads(plain)
     for grown, own in zip(tasks, heads, strict=True):
         assert own.has_own_outputs
         assert not own.outputs_grow
-        assert torch.equal(network_labels(own, own.test.labels), grown.test.labels)
+        assert torch.equal(network_labels(own, own.test.labels, 6), grown.test.labels)
 
 
 def test_images_that_tasks_share_are_there_once():
@@ -148,7 +148,7 @@ def test_images_that_tasks_share_are_there_once():
     shared = [replace(one, name=name) for name in "ab"]
     other = make_task(n=20, seed=2)
     tasks = [shared[0], other, shared[1]]
-    samples = training_samples(tasks, 3)
+    samples = training_samples(tasks, 3, 2)
     assert len(samples.images) == 64 + 20
     for task_id, task in enumerate(tasks):
         own = samples.image_ids[samples.task_ids == task_id]

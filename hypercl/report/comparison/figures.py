@@ -14,10 +14,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from hypercl.measure import Measure
 from hypercl.report.comparison.results import Comparison, Tested, summarize
 from hypercl.report.comparison.rows import Row, Variant, scenario_name
 from hypercl.report.comparison.table import bytes_as_text
 from hypercl.report.metrics import Matrix, mean_matrix
+from hypercl.report.plots import error_range
 
 _MAX_NUMBERS = 10  # tasks beyond which numbers in the cells could not be read
 _MAX_SIDE_BY_SIDE = 4
@@ -27,9 +29,10 @@ _MARKERS = "osD^vPX*<>"
 
 
 def accuracy_over_time(comparison: Comparison) -> Figure | None:
-    """The mean accuracy (%) on the tasks so far after each task, in each scenario; bands are ± the
-    standard error over seeds.
+    """The mean accuracy (%), or error, on the tasks so far after each task, in each scenario; bands
+    are ± the standard error over seeds.
     """
+    measure = comparison.measure
     scenarios = sorted({scenario_name(v) for row in comparison.rows for v in row.variants})
     wide = len(scenarios) == 1
     figure = Figure(figsize=(8 if wide else 1 + 3.6 * len(scenarios), 4.2), layout="constrained")
@@ -48,9 +51,15 @@ def accuracy_over_time(comparison: Comparison) -> Figure | None:
         axes.grid(alpha=0.3)
         if not wide:
             axes.set_title(scenario, fontsize=10)
-    figure.axes[0].set_ylabel("accuracy (%), mean of tasks so far")
+    figure.axes[0].set_ylabel(f"{measure.titled}, mean of tasks so far")
+    if not measure.higher_is_better:
+        whole = [v for row in comparison.rows for one in row.variants for v in one.while_learning]
+        figure.axes[0].set_yscale("log", nonpositive="clip")
+        known = np.array([value for values in whole for value in values], dtype=float)
+        figure.axes[0].set_ylim(*error_range(known))
     _explain(figure, comparison, shown)
-    figure.suptitle("accuracy over time, bands ± standard error of the mean", fontsize=10)
+    title = f"{measure.name} over time{_better(measure)}, bands ± standard error of the mean"
+    figure.suptitle(title, fontsize=10)
     return figure
 
 
@@ -86,12 +95,14 @@ def final_accuracies(comparison: Comparison) -> Figure | None:
             look = {"mfc": "white"} if tested.cell.by is not None else {}
             axes.plot(mean, y, _marker(y), color=color, ms=7, **look)
         axes.set_title(column.upper(), fontsize=10)
-        axes.set_xlabel("accuracy (%)")
+        axes.set_xlabel(comparison.measure.titled)
         axes.grid(alpha=0.3, axis="x")
     axes = figure.axes[0]
     axes.set_yticks(range(len(rows)), [_plain(row.label) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    title = "final accuracy, lines are 95 % intervals" + _about_inferred(comparison)
+    measure = comparison.measure
+    title = f"final {measure.name}{_better(measure)}, lines are 95 % intervals"
+    title += _about_inferred(comparison)
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -126,9 +137,11 @@ def accuracy_against_memory(comparison: Comparison) -> Figure | None:
         axes.set_title(column.upper(), fontsize=10)
         axes.set_xlabel("kept of earlier tasks")
         axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("accuracy (%)")
+    measure = comparison.measure
+    figure.axes[0].set_ylabel(measure.titled)
     _explain(figure, comparison, shown)
-    title = "accuracy against memory kept, lines are 95 % intervals" + _about_inferred(comparison)
+    title = f"{measure.name} against memory kept{_better(measure)}, lines are 95 % intervals"
+    title += _about_inferred(comparison)
     missing = [_plain(r.label) for i, r in enumerate(comparison.rows) if i not in shown]
     if missing:
         title += f"\nnot known of {'; '.join(missing)}"
@@ -137,10 +150,17 @@ def accuracy_against_memory(comparison: Comparison) -> Figure | None:
 
 
 def accuracy_matrices(comparison: Comparison) -> Figure | None:
-    """The accuracy (%) on each task (column) after learning each task (row), of all methods."""
-    labelled = _labelled(comparison)
+    """The accuracy (%), or error, on each task (column) after learning each task (row), of all
+    methods.
+    """
+    labelled, measure = _labelled(comparison), comparison.measure
     cells = [_square(variant.matrices) for _, variant in labelled]
-    low = min(90.0, 10 * math.floor(min(map(np.nanmin, cells)) / 10))
+    if measure.higher_is_better:
+        low = min(90.0, 10 * math.floor(min(map(np.nanmin, cells)) / 10))
+        scale, colors = mpl.colors.Normalize(low, 100), "viridis"
+    else:
+        ends = error_range(np.concatenate([values.ravel() for values in cells]))
+        scale, colors = mpl.colors.LogNorm(*ends, clip=True), "viridis_r"
     columns = min(len(cells), _MAX_SIDE_BY_SIDE)
     lines = -(-len(cells) // columns)
     figure = Figure(figsize=(1.4 + 2.8 * columns, 0.8 + 2.8 * lines), layout="constrained")
@@ -150,12 +170,14 @@ def accuracy_matrices(comparison: Comparison) -> Figure | None:
     for axes, (label, variant), values in zip(all_axes, labelled, cells, strict=False):
         size = len(values)
         extent = (0.5, size + 0.5, size + 0.5, 0.5)  # tasks are counted from 1
-        image = axes.imshow(values, cmap="viridis", vmin=low, vmax=100, extent=extent)
+        image = axes.imshow(values, cmap=colors, norm=scale, extent=extent)
         if size <= _MAX_NUMBERS:
             for (t, k), value in np.ndenumerate(values):
                 if not np.isnan(value):
-                    color = "white" if value < (low + 100) / 2 else "black"
-                    axes.text(k + 1, t + 1, f"{value:.0f}", ha="center", va="center", color=color,
+                    is_dark = (scale(value) < 0.5) == measure.higher_is_better
+                    text = f"{value:.0f}" if measure.higher_is_better else f"{value:.1g}"
+                    axes.text(k + 1, t + 1, text, ha="center", va="center",
+                              color="white" if is_dark else "black",
                               fontsize=8 if size <= 6 else 6)  # fmt: skip
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -163,7 +185,7 @@ def accuracy_matrices(comparison: Comparison) -> Figure | None:
         title = textwrap.fill(f"{label}, {n}", 34)
         axes.set_title(title, fontsize=9)
         axes.set(xlabel="task tested", ylabel="after learning task")
-    figure.colorbar(image, ax=figure.axes, shrink=0.8, label="accuracy (%)")
+    figure.colorbar(image, ax=figure.axes, shrink=0.8, label=measure.titled)
     return figure
 
 
@@ -174,6 +196,10 @@ FIGURES: dict[str, tuple[Callable[[Comparison], Figure | None], str]] = {
     "accuracy_against_memory": (accuracy_against_memory, "Accuracy against memory"),
     "accuracy_matrices": (accuracy_matrices, "Accuracy matrices"),
 }
+
+
+def _better(measure: Measure) -> str:
+    return "" if measure.higher_is_better else " (lower is better)"
 
 
 def _labelled(comparison: Comparison) -> list[tuple[str, Variant]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from hypercl.measure import ACCURACY, Measure
 from hypercl.report import metrics
 from hypercl.report.comparison import statistics
 from hypercl.report.comparison.rows import (
@@ -17,7 +18,7 @@ from hypercl.report.summary import ranges
 
 
 class Tested(NamedTuple):
-    """A row's accuracy in a scenario, beside that of the first row."""
+    """A row's accuracy, or error, in a scenario, beside that of the first row."""
 
     cell: Cell
     interval: statistics.Interval | None  # of the mean
@@ -33,6 +34,11 @@ class Comparison(NamedTuple):
     tested: Mapping[str, Sequence[Tested | None]]
     warnings: Sequence[str]
     command: str
+
+    @property
+    def measure(self) -> Measure:
+        """What is measured, the same of all runs."""
+        return self.rows[0].variants[0].measure
 
     @property
     def columns(self) -> list[str]:
@@ -59,7 +65,9 @@ class Comparison(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """All of it in dictionaries and lists."""
+        measure = {} if self.measure == ACCURACY else {"measure": self.measure.key}
         return {
+            **measure,
             "rows": [_row_as_json(row) for row in self.rows],
             "statistics": {
                 column: [None if t is None else _tested_as_json(t) for t in self.tested[column]]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hypercl.errors import InputError
+from hypercl.measure import ACCURACY, Measure, is_known, measure_of
 from hypercl.options import (
     GROUPS,
     Options,
@@ -21,11 +22,12 @@ from hypercl.options import (
 from hypercl.ranges import as_argument
 from hypercl.registry import entries
 from hypercl.report.metrics import mean_of_whole
-from hypercl.rundir.forms import fits
+from hypercl.rundir.forms import fits, matrix_of
 
 FORMATS = (1, 2)  # of results.json, that can be read here
-SCENARIOS = ("cl1", "cl2", "cl3")  # in percent, what a run answers where it is told so much
-TRANSFERS = ("forgetting", "backward_transfer", "forward_transfer")  # in percent
+# Accuracies in percent, or errors: what a run answers where it is told so much.
+SCENARIOS = ("cl1", "cl2", "cl3")
+TRANSFERS = ("forgetting", "backward_transfer", "forward_transfer")  # in the same unit
 _SEEDS = ("random_seed", "num_seeds")
 _NO_SETTINGS = (*_SEEDS, "preset", "cl_scenario")  # a preset's options are all there
 # What runs of one name may differ in beside their method's options: they fill other columns.
@@ -87,6 +89,7 @@ class Variant:
     num_trained: int  # weights
     kept_bytes: int | None  # of the earlier tasks, for each seed, while the last one is learned
     seeds: Mapping[int, Seed]
+    measure: Measure = ACCURACY
 
     def accuracy(self, column: str) -> Cell | None:
         """The accuracies of one of SCENARIOS, where there are any: what the runs answer directly,
@@ -117,12 +120,12 @@ class Variant:
 
     @property
     def matrices(self) -> list[Sequence[Sequence[float | None]]]:
-        """The accuracy matrix of each seed."""
-        return [found.entry["accuracy"] for found in self.seeds.values()]
+        """The matrix of accuracies, or errors, of each seed."""
+        return [matrix_of(found.entry) for found in self.seeds.values()]
 
     @property
     def while_learning(self) -> list[list[float | None]]:
-        """Of each seed, the mean accuracy on the tasks so far after each task."""
+        """Of each seed, the mean accuracy, or error, on the tasks so far after each task."""
         return [[mean_of_whole(row) for row in matrix] for matrix in self.matrices]
 
 
@@ -153,7 +156,7 @@ def scenario_name(variant: Variant) -> str:
 
 def is_comparable(results: Mapping[str, Any]) -> bool:
     """Whether results of one of FORMATS have all that is compared."""
-    if not fits(results, _FORMS[results["format"]]):
+    if not fits(results, _FORMS[results["format"]]) or not is_known(results):
         return False
     alive = [seed for seed in results["seeds"] if "failed" not in seed]
     if results["format"] > 1 and not fits(alive, [_SEED_2]):
@@ -202,6 +205,7 @@ def pool(runs: Sequence[StoredRun]) -> tuple[list[Variant], list[str]]:
                 num_trained=results["num_weights"]["hypernet" if _is_1(results) else "trained"],
                 kept_bytes=results.get("kept_bytes"),
                 seeds=dict(sorted(seeds.items())),
+                measure=measure_of(results),
             )
         )
     return variants, warnings

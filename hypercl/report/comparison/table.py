@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from hypercl.measure import Measure
 from hypercl.report.comparison.results import Comparison, Tested, summarize
 from hypercl.report.comparison.rows import (
     SCENARIOS,
@@ -35,14 +36,14 @@ class Table(NamedTuple):
 
 def main_table(comparison: Comparison) -> Table:
     """All rows, by the columns that at least one of them has."""
-    rows = comparison.rows
+    rows, measure = comparison.rows, comparison.measure
     columns: dict[str, list[str]] = {"": [row.label for row in rows]}
     for column in comparison.columns:
-        columns[column.upper()] = [_accuracy(row.accuracy(column)) for row in rows]
+        columns[column.upper()] = [_accuracy(row.accuracy(column), measure) for row in rows]
     for column in TRANSFERS:
 
         def transfer(variant: Variant, column: str = column) -> str:
-            return _mean_and_sem(variant.transfer(column))
+            return _mean_and_sem(variant.transfer(column), measure)
 
         columns[column.replace("_", " ")] = [_of_variants(row, transfer) for row in rows]
     of_run: dict[str, Callable[[Variant], str]] = {
@@ -54,7 +55,9 @@ def main_table(comparison: Comparison) -> Table:
     for name, shown in of_run.items():
         columns[name] = [_of_variants(row, shown) for row in rows]
     numbers = {len(variant.seeds) for row in rows for variant in row.variants}
-    title = "accuracy, forgetting and transfer (%)"
+    title = f"{measure.title}, forgetting and transfer ({measure.unit})"
+    if not measure.higher_is_better:
+        title = f"{measure.title} (lower is better), forgetting and transfer"
     if numbers != {1}:
         title += ", mean ± standard error of the mean"
     if len(numbers) == 1:
@@ -96,22 +99,28 @@ def statistics_table(comparison: Comparison, column: str, reference: str | None 
     if differences:
         header += ["difference", f"{level} of it", "n", "pairs", "p, Wilcoxon", "Holm", "p, t",
                    "Holm"]  # fmt: skip
-    body = [[row.label, *_tested(t)][: len(header)] for row, t in rows]
-    title = f"{column.upper()} (%)"
+    body = [[row.label, *_tested(t, comparison.measure)][: len(header)] for row, t in rows]
+    title = f"{column.upper()}{_remark(comparison.measure)}"
     if differences:
         title += f", differences to {reference or comparison.rows[0].label}"
     return Table(title, header, body, [])
 
 
-def _tested(tested: Tested) -> list[str]:
-    cells = [number(summarize(tested.cell)["mean"]), _interval(tested.interval)]
+def _remark(measure: Measure) -> str:
+    """`` (%)``, or that less is better."""
+    return f" ({measure.unit})" if measure.unit else f" ({measure.title}: lower is better)"
+
+
+def _tested(tested: Tested, measure: Measure) -> list[str]:
+    mean = measure.text(summarize(tested.cell)["mean"])
+    cells = [mean, _interval(tested.interval, measure.text)]
     difference = tested.difference
     if difference is None:
         return [*cells, *[""] * 8]
     return [
         *cells,
-        f"{difference.mean:+.2f}",
-        _interval(difference.interval, sign="+"),
+        measure.change(difference.mean),
+        _interval(difference.interval, measure.change),
         str(difference.n),
         "by seed" if difference.paired else "none (Welch)",
         p_as_text(difference.p_wilcoxon),
@@ -126,14 +135,15 @@ def _minutes(variant: Variant) -> str:
     return number(mean, 1 if mean >= 1 else 2)
 
 
-def _accuracy(cell: Cell | None) -> str:
-    return _mean_and_sem(cell) + (_MARK if cell is not None and cell.by is not None else "")
+def _accuracy(cell: Cell | None, measure: Measure) -> str:
+    mark = _MARK if cell is not None and cell.by is not None else ""
+    return _mean_and_sem(cell, measure) + mark
 
 
-def _mean_and_sem(cell: Cell | None) -> str:
+def _mean_and_sem(cell: Cell | None, measure: Measure) -> str:
     summary = summarize(cell)
-    text = number(summary["mean"])
-    return text if summary["sem"] is None else f"{text} ± {number(summary['sem'])}"
+    text = measure.text(summary["mean"])
+    return text if summary["sem"] is None else f"{text} ± {measure.text(summary['sem'])}"
 
 
 def _of_variants(row: Row, shown: Callable[[Variant], str]) -> str:
@@ -142,10 +152,8 @@ def _of_variants(row: Row, shown: Callable[[Variant], str]) -> str:
     return texts[0] if len({*texts}) == 1 else _BETWEEN.join(texts)
 
 
-def _interval(interval: Interval | None, sign: str = "") -> str:
-    if interval is None:
-        return "-"
-    return f"[{interval.low:{sign}.2f}, {interval.high:{sign}.2f}]"
+def _interval(interval: Interval | None, text: Callable[[float], str]) -> str:
+    return "-" if interval is None else f"[{text(interval.low)}, {text(interval.high)}]"
 
 
 def p_as_text(p: float | None) -> str:
@@ -176,12 +184,13 @@ def as_csv(comparison: Comparison) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, _CSV, restval="", lineterminator="\n")
     writer.writeheader()
+    unit = comparison.measure.unit or comparison.measure.title
     for i, row in enumerate(comparison.rows):
         for column in SCENARIOS:
             tested, variant = comparison.tested[column][i], row.variant(column)
             if tested is None or variant is None:
                 continue
-            line = _line(row, variant, column, "%", tested.cell)
+            line = _line(row, variant, column, unit, tested.cell)
             low, high = tested.interval or (None, None)
             line |= {"task_inferred_by": tested.cell.by, "low": low, "high": high}
             if (difference := tested.difference) is not None:
@@ -202,13 +211,13 @@ def as_csv(comparison: Comparison) -> str:
         for variant in row.variants:
             for column in TRANSFERS:
                 if (cell := variant.transfer(column)) is not None:
-                    writer.writerow(_line(row, variant, column, "%", cell))
-            for metric, unit, value in (
+                    writer.writerow(_line(row, variant, column, unit, cell))
+            for metric, of_metric, value in (
                 ("trained_weights", "", variant.num_trained),
                 ("kept_of_earlier_tasks", "bytes", variant.kept_bytes),
             ):
                 if value is not None:
-                    writer.writerow({**_begun(row, variant, metric, unit), "mean": value})
+                    writer.writerow({**_begun(row, variant, metric, of_metric), "mean": value})
             writer.writerow(_line(row, variant, "minutes_per_seed", "minutes", variant.minutes))
     return text.getvalue()
 

@@ -20,6 +20,10 @@ class Sequence(Entry):
     """A way to make tasks; its fields are the options that concern it alone."""
 
     chosen_by: ClassVar[str] = "cl_exp"
+    # What its labels can be taken for, the default first: "classification", "regression".
+    task_types: ClassVar[tuple[str, ...]] = ("classification",)
+    # Whether the numbers of tasks and of classes are its own, unless they are given.
+    says_tasks: ClassVar[bool] = False
 
     @property
     def image_shape(self) -> tuple[int, ...] | None:

@@ -234,6 +234,7 @@ class FunctionTasks(Sequence):
     """What a function returns; its parameters are options."""
 
     code: ClassVar["Code"]
+    task_types: ClassVar = ("classification", "regression")
     image_shape = None  # known when it has run
 
     def arguments(self) -> Mapping[str, Any]:
@@ -246,7 +247,9 @@ class FunctionTasks(Sequence):
         from hypercl.code import calling
         from hypercl.tasks.function import as_arrays, make_task
 
-        title, options = self.name, stratified(options)
+        title = self.name
+        if not options.is_regression:
+            options = stratified(options)
         given = {"data_dir": options.data_dir}
         if options.num_tasks is not None:
             given["num_tasks"] = options.skip_tasks + options.num_tasks
