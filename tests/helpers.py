@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -110,6 +111,22 @@ def make_sequence(scenario, sizes=(2, 2, 2), shape=(6, 6, 1), n=24, **more):
         ]  # fmt: skip
         tasks.append(Task(f"task {seed}", size, *splits, augmented=made.augmented))
     return BY_SCENARIO[scenario](tasks)
+
+
+def as_regression(tasks):
+    """The same samples with random targets, as many numbers as there were classes."""
+    changed = []
+    for seed, task in enumerate(tasks):
+        generator = torch.Generator().manual_seed(seed)
+        splits = {
+            name: split._replace(
+                labels=torch.randn(len(split.labels), task.num_classes, generator=generator)
+            )
+            for name in ("train", "validation", "test")
+            for split in [getattr(task, name)]
+        }
+        changed.append(replace(task, **splits))
+    return changed
 
 
 def random_weights(net, members, seed, dtype=torch.float64):

@@ -5,7 +5,7 @@ against a loop over samples.
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import make_experiment, make_sequence, random_weights, task_end
+from helpers import as_regression, make_experiment, make_sequence, random_weights, task_end
 from hypnettorch.utils.ewc_regularizer import _ewc_buffer_names, ewc_regularizer
 
 from hypercl.engine.seeding import generator
@@ -216,3 +216,34 @@ def test_a_seed_keeps_what_it_would_keep_alone():
     both = experiment.method.fisher({"weights": weights}, task_end(experiment, 0, SEEDS))
     alone = experiment.method.fisher({"weights": weights[1:]}, task_end(experiment, 0, SEEDS[1:]))
     torch.testing.assert_close(both[1:], alone)
+
+
+@pytest.mark.parametrize("values", [{"net_act": "tanh"}, {"batchnorm": True}], ids=["mlp", "any"])
+@pytest.mark.parametrize("labels", ["sample", "data", "exact"])
+def test_the_fisher_information_of_regression_is_that_of_a_loop(labels, values):
+    """Of a Gaussian of variance 1: squares of the gradient of -1/2 |y - f|²."""
+    tasks = as_regression(make_sequence(1, (2, 3), n=9))
+    experiment = make_experiment(tasks, method="ewc", fisher_labels=labels, cl_scenario=1, **values)
+    method, net, task = experiment.method, experiment.net, tasks[1]
+    weights, end = random_weights(net, 2, 0), task_end(experiment, 1, SEEDS)
+    with net.evaluating():
+        found = method.fisher({"weights": weights}, end)
+        for member, seed in enumerate(SEEDS):
+            drawing = generator(seed, "fisher samples", 1)
+            order = torch.randperm(9, generator=drawing)
+            noise = torch.randn(9, 3, generator=drawing)
+            stats = {name: value[member] for name, value in end.stats.items()}
+            total = torch.zeros(net.num_weights).double()
+            for i, sample in enumerate(order):
+                w = weights[member].clone().requires_grad_()
+                x, y = task.inputs(task.train.images[sample, None]), task.train.labels[sample]
+                f = net.logits(w, x, stats)[0, task.outputs]
+                if labels == "exact":
+                    for k in range(3):
+                        (gradient,) = torch.autograd.grad(f[k], w, retain_graph=True)
+                        total += gradient.square() / 9
+                    continue
+                target = y if labels == "data" else f.detach() + noise[i]
+                (gradient,) = torch.autograd.grad(-(target - f).square().sum() / 2, w)
+                total += gradient.square() / 9
+            torch.testing.assert_close(found[member], total)

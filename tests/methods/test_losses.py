@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import make_experiment, make_sequence, random_weights, task_end
+from helpers import as_regression, make_experiment, make_sequence, random_weights, task_end
 
 import train
 from hypercl.methods.base import Batch
@@ -24,6 +24,9 @@ CASES = {
     "growing, lenet": (3, (2, 3, 2), {"net_type": "lenet"}),
     "heads, batch normalization": (1, (2, 3, 2), {"batchnorm": True}),
     "growing, augmented": (3, (2, 2, 3), {"augmented": True}),
+    "regression, heads": (1, (2, 3, 1), {"net_act": "sigmoid"}),
+    "regression, shared": (2, (2, 2, 2), {"task_loss": "total"}),
+    "regression, shared, unequal": (2, (2, 3, 1), {"batchnorm": True}),
 }
 METHODS = {
     "finetune": {},
@@ -70,25 +73,36 @@ class Twin:
             image = augment(image[None], drawn[None, 1:3], drawn[None, 3].bool())[0]
         return self.tasks[task_id].inputs(image[None])
 
-    def entropy(self, logits, task_id, label):
-        """Of one sample, whose label is counted from the network's first output."""
+    def loss_of(self, logits, task_id, label):
+        """Of one sample, whose label is counted from the network's first output: its entropy, or of
+        regression the squared errors.
+        """
         outputs = outputs_after(self.tasks, task_id, TASK_ID + 1)
+        if label.is_floating_point():
+            return (logits[outputs] - label[outputs]).square()
         return F.cross_entropy(logits[outputs], label - (outputs.start or 0))
 
+    def of_network(self, task_id, label):
+        """A task's label, counted from the network's first output."""
+        outputs = self.tasks[task_id].outputs
+        if not label.is_floating_point():
+            return label + (outputs.start or 0)
+        numbers = torch.full((self.net.num_outputs,), torch.nan)
+        numbers[outputs] = label
+        return numbers
+
     def task_loss(self, logits):
-        first = self.task.outputs.start or 0
-        losses = [
-            self.entropy(row, TASK_ID, label + first)
+        return mean(
+            self.loss_of(row, TASK_ID, self.of_network(TASK_ID, label))
             for row, label in zip(logits, self.labels, strict=True)
-        ]
-        return sum(losses) / len(losses)
+        )
 
     def finetune(self, weights):
         return self.weight * self.task_loss(self.forward(weights, self.inputs))
 
     def joint(self, weights):
         samples = [
-            (task_id, image, label + (task.outputs.start or 0))
+            (task_id, image, self.of_network(task_id, label))
             for task_id, task in enumerate(self.tasks[: TASK_ID + 1])
             for image, label in zip(*task.train, strict=True)
         ]
@@ -97,13 +111,12 @@ class Twin:
             self.drawn_input(task_id, image, row)
             for (task_id, image, _), row in zip(batch, self.drawn, strict=True)
         ]
-        losses = [
-            self.entropy(row, task_id, label)
+        return self.weight * mean(
+            self.loss_of(row, task_id, label)
             for row, (task_id, _, label) in zip(
                 self.forward(weights, torch.cat(inputs)), batch, strict=True
             )
-        ]
-        return self.weight * sum(losses) / len(losses)
+        )
 
     def lwf(self, weights):
         logits, targets = (self.forward(w, self.inputs) for w in (weights, self.before[-1]))
@@ -141,8 +154,8 @@ class Twin:
         samples = [(z, *row) for z, row in zip(of_buffer, rows, strict=True)]
         return self.weight * self.task_loss(own), samples
 
-    def mean_entropy(self, samples):
-        return sum(self.entropy(z, k, label) for z, _, label, k in samples) / len(samples)
+    def mean_loss(self, samples):
+        return mean(self.loss_of(z, k, label) for z, _, label, k in samples)
 
     def mean_square(self, samples):
         differences = []
@@ -156,7 +169,7 @@ class Twin:
 
     def replay(self, weights):
         loss, samples = self.with_buffer(weights)
-        return loss + self.options.replay_weight * self.mean_entropy(samples)
+        return loss + self.options.replay_weight * self.mean_loss(samples)
 
     def der(self, weights):
         loss, samples = self.with_buffer(weights)
@@ -166,11 +179,23 @@ class Twin:
         loss, samples = self.with_buffer(weights)
         half = len(samples) // 2
         loss = loss + self.options.der_alpha * self.mean_square(samples[:half])
-        return loss + self.options.der_beta * self.mean_entropy(samples[half:])
+        return loss + self.options.der_beta * self.mean_loss(samples[half:])
 
 
-@pytest.mark.parametrize("variant", METHODS)
-@pytest.mark.parametrize("case", CASES)
+def mean(losses):
+    """Over samples, and outputs where there is one loss for each."""
+    return torch.cat([loss.reshape(-1) for loss in losses]).mean()
+
+
+VARIANTS = [
+    (case, variant)
+    for case in CASES
+    for variant in METHODS
+    if not (case.startswith("regression") and variant.startswith("lwf"))
+]
+
+
+@pytest.mark.parametrize(("case", "variant"), VARIANTS)
 def test_loss_and_gradient_are_those_of_a_loop_over_samples(case, variant):
     name = variant.split(",")[0]
     scenario, sizes, more = CASES[case]
@@ -178,7 +203,12 @@ def test_loss_and_gradient_are_those_of_a_loop_over_samples(case, variant):
     augmented = values.pop("augmented", False)
     shape = (28, 28, 1) if "net_type" in values else (6, 6, 1)
     tasks = make_sequence(scenario, sizes, shape, augmented=augmented)
-    experiment = make_experiment(tasks, method=name, **values, **METHODS[variant])
+    options = dict(METHODS[variant])
+    if is_regression := case.startswith("regression"):
+        tasks = as_regression(tasks)
+        if name in ("replay", "der", "derpp"):
+            options |= {"replay_sampling": "reservoir", "replay_per_class": -1}
+    experiment = make_experiment(tasks, method=name, **values, **options)
     method, net = experiment.method, experiment.net
 
     memory, before = {}, [random_weights(net, 2, seed) for seed in range(TASK_ID)]
@@ -209,5 +239,9 @@ def test_loss_and_gradient_are_those_of_a_loop_over_samples(case, variant):
             for kind, value in once.items():
                 torch.testing.assert_close(training.stats[kind][member], value)
         if name != "joint" and not stats:  # with both, another batch
+            if is_regression:
+                error = F.mse_loss(logits, twin.labels.double())
+                torch.testing.assert_close(losses.accuracy[member], error)
+                continue
             right = (logits.argmax(1) == twin.labels).double().mean()
             assert losses.accuracy[member] == right

@@ -4,7 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hypercl.networks.criteria import cross_entropy, distillation, squared_error
+from hypercl.networks.criteria import (
+    cross_entropy,
+    distillation,
+    mean_squared_error,
+    of_labels,
+    squared_error,
+)
 
 
 def draw(seed, *shape):
@@ -72,3 +78,27 @@ def test_squared_error():
     loss, gradient = squared_error(logits, targets, nothing)
     assert loss.tolist() == [0, 0]
     assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_mean_squared_error(masked):
+    outputs, targets = draw(0, 2, 5, 3), draw(1, 2, 5, 3)
+    allowed = draw(2, 2, 5, 3) > 0 if masked else None
+
+    def value(outputs):
+        if not masked:
+            return torch.stack([F.mse_loss(f, y) for f, y in zip(outputs, targets, strict=True)])
+        pairs = zip(outputs, targets, allowed, strict=True)
+        return torch.stack([F.mse_loss(f[chosen], y[chosen]) for f, y, chosen in pairs])
+
+    require_gradient(lambda f: mean_squared_error(f, targets, allowed), value, outputs)
+    (loss, error), _ = of_labels(targets, allowed)(outputs)
+    assert torch.equal(loss, error)
+
+
+def test_labels_say_which_loss_it_is():
+    logits, classes = draw(0, 2, 5, 3), torch.ones(2, 5, dtype=torch.int64)
+    assert torch.equal(of_labels(classes)(logits)[1], cross_entropy(logits, classes)[1])
+    numbers = draw(1, 2, 5, 3)
+    expected = mean_squared_error(logits, numbers)[1]
+    assert torch.equal(of_labels(numbers)(logits)[1], expected)

@@ -1,5 +1,6 @@
 import pytest
 
+from hypercl.measure import ERROR
 from hypercl.report import metrics
 
 # Worked by hand.
@@ -62,3 +63,25 @@ def test_a_mean_is_missing_where_a_seed_has_none():
 def test_summary_of_one_or_no_value():
     assert metrics.summarize([5.0]) == {"mean": 5.0, "std": None, "sem": None, "n": 1}
     assert metrics.summarize([None]) == {"mean": None, "std": None, "sem": None, "n": 0}
+
+
+def test_errors_have_the_signs_of_accuracies():
+    """A task that gets worse has a positive forgetting and a negative backward transfer."""
+    of_errors = metrics.metrics_of(ERROR)
+    seed = {
+        "error": [[0.2], [0.1, 0.3], [0.5, 0.2, 0.1]],
+        "error_before": [None, 0.7, 0.4],
+        "error_untrained": [None, 1.0, 0.9],
+    }
+    found = {name: metric(seed) for name, metric in of_errors.items()}
+    assert found == pytest.approx(
+        {
+            "final_error": 0.8 / 3,
+            "during_error": 0.2,
+            "backward_transfer": (-0.3 + 0.1) / 2,
+            "forgetting": (0.4 - 0.1) / 2,
+            "forward_transfer": (0.3 + 0.5) / 2,
+        }
+    )
+    lacking = {**seed, "error": [[0.2], [None, 0.3]]}
+    assert of_errors["forgetting"](lacking) is None
