@@ -189,6 +189,13 @@ def build_tasks(options: TaskOptions, device: torch.device, seed: int) -> list[T
         InputError: The data cannot be had, or a task would have nothing to train or test on.
     """
     tasks = options.kind.drawn(seed).build(options, device)
+    kinds = {task.is_regression for task in tasks}
+    if kinds != {options.is_regression}:
+        found = "numbers" if True in kinds else "classes"
+        raise InputError(
+            f"--cl_exp={options.cl_exp} makes tasks whose labels are {found}, and is said to make "
+            'others: let the entry have task_types, ("classification",) or ("regression",)'
+        )
     if options.normalize is not None:
         tasks = normalized(tasks, options.normalize)
     if options.has_heads:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,21 @@ def of_method(method):
     own = {"replay_budget": 15} if method in ("replay", "der", "derpp") else OWN_WEIGHTS[method]
     own |= {"replay_sampling": "reservoir"} if "replay_budget" in own else {}
     return [f"--method={method}", *(f"--{name}={value}" for name, value in own.items())]
+
+
+def test_the_recipe_of_the_docs():
+    """With less training than would fit it."""
+    page = Path(__file__).parent.parent / "docs" / "data.rst"
+    text = page.read_text().split("Regression\n---")[1]
+    (code, *_) = re.findall(r"::\n\n((?:    .*\n|\n)+)", text)
+    Path("my.py").write_text(textwrap.dedent(code))
+    given = [*BY_FUNCTION, *OF_HNET, "--num_tasks=2", "--noise=0.01"]
+    results = run.main([*given, "--out_dir=a"])
+    assert results["config"]["noise"] == 0.01
+    task = load_run("a", no_cuda=True).tasks[1]
+    for (x, y), least in ((task.test, 0), (task.train, 0.008)):
+        noise = (y - torch.exp(-x) * torch.sin(3 * x)).std()
+        assert least <= noise < least + 0.004
 
 
 def test_the_samples_of_the_toy():
@@ -248,7 +264,8 @@ def test_runs_of_regression_are_compared_with_each_other(monkeypatch, capsys):
     assert "mean squared error (lower is better), forgetting and transfer" in shown
     assert "CL2 (mean squared error: lower is better), differences to finetune" in shown
     assert "accuracy" not in shown
-    assert "accuracy (" not in Path("c/report.html").read_text()
+    captions = re.findall("<figcaption>(.*?)<", Path("c/report.html").read_text())
+    assert captions == ["Error over time", "Final errors", "Error against memory", "Error matrices"]
     assert ",cl2,mean squared error," in Path("c/table.csv").read_text()
     text = Path("ewc", "results.json").read_text().replace('"error": [', '"accuracy": [')
     other = json.loads(re.sub(r'(final|during)_error"', r'\1_accuracy"', text))

@@ -170,6 +170,7 @@ def accuracy_over_time(
         known = [value for matrix in matrices for row in matrix for value in row if value]
         axes.set_yscale("log", nonpositive="clip")
         axes.set_ylim(*error_range(np.array(known, dtype=float)))
+        axes.yaxis.set_major_formatter(_PlainFormatter())
     axes.grid(alpha=0.3)
     if size > _MAX_LEGEND:
         scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(1, size), _UP_TO_YELLOW)
@@ -321,7 +322,7 @@ def fit(fits: Sequence[Fit], title: str) -> Figure:
     shown = [value for one in fits for part in (one.train, one.test) for value in part[1]]
     for number, (one, color) in enumerate(zip(fits, colors, strict=True), start=1):
         outputs = np.array(one.outputs)
-        axes.plot(*one.train, ".", color=color, ms=5, alpha=0.35, mew=0)
+        axes.plot(*one.train, ".", color=color, ms=6, alpha=0.5, mew=0)
         if num_seeds > 1:
             axes.plot(one.inputs, outputs.T, "-", color=color, lw=0.7, alpha=0.45)
         mean = outputs.mean(axis=0)

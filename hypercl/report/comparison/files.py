@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from hypercl.errors import InputError
+from hypercl.measure import Measure
 from hypercl.report import plots
 from hypercl.report.comparison.figures import FIGURES
 from hypercl.report.comparison.results import Comparison
@@ -110,7 +111,11 @@ def _page(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     figures: Sequence[tuple[str, str, str]] = [
-        (name, title, base64.b64encode(pictures[f"{name}.png"]).decode())
+        (
+            name,
+            caption(title, comparison.measure),
+            base64.b64encode(pictures[f"{name}.png"]).decode(),
+        )
         for name, (_, title) in FIGURES.items()
         if f"{name}.png" in pictures
     ]
@@ -121,6 +126,15 @@ def _page(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
         tests=[statistics_table(comparison, column) for column in comparison.columns],
         figures=figures,
     )
+
+
+def caption(title: str, measure: Measure) -> str:
+    """A figure's title, of errors where these are compared."""
+    if measure.higher_is_better:
+        return title
+    for word, other in (("ccuracy", "rror"), ("ccuracies", "rrors")):
+        title = title.replace(f"A{word}", f"E{other}").replace(f"a{word}", f"e{other}")
+    return title
 
 
 def _beginning(path: Path) -> bytes:
