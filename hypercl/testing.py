@@ -34,16 +34,16 @@ def after_task(
         between=between,
     )
     measured = {s: [None] * first + row for s, row in zip(position.seeds, rows, strict=True)}
-    inferred = fits = None
+    inferred = None
     every_time = options.scenarios_every_task and all_tested
     if experiment.tells_tasks_apart and (at_end or every_time):
         inferences = infer_tasks(learned, tasks, splits, options.val_batch_size, between=between)
         inferred = dict(zip(position.seeds, inferences, strict=True))
     if all(map(has_curve, tasks)):
-        fits = dict(zip(position.seeds, curves(learned, tasks), strict=True))
+        report.draw_fits(dict(zip(position.seeds, curves(learned, tasks), strict=True)))
     _, memory = parted(position.memory)
     kept = experiment.method.kept_bytes(position.ready_params, memory, num_learned)
-    report.end_task(num_learned - 1, measured, inferred, kept, fits)
+    report.end_task(num_learned - 1, measured, inferred, kept)
 
 
 def before_task(

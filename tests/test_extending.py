@@ -73,7 +73,7 @@ def test_help_lists_the_options_of_new_entries_without_torch(copy):
         [sys.executable, "-c", code], cwd=copy, capture_output=True, text=True, check=True
     )  # fmt: skip
     text = " ".join(done.stdout.split())
-    assert "(permmnist, splitcifar, splitfashion, splitmnist)" in text
+    assert "(permmnist, splitcifar, splitfashion, splitmnist, toyregression)" in text
     assert "(cnn, lenet, mlp, resnet, wrn, zenke)" in text
     assert "hnet, joint, l2, lwf, " in text  # behind --method, whose choices are many
     assert "--cnn_width N cnn: feature maps of both layers (default: 16)" in text

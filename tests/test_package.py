@@ -51,7 +51,7 @@ def test_a_run_is_loaded_beside_a_train_of_ones_own(installed, tmp_path):
     assert done.returncode == 0, done.stderr
     where, tensors, presets = done.stdout.split()
     assert Path(where).is_relative_to(installed / "site")
-    assert (tensors, presets) == ("6", "59")
+    assert (tensors, presets) == ("6", "60")
 
 
 def test_the_scripts_run_beside_a_train_of_ones_own(installed, tmp_path):

@@ -316,13 +316,18 @@ class Report:
             self._seeds[seed]["failed"] = reason
             self._screen.say(f"seed {seed} failed: {reason}")
 
+    def draw_fits(self, fits: Mapping[int, list[list[float]]]) -> None:
+        """What the next plots are to show of tasks that can be drawn: by seed, their
+        :func:`~hypercl.evaluation.curves`.
+        """
+        self._fits |= fits
+
     def end_task(
         self,
         task_id: int,
         measured: Mapping[int, Sequence[float | None]],
         inferred: Mapping[int, Inference] | None = None,
         kept_bytes: int = 0,
-        fits: Mapping[int, list[list[float]]] | None = None,
     ) -> None:
         """Add a row to each seed's matrix of accuracies or errors, and write down all that follows
         from it.
@@ -332,12 +337,10 @@ class Report:
                 tested.
             inferred: By seed, where the task of each sample was inferred.
             kept_bytes: What a seed has to keep of the tasks learned so that the next can be.
-            fits: By seed, where tasks can be drawn, their :func:`~hypercl.evaluation.curves`.
         """
         direct = metrics.BY_SCENARIO[(self.results["scenario"] or 1) - 1]
         self.results["kept_bytes"] = kept_bytes
         self._add_seconds("test", task_id)
-        self._fits |= fits or {}
         for seed, row in measured.items():
             entry = self._seeds[seed]
             entry[self._measure.name].append(list(row))
