@@ -172,7 +172,10 @@ def test_the_form_of_results_and_logs(capsys):
 
 def test_a_run_that_was_stopped_goes_on_to_the_same(monkeypatch):
     given = [*TOY, *OF_HNET, "--num_seeds=2", "--plateau_lr_scheduler"]
+    drawn = []
+    monkeypatch.setattr(Report, "_write_plots", lambda self: drawn.append(self._drawn_fits()))
     whole = run.main([*given, "--out_dir=a"])
+    of_whole = drawn[-1]
     report = Report.end_task
 
     def stopped(self, task_id, *more):
@@ -186,6 +189,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same(monkeypatch):
             run.main([*given, "--out_dir=b"])
     assert read_json(Path("b", "results.json"))["status"] == "interrupted"
     resumed = run.main(["--resume", "--out_dir=b"])
+    assert drawn[-1] == of_whole
+    assert [len(fit.outputs) for fit in of_whole] == [2, 2, 2]
     assert resumed["seeds"] == whole["seeds"]
     assert resumed["summary"] == whole["summary"]
 
