@@ -107,7 +107,8 @@ def test_the_table_says_what_was_measured(name):
     compared = presets.compare(presets.load(name), results["summary"])
     by_metric, expected = {found["metric"]: found for found in compared}, []
     text = measure_of(results).text
-    for metric in ("cl1", "cl3_entropy"):
+    accuracies = ("cl1", "cl3_entropy")
+    for metric in accuracies if by_metric.keys() & set(accuracies) else by_metric:
         if metric not in by_metric:  # nothing was published
             expected += ["none", "none"]
             continue
