@@ -216,7 +216,7 @@ def test_a_function_with_options(learn_twice):
 def test_the_function_that_the_documentation_shows():
     text = (ROOT / "docs" / "data.rst").read_text()
     blocks = re.findall(r"::\n\n((?:    .*\n|\n)+)", text)
-    (recipe,) = (textwrap.dedent(block) for block in blocks if "def tasks" in block)
+    (recipe,) = (textwrap.dedent(block) for block in blocks if "half circles" in block)
     Path("moons.py").write_text(recipe)
     options = parse_args(["--cl_exp=moons.py:tasks", "--angle=45", "--num_tasks=3"]).task
     tasks = options.kind.build(options, CPU)
