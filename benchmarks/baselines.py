@@ -24,8 +24,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.common import RESULTS, machine, print_table
+from benchmarks.common import print_table, save
 from hypercl import presets
+from hypercl.report.metrics import summarize
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = ("splitmnist", "permmnist")
@@ -144,17 +145,14 @@ def collect(out: Path, experiment: str) -> None:
         )
         shown = INFERRED if cell.method in NETWORK_EACH else (f"cl{cell.scenario}",)
         lines += [_line(cell, name, accuracies[name], rows[-1]) for name in shown]
-    content = {"machine": machine(), "rows": "ROWS"}
-    text = json.dumps(content, indent=1).replace(
-        '"ROWS"', "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]"
-    )
-    (RESULTS / f"baselines-{experiment}.json").write_text(text + "\n")
+    save(f"baselines-{experiment}", {"rows": rows})
     if lines:
         print_table(lines, f"{experiment}: mean ± standard error of the mean (%)")
 
 
 def _line(cell: Cell, metric: str, values: list[float], row: dict[str, Any]) -> dict[str, Any]:
-    mean, sem = statistics.fmean(values), _sem(values)
+    summary = summarize(values)
+    mean, sem = statistics.fmean(values), summary["sem"]
     published = next((value for value in cell.published if value.metric == metric), None)
     line = {
         "method": cell.method,
@@ -173,10 +171,6 @@ def _line(cell: Cell, metric: str, values: list[float], row: dict[str, Any]) -> 
             both = (sem**2 + published.spread**2) ** 0.5
             line["standard errors"] = f"{(mean - published.value) / both:+.1f}" if both else ""
     return line
-
-
-def _sem(values: list[float]) -> float | None:
-    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
 
 
 def _value(value: Any) -> str:

@@ -93,7 +93,7 @@ class ElasticWeightConsolidation(OwnWeights):
             return None
         import torch
 
-        from hypercl.methods.hnet.heads import head_of_each_task
+        from hypercl.networks.heads import head_of_each_task
 
         net, tasks = self.setting.net, self.setting.tasks
         if tasks[task_id].has_own_outputs and net.num_output_tensors > 0:

@@ -9,8 +9,8 @@ from hypercl.engine.members import stack_members
 from hypercl.methods.hnet import factored as factored_form
 from hypercl.methods.hnet import output_regularizer
 from hypercl.methods.hnet.choice import count_multiplications, factored_is_cheaper, take_anchor
-from hypercl.methods.hnet.heads import Heads, head_of_each_task
 from hypercl.methods.hnet.output_regularizer import draw_subsets
+from hypercl.networks.heads import Heads, head_of_each_task
 from hypercl.networks.hnet_modules import as_function, into_module
 from hypercl.options import Options
 

@@ -4,7 +4,7 @@ from hypercl.engine.members import Params
 from hypercl.methods.hnet.anchor import OutputAnchor
 from hypercl.methods.hnet.dense import DenseAnchor
 from hypercl.methods.hnet.factored import FactoredAnchor
-from hypercl.methods.hnet.heads import Heads, one_head, partial_chunks
+from hypercl.networks.heads import Heads, one_head, partial_chunks
 from hypercl.networks.hypernet import Hypernet
 
 

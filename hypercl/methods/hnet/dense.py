@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hypercl.engine.members import Params
 from hypercl.methods.hnet.anchor import Penalty, num_bytes
-from hypercl.methods.hnet.heads import Heads
+from hypercl.networks.heads import Heads
 from hypercl.networks.hypernet import Hypernet, rows_of
 
 

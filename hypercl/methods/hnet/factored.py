@@ -31,7 +31,7 @@ from torch import Tensor
 from hypercl.engine.members import Params, add_into
 from hypercl.engine.products import linear, product, sum_over_rows
 from hypercl.methods.hnet.anchor import Penalty, num_bytes
-from hypercl.methods.hnet.heads import Heads, Partial, partial_chunks
+from hypercl.networks.heads import Heads, Partial, partial_chunks
 from hypercl.networks.hypernet import Hypernet, rows_of
 
 # Rows of features in a block: few enough for a CPU's cache and many enough to outweigh the calls.

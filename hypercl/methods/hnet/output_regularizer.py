@@ -16,8 +16,8 @@ from hypercl.errors import InputError
 from hypercl.methods.base import Batch, Lookahead, Setting, StepLosses, TaskEnd
 from hypercl.methods.hnet.anchor import OutputAnchor
 from hypercl.methods.hnet.choice import factored_is_cheaper, take_anchor
-from hypercl.methods.hnet.heads import head_of_each_task, one_head
 from hypercl.networks import hnet_modules
+from hypercl.networks.heads import head_of_each_task, one_head
 from hypercl.networks.main_net import TaskLoss
 
 if TYPE_CHECKING:

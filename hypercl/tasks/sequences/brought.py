@@ -88,8 +88,8 @@ class Data(Protocol):
 
 
 @dataclass(frozen=True)
-class OwnSplit(ClassSplit):
-    """The classes of one data set, dealt out to the tasks."""
+class _OfData(Sequence):
+    """What all have that are made from :class:`Data`."""
 
     known: ClassVar[Data]
 
@@ -102,6 +102,14 @@ class OwnSplit(ClassSplit):
     def image_shape(self):
         return self.data.image_shape
 
+    def takes(self, options):
+        yield part_of(self.data)
+
+
+@dataclass(frozen=True)
+class OwnSplit(_OfData, ClassSplit):
+    """The classes of one data set, dealt out to the tasks."""
+
     def resolved(self, task):
         """With two classes a task, and as many tasks as that gives, where nothing else is given."""
         sizes = _CLASSES if task.num_classes_per_task is None else task.num_classes_per_task
@@ -111,9 +119,6 @@ class OwnSplit(ClassSplit):
         elif number is None:
             number = max(1, source.num_classes // sizes - task.skip_tasks)
         return replace(task, num_tasks=number, num_classes_per_task=sizes)
-
-    def takes(self, options):
-        yield part_of(self.data)
 
     def build(self, options, device):
         from hypercl.tasks.split import class_task
@@ -140,26 +145,12 @@ class OwnSplit(ClassSplit):
 
 
 @dataclass(frozen=True)
-class OwnTasks(Sequence):
+class OwnTasks(_OfData):
     """Tasks that the data say themselves; labels count within each."""
-
-    known: ClassVar[Data]
-
-    @property
-    def data(self) -> Data:
-        """The data, with the options that concern them."""
-        return self.known
-
-    @property
-    def image_shape(self):
-        return self.data.image_shape
 
     def problems(self, options):
         sizes = [len(classes) for classes in self.data.classes]
         yield from problems_of_tasks(options.task, sizes, self.data.title)
-
-    def takes(self, options):
-        yield part_of(self.data)
 
     def build(self, options, device):
         from hypercl.tasks.split import as_split, held_out_task
@@ -179,7 +170,7 @@ class OwnTasks(Sequence):
 
 
 @dataclass(frozen=True)
-class _OfFolder(Sequence):
+class _OfFolder(_OfData):
     """What folders of images have beside others."""
 
     image_size: int | None = option(

@@ -3,7 +3,7 @@ from dataclasses import replace
 import torch
 from helpers import make_experiment, make_task
 
-from hypercl.methods.hnet.heads import head_of_each_task, one_head, partial_chunks
+from hypercl.networks.heads import head_of_each_task, one_head, partial_chunks
 from hypercl.tasks.task import with_heads, with_shared_outputs
 
 SHAPES = [[3, 4], [3], [6, 3], [6]]  # the output layer has weights 15 … 32 and biases 33 … 38
