@@ -54,6 +54,13 @@ examples:
         --hmlp_arch= --epochs=1
   what is forgotten without the regularizer
     python run.py --beta=0 --out_dir=out/no_regularizer
+  EWC on the same network and data, and both compared
+    python run.py --out_dir=out/hnet
+    python run.py --method=ewc --out_dir=out/ewc
+    python run.py --compare out/hnet out/ewc
+  data, a network and a method of your own (docs/own.rst)
+    python run.py --cl_exp=path/to/data.npz ...
+    python run.py --net_type=my.py:Net --method=my.py:Mine ...
 """
 
 

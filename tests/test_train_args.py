@@ -428,7 +428,7 @@ def test_help_groups_every_option_and_shows_its_default(capsys):
     shown = [name for name, d in DEFAULTS.items() if d is not False and name != "preset"]
     assert text.count("(default: ") == len(shown)
     examples = text.split("examples:")[1]
-    assert examples.count("python run.py") == 7
+    assert examples.count("python run.py") == 12
 
 
 @pytest.mark.parametrize("columns", [80, 100, 200])
