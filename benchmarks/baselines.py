@@ -10,7 +10,8 @@ options of their presets, the others those of fine-tuning; the hypernetwork has 
 paper-*, with the same order of classes. All runs of a seed come before those of the next one. The
 same command goes on where it was stopped. ``python run.py --compare OUT`` compares what is there.
 
-benchmarks/results/baselines-<experiment>.json has what every finished run in OUT has measured.
+benchmarks/results/baselines-<experiment>.json has what every finished run in OUT has measured;
+``--collect --rst`` prints it as the table of docs/methods.rst.
 """
 
 import argparse
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="42-61", help="first and last")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once")
     parser.add_argument("--collect", action="store_true", help="run nothing")
+    parser.add_argument("--rst", action="store_true", help="print the table of docs/methods.rst")
     args = parser.parse_args()
     if not args.collect:
         first, _, last = args.seeds.partition("-")
@@ -93,7 +95,9 @@ def main() -> None:
             ]
             for job in jobs:
                 job.result()
-    collect(args.out, args.experiment)
+    rows = collect(args.out, args.experiment)
+    if args.rst:
+        print("\n".join(as_rst(rows)))
 
 
 def cells(experiment: str, methods: list[str], scenarios: list[str]) -> Iterator[Cell]:
@@ -116,8 +120,8 @@ def run_cell(out: Path, cell: Cell, seed: int) -> None:
     print(f"{cell.name} seed {seed}: exit {done.returncode}, {''.join(said)}", flush=True)
 
 
-def collect(out: Path, experiment: str) -> None:
-    """Write the file of results, and print it beside what was published."""
+def collect(out: Path, experiment: str) -> list[dict[str, Any]]:
+    """Write the file of results, print it beside what was published, and return its rows."""
     rows, lines = [], []
     for cell in cells(experiment, list(METHODS), ["1", "2", "3"]):
         places = sorted((out / cell.name).glob("*"), key=lambda place: int(place.name))
@@ -148,6 +152,45 @@ def collect(out: Path, experiment: str) -> None:
     save(f"baselines-{experiment}", {"rows": rows})
     if lines:
         print_table(lines, f"{experiment}: mean ± standard error of the mean (%)")
+    return rows
+
+
+def as_rst(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """A row a method: published and measured in each scenario, and the numbers of seeds."""
+    by_cell = {(row["method"], row["scenario"]): row for row in rows}
+    scenarios = sorted({scenario for _, scenario in by_cell})
+    heads = [f"CL{s} {what}" for s in scenarios for what in ("published", "measured")]
+    yield from (".. list-table::", "   :header-rows: 1", "")
+    yield from _rst_row(["Method", *heads, "n"])
+    for method in METHODS:
+        texts, counts = [method], []
+        for scenario in scenarios:
+            inferred = method in NETWORK_EACH and scenario > 1
+            metric = INFERRED[scenario - 1] if inferred else f"cl{scenario}"
+            row = by_cell.get((method, 1 if method in NETWORK_EACH else scenario))
+            if row is None:
+                texts += ["", ""]
+                continue
+            values = row["accuracies"][metric]
+            printed = next((p for p in row["published"] if p["metric"] == metric), None)
+            texts.append(
+                "none" if printed is None else _spread(printed["value"], printed["spread"])
+            )
+            measured = _spread(statistics.fmean(values), summarize(values)["sem"])
+            texts.append(measured + (r"\*" if inferred else ""))
+            counts.append(len(values))
+        if counts:
+            same = len(set(counts)) == 1
+            yield from _rst_row([*texts, str(counts[0]) if same else ", ".join(map(str, counts))])
+
+
+def _rst_row(texts: Sequence[str]) -> Iterator[str]:
+    for i, text in enumerate(texts):
+        yield f"   {'*' if i == 0 else ' '} - {text}".rstrip()
+
+
+def _spread(mean: float, spread: float | None) -> str:
+    return f"{mean:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
 
 
 def _line(cell: Cell, metric: str, values: list[float], row: dict[str, Any]) -> dict[str, Any]:
