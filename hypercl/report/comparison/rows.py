@@ -29,12 +29,13 @@ FORMATS = (1, 2)  # of results.json, that can be read here
 SCENARIOS = ("cl1", "cl2", "cl3")
 TRANSFERS = ("forgetting", "backward_transfer", "forward_transfer")  # in the same unit
 _SEEDS = ("random_seed", "num_seeds")
-_NO_SETTINGS = (*_SEEDS, "preset", "cl_scenario")  # a preset's options are all there
-# What runs of one name may differ in beside their method's options: they fill other columns.
-_OF_SCENARIO = ("cl_scenario", "multi_head")
+_HEADS = "multi_head"
+# A preset's options are all there; a variant has its scenario apart from its settings.
+_NO_SETTINGS = (*_SEEDS, "preset", "cl_scenario", _HEADS)
 _BESIDE_METHOD = ("task", "main_net", "train")  # groups of options; and one that is in another:
 _MOST_SHOWN = 4  # options in a label, where fewer tell the rows apart
 _TESTED_ON = "test_with_val_set"
+_OTHER_HEADS = f"--{_HEADS} (off, on)"
 
 _ANY_FORMAT = {"experiment": str, "seeds": [{"forgetting": (float, None)}]}
 _FORMS: Mapping[int, dict[str, Any]] = {
@@ -81,7 +82,8 @@ class Variant:
 
     name: str | None  # that was given to them
     method: str
-    scenario: int | None  # None: a network for each task, which is known when it is tested
+    # None: a network for each task, which is known when it is tested, and outputs that tasks share.
+    scenario: int | None
     settings: Mapping[str, Any]
     experiment: str
     tasks: Sequence[str]
@@ -174,7 +176,7 @@ def pool(runs: Sequence[StoredRun]) -> tuple[list[Variant], list[str]]:
     by_key: dict[str, list[tuple[StoredRun, dict[str, Any]]]] = {}
     for run in runs:
         own = settings(run.results)
-        key = json.dumps([run.name, run.results.get("scenario"), own], sort_keys=True)
+        key = json.dumps([run.name, _scenario(run.results), own], sort_keys=True)
         by_key.setdefault(key, []).append((run, own))
     warnings: list[str] = []
     variants = []
@@ -197,7 +199,7 @@ def pool(runs: Sequence[StoredRun]) -> tuple[list[Variant], list[str]]:
             Variant(
                 name=first.name,
                 method=_method(results),
-                scenario=results.get("scenario"),
+                scenario=_scenario(results),
                 settings=own,
                 experiment=results["experiment"],
                 tasks=results["tasks"],
@@ -231,9 +233,12 @@ def make_rows(variants: Sequence[Variant]) -> list[Row]:
     nameless = [variant for variant in variants if variant.name is None]
     shown = shown_settings(nameless)
     given = {variant.name for variant in variants}
+    answered = {(_label(variant, shown), variant.scenario) for variant in nameless}
     by_label: dict[str, list[Variant]] = {}
     for variant in variants:
         label = variant.name or _label(variant, shown)
+        if variant.name is None and {(label, None), (label, 1)} <= answered:
+            label += f", {_HEADS}={as_argument(variant.scenario == 1)}"  # both would be CL1
         if variant.name is None and label in given:
             label += " (without --label)"
         by_label.setdefault(label, []).append(variant)
@@ -274,12 +279,14 @@ def _require_one_row(label: str, variants: Sequence[Variant]) -> None:
     """Refuse variants of which two would fill the same columns, or that are no one method."""
     mend = "give them names of their own with --label"
     names = differing_settings(variants)
-    if beside := [n for n in names if _group(n) is not None and n not in _OF_SCENARIO]:
+    if beside := [name for name in names if _group(name) is not None]:
         described = describe_differences(variants, beside)
         raise InputError(f"runs with the label {label} differ in {described}: {mend}")
     if len({variant.method for variant in variants}) > 1:
         methods = ", ".join(dict.fromkeys(variant.method for variant in variants))
         raise InputError(f"runs with the label {label} have several methods, {methods}: {mend}")
+    if {None, 1} <= {variant.scenario for variant in variants}:
+        raise InputError(f"runs with the label {label} differ in {_OTHER_HEADS}: {mend}")
     if len({variant.scenario for variant in variants}) < len(variants):
         raise InputError(
             f"runs with the label {label} are of the same scenario and differ in "
@@ -332,6 +339,10 @@ def differences_beside_method(rows: Sequence[Row]) -> str:
         for name in differing_settings(variants):
             if _group(name) in _BESIDE_METHOD or name == _TESTED_ON:
                 named.setdefault(name, describe_differences(variants, [name]))
+        # A star tells apart what is answered directly and what is inferred.
+        heads = {(cell.by, v.scenario == 1) for v in variants if (cell := v.accuracy(column))}
+        if len(heads) > len({by for by, _ in heads}):
+            named.setdefault(_HEADS, _OTHER_HEADS)
     return ", ".join(named.values())
 
 
@@ -367,6 +378,13 @@ def _direct(found: Seed, column: str) -> float | None:
     if found.format > 1:
         return found.entry[column]
     return found.entry["final_accuracy"] if column == "cl1" else None
+
+
+def _scenario(results: Mapping[str, Any]) -> int | None:
+    """As :class:`Variant` has it; before there were scenarios, --multi_head was CL1."""
+    if not _is_1(results):
+        return results["scenario"]
+    return 1 if results["config"].get(_HEADS) else None
 
 
 def _is_1(results: Mapping[str, Any]) -> bool:

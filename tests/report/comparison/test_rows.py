@@ -115,6 +115,27 @@ def test_what_cannot_share_a_row_is_refused(runs, words):
         rows_of(*runs, names=["Mine", "Mine"])
 
 
+def test_outputs_of_ones_own_and_shared_ones_are_told_apart():
+    """Both answer CL1 where each task has a network of its own."""
+    shared, own = results_of(level=60.0), results_of(scenario=1)
+    rows = rows_of(shared, own)
+    assert [row.label for row in rows] == ["hnet, multi_head=off", "hnet, multi_head=on"]
+    assert differences_beside_method(rows) == "--multi_head (off, on)"
+    with pytest.raises(InputError, match=r"label Mine differ in --multi_head \(off, on\)"):
+        rows_of(shared, own, names=["Mine", "Mine"])
+    assert "--multi_head" in differences_beside_method(rows_of(shared, results_of("other", 1)))
+    # but not what is inferred from what is answered directly
+    rows = rows_of(results_of(scenario=1, inferred=70.0), results_of("other", 2))
+    assert differences_beside_method(rows) == ""
+
+
+def test_multi_head_is_the_first_scenario():
+    by_switch = results_of("other", 1, multi_head=True)
+    assert len(rows_of(by_switch, results_of("other", 1, seeds=[7]))) == 1
+    (row,) = rows_of(results_of(form=1, multi_head=True), results_of(scenario=1, seeds=[7]))
+    assert [*row.accuracy("cl1").values] == [7, *range(42, 48)]
+
+
 def test_a_name_is_not_taken_for_a_label_that_was_made():
     rows = rows_of(results_of(), results_of(lr=0.5), names=[None, "hnet"])
     assert [row.label for row in rows] == ["hnet (without --label)", "hnet"]
