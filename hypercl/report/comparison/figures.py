@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
 from hypercl.measure import Measure
 from hypercl.report.comparison.results import Comparison, Tested, summarize
@@ -25,7 +26,9 @@ _MAX_NUMBERS = 10  # tasks beyond which numbers in the cells could not be read
 _MAX_SIDE_BY_SIDE = 4
 _LONGEST = 40  # characters of a label, beyond which it is cut
 _LEGEND_LINE = 0.18  # inches
-_MARKERS = "osD^vPX*<>"
+_NUM_COLORS = 10
+_MARKERS = "osD^vPX<>"  # one fewer than colors, so that 90 rows look different
+_ASIDE = 5.0  # points between the points of rows that keep the same
 
 
 def accuracy_over_time(comparison: Comparison) -> Figure | None:
@@ -69,7 +72,8 @@ def _draw_over_time(axes: Any, variant: Variant, i: int) -> Any:
     known = ~np.isnan(numbers).any(axis=0)
     x, numbers = 1 + np.flatnonzero(known), numbers[:, known]
     middle = numbers.mean(axis=0)
-    (line,) = axes.plot(x, middle, f"{_marker(i)}-", ms=4, lw=1.5, color=_color(i))
+    style = f"{_marker(i)}{'-' if i < _NUM_COLORS else '--'}"
+    (line,) = axes.plot(x, middle, style, ms=4, lw=1.5, color=_color(i))
     if len(numbers) > 1:
         sem = numbers.std(axis=0, ddof=1) / math.sqrt(len(numbers))
         axes.fill_between(x, middle - sem, middle + sem, alpha=0.2, lw=0, color=_color(i))
@@ -121,19 +125,24 @@ def accuracy_against_memory(comparison: Comparison) -> Figure | None:
     shown: dict[int, Any] = {}  # the points that the legend explains, by row
     all_axes = _axes_of(figure, len(by_column), sharex=True)
     for axes, (column, points) in zip(all_axes, by_column.items(), strict=True):
-        for i, tested, kept in points:
+        aside = _side_by_side([kept for _, _, kept in points])
+        for (i, tested, kept), right in zip(points, aside, strict=True):
             mean = _mean(tested)
             interval = tested.interval or (mean, mean)
             bar = [[mean - interval[0]], [interval[1] - mean]]
             look = {"mfc": "white"} if tested.cell.by is not None else {}
-            point = axes.errorbar(kept, mean, bar, fmt=_marker(i), color=_color(i), ms=7, **look)
+            moved = ScaledTranslation(right / 72, 0, figure.dpi_scale_trans)  # from inches
+            point = axes.errorbar(kept, mean, bar, fmt=_marker(i), color=_color(i), ms=7,
+                                  transform=axes.transData + moved, **look)  # fmt: skip
             shown.setdefault(i, point)
+            axes.update_datalim([(kept, interval[0]), (kept, interval[1])])
         if sizes:  # a logarithm has no place for 0, which keeps nothing
             axes.set_xscale("symlog", base=2, linthresh=min(sizes))
             axes.set_xlim(left=-0.2 * min(sizes), right=4 * max(sizes))
         axes.xaxis.set_major_locator(_few_sizes(sizes))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: bytes_as_text(max(0, round(x)))))
-        axes.tick_params(axis="x", labelrotation=30)
+        for text in axes.get_xticklabels():
+            text.set(rotation=30, ha="right", rotation_mode="anchor")
         axes.set_title(column.upper(), fontsize=10)
         axes.set_xlabel("kept of earlier tasks")
         axes.grid(alpha=0.3)
@@ -185,7 +194,7 @@ def accuracy_matrices(comparison: Comparison) -> Figure | None:
         title = textwrap.fill(f"{label}, {n}", 34)
         axes.set_title(title, fontsize=9)
         axes.set(xlabel="task tested", ylabel="after learning task")
-    figure.colorbar(image, ax=figure.axes, shrink=0.8, label=measure.titled)
+    figure.colorbar(image, ax=all_axes[:columns], shrink=0.8, label=measure.titled)
     return figure
 
 
@@ -229,6 +238,23 @@ def _kept(row: Row, column: str) -> int | None:
     return None if variant is None else variant.kept_bytes
 
 
+def _side_by_side(sizes: Sequence[int]) -> list[float]:
+    """By how many points each is moved to the right, so that equal ones, within 10 %, lie side by
+    side; in the order of the sizes.
+    """
+    moved = [0.0] * len(sizes)
+    groups: list[list[int]] = []
+    for i in sorted(range(len(sizes)), key=lambda i: sizes[i]):
+        if groups and sizes[i] <= 1.1 * sizes[groups[-1][0]]:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    for group in groups:
+        for place, i in enumerate(group):
+            moved[i] = _ASIDE * (place - (len(group) - 1) / 2)
+    return moved
+
+
 def _few_sizes(sizes: set[int]) -> Any:
     """Ticks where something lies, but none on top of another."""
     ticks = [0.0]
@@ -256,7 +282,7 @@ def _marker(i: int) -> str:
 
 
 def _color(i: int) -> Any:
-    return mpl.colormaps["tab10"](i % 10)
+    return mpl.colormaps["tab10"](i % _NUM_COLORS)
 
 
 def _mean(tested: Tested) -> float:
@@ -268,7 +294,7 @@ def _mean(tested: Tested) -> float:
 def _about_inferred(comparison: Comparison) -> str:
     cells = [t.cell for of_column in comparison.tested.values() for t in of_column if t is not None]
     inferred = any(cell.by is not None for cell in cells)
-    return "; open: the task is inferred by entropy" if inferred else ""
+    return "; open markers: the task is inferred by entropy" if inferred else ""
 
 
 def _explain(figure: Figure, comparison: Comparison, shown: Mapping[int, Any]) -> None:

@@ -63,6 +63,29 @@ def test_memory_is_shown_where_it_is_known():
     assert figures.accuracy_against_memory(compared(results_of(kept_bytes=0))) is not None
 
 
+def test_rows_look_different_where_there_are_more_than_colors():
+    comparison = compared(*(results_of(f"m{i}", seeds=[1]) for i in range(12)))
+    (axes,) = figures.accuracy_over_time(comparison).axes
+    assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == 12
+    assert axes.lines[0].get_linestyle() != axes.lines[10].get_linestyle()
+
+
+def test_rows_that_keep_the_same_lie_side_by_side():
+    sizes = {"a": 1000, "b": 5000, "c": 1020, "d": 0, "e": 0}
+    runs = [results_of(name, kept_bytes=size) for name, size in sizes.items()]
+    figure = figures.accuracy_against_memory(compared(*runs))
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    places = [line.get_transform().transform(line.get_xydata()[0])[0] for line in axes.lines]
+    aside = 5 / 72 * figure.dpi
+    expected = axes.transData.transform([(kept, 0) for kept in sizes.values()])[:, 0]
+    moved = [place - there for place, there in zip(places, expected, strict=True)]
+    assert moved == pytest.approx([-aside / 2, 0, aside / 2, -aside / 2, aside / 2])
+    intervals = [tested.interval for tested in compared(*runs).tested["cl1"]]
+    low, high = axes.get_ylim()
+    assert low < min(i.low for i in intervals) < max(i.high for i in intervals) < high < 110
+
+
 def test_matrices_lie_side_by_side():
     comparison = compared(*(results_of(name, num_tasks=2 + i) for i, name in enumerate("abcde")))
     *matrices, scale = figures.accuracy_matrices(comparison).axes
