@@ -60,7 +60,7 @@ def test_what_main_returns_is_all_that_is_shown(tmp_path, capsys):
     found = compare("a", "b")
     assert found["warnings"] == []
     assert found["command"] == "python run.py --compare a b"
-    assert found["compared"].startswith("splitmnist, 3 tasks, test sets: a (n = 6, seeds 42-47); b")
+    assert found["compared"].startswith("splitmnist, 3 tasks, test sets: a; b (each n = 6, ")
     first, second = found["statistics"]["cl1"]
     assert first["difference"] is None
     assert second["difference"]["mean"] == pytest.approx(5, abs=0.5)

@@ -20,6 +20,7 @@ from hypercl.report.comparison.table import (
     as_latex,
     as_markdown,
     main_table,
+    meanings,
     statistics_table,
 )
 from hypercl.rundir.stored import is_run_dir
@@ -119,10 +120,12 @@ def _page(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
         for name, (_, title) in FIGURES.items()
         if f"{name}.png" in pictures
     ]
+    main = main_table(comparison)
     return environment.from_string(template).render(
         generator=_GENERATOR,
         comparison=comparison,
-        main=main_table(comparison),
+        main=main,
+        terms=meanings(main.header, comparison.measure),
         tests=[statistics_table(comparison, column) for column in comparison.columns],
         figures=figures,
     )

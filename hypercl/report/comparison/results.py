@@ -11,6 +11,7 @@ from hypercl.report.comparison.rows import (
     TRANSFERS,
     Cell,
     Row,
+    Variant,
     differences_beside_method,
     differences_without_label,
 )
@@ -48,20 +49,18 @@ class Comparison(NamedTuple):
     @property
     def sentence(self) -> str:
         """What is compared, with n and seeds."""
-        rows = []
-        for row in self.rows:
-            parts = []
-            for variant in row.variants:
-                seeds = list(variant.seeds)
-                plural = "s" if len(seeds) > 1 else ""
-                parts.append(f"n = {len(seeds)}, seed{plural} {ranges(seeds)}")
-            rows.append(f"{row.label} ({' / '.join(dict.fromkeys(parts))})")
+        of_rows = [" / ".join(dict.fromkeys(map(_n_and_seeds, row.variants))) for row in self.rows]
+        if len(of_rows) > 1 and len({*of_rows}) == 1:
+            rows = "; ".join(row.label for row in self.rows) + f" (each {of_rows[0]})"
+        else:
+            described = zip(self.rows, of_rows, strict=True)
+            rows = "; ".join(f"{row.label} ({of_row})" for row, of_row in described)
         tasks = {
             f"{v.experiment}, {len(v.tasks)} tasks, {v.tested_on} sets": None
             for row in self.rows
             for v in row.variants
         }
-        return f"{'; '.join(tasks)}: {'; '.join(rows)}"
+        return f"{'; '.join(tasks)}: {rows}"
 
     def as_json(self) -> dict[str, Any]:
         """All of it in dictionaries and lists."""
@@ -95,9 +94,17 @@ def compare_rows(rows: Sequence[Row], warnings: Sequence[str], command: str) -> 
     for reason, label, column in _weak(rows, tested):
         concerned.setdefault(reason, {}).setdefault(label, []).append(column.upper())
     for reason, by_row in concerned.items():
-        where = (f"{label} ({', '.join(columns)})" for label, columns in by_row.items())
-        found.append(f"{'; '.join(where)}: {reason}")
+        by_columns: dict[str, list[str]] = {}
+        for label, columns in by_row.items():
+            by_columns.setdefault(", ".join(columns), []).append(label)
+        where = (f"{columns} of {'; '.join(labels)}" for columns, labels in by_columns.items())
+        found.append(f"{', and '.join(where)}: {reason}")
     return Comparison(rows, tested, list(dict.fromkeys(found)), command)
+
+
+def _n_and_seeds(variant: Variant) -> str:
+    seeds = list(variant.seeds)
+    return f"n = {len(seeds)}, seed{'s' if len(seeds) > 1 else ''} {ranges(seeds)}"
 
 
 def _test(rows: Sequence[Row], column: str) -> list[Tested | None]:

@@ -56,9 +56,9 @@ def difference(values: Mapping[int, float], reference: Mapping[int, float]) -> D
 def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Difference:
     """The mean of the pairs' differences, with Student's interval and two tests that it is 0.
 
-    The paired t test (Student, 1908) and Wilcoxon's signed-rank test (1945), two-sided, the second
-    exact for few pairs. Where all differences are equal, there is no t test; where all are 0, the p
-    of Wilcoxon's is 1.
+    The paired t test (Student, 1908) and Wilcoxon's signed-rank test (1945), two-sided. The second
+    leaves out differences of 0; its p is exact for up to 50 pairs, or 13 with ties or zeros. Where
+    all differences are equal, there is no t test; where all are 0, the p of Wilcoxon's is 1.
     """
     pairs = [a - b for a, b in zip(values, reference, strict=True)]
     n, mean = len(pairs), statistics.fmean(pairs)

@@ -25,6 +25,25 @@ _MINUS = re.compile(r"(?<![\w.-])-(\d)")  # not that of a range or of an option
 _BETWEEN = " / "  # numbers of several variants of a row
 
 
+# What columns of the main table are; {} is what is measured.
+_MEANINGS = {
+    "CL1": "mean {} over all tasks after the last one; the task of a sample is known",
+    "CL2": "the same; the task is unknown, and the class within it must be right",
+    "CL3": "the same; the task is unknown, and task and class must be right",
+    "forgetting": "how much worse the earlier tasks are at the end than at their best before, on "
+    "average",
+    "backward transfer": "how much better the earlier tasks are at the end than right after each "
+    "was learned, on average",
+    "forward transfer": "how much better the later tasks are right before each is learned than "
+    "before any training, on average",
+    "trained weights": "how many numbers the method trains for one seed",
+    "kept of earlier tasks": "what one seed keeps of them while the last task is learned, beside "
+    "the weights that train",
+    "minutes per seed": "a run's time divided by its number of seeds; it depends on the machine",
+    "n": "seeds",
+}
+
+
 class Table(NamedTuple):
     """Text, a row a method; ``notes`` are sentences that belong below it."""
 
@@ -78,11 +97,16 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         yield f"{_MARK} the task is inferred by entropy"
     by_names: dict[str, list[str]] = {}
     for row in comparison.rows:
-        if len(row.variants) > 1:
-            names = _BETWEEN.join(map(scenario_name, row.variants))
-            by_names.setdefault(names, []).append(row.label)
-    for names, labels in by_names.items():
-        yield f"several numbers are of the runs for {names} ({'; '.join(labels)})"
+        by_names.setdefault(_BETWEEN.join(map(scenario_name, row.variants)), []).append(row.label)
+    if len(by_names) > 1 or any(_BETWEEN in names for names in by_names):
+        of = (f"{names} ({'; '.join(labels)})" for names, labels in by_names.items())
+        yield f"forgetting, transfer and what follows are of the runs for {', and '.join(of)}"
+
+
+def meanings(header: Sequence[str], measure: Measure) -> dict[str, str]:
+    """What the columns of the main table are, by name; those that need no words are left out."""
+    known = {name: _MEANINGS[name] for name in header if name in _MEANINGS}
+    return {name: meaning.format(measure.title) for name, meaning in known.items()}
 
 
 def statistics_table(comparison: Comparison, column: str, reference: str | None = None) -> Table:

@@ -88,7 +88,13 @@ def test_the_page_says_all(written):
         assert warning in page.text
     assert "<b>&\"bold'</b> (n = 2, seeds 1, 2)" in page.text  # as text
     assert "b" not in page.tags
-    for table in (files.main_table(comparison), files.statistics_table(comparison, "cl3")):
+    main = files.main_table(comparison)
+    terms = files.meanings(main.header, comparison.measure)
+    assert [*terms] == main.header[1:]
+    assert "accuracy" in terms["CL1"]
+    for term, meaning in terms.items():
+        assert f"{term}: {meaning}" in page.text
+    for table in (main, files.statistics_table(comparison, "cl3")):
         for cell in (cell for row in table.rows for cell in row):
             assert cell in page.text
 

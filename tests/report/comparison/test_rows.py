@@ -193,29 +193,32 @@ def test_too_few_seeds_are_warned_of():
 
     assert weak(6, 6) == []
     assert weak(5, 5) == [
-        "b (CL1): with n = 5 no p of Wilcoxon's test can be below 0.05, the least is 0.0625 (n = 6 "
-        "is enough)"
+        "CL1 of b: with n = 5 no p of Wilcoxon's test can be below 0.05, the least is 0.0625 (n = "
+        "6 is enough)"
     ]
-    assert weak(3, 1) == ["b (CL1): a single pair of seeds gives neither an interval nor a p"]
+    assert weak(3, 1) == ["CL1 of b: a single pair of seeds gives neither an interval nor a p"]
     (warning,) = weak(6, 6, 6)
-    assert warning.startswith("b (CL1); c (CL1): with n = 6 and Holm's correction over 2 rows")
+    assert warning.startswith("CL1 of b; c: with n = 6 and Holm's correction over 2 rows")
     assert weak(7, 7, 7) == []
 
 
 def test_independent_samples_and_missing_ones_are_told():
     first, other = results_of("a", seeds=[1, 2]), results_of("b", seeds=[3, 4])
     assert warnings_of(first, other) == [
-        "b (CL1): no seed in common: independent samples are compared (Welch), without Wilcoxon's "
+        "CL1 of b: no seed in common: independent samples are compared (Welch), without Wilcoxon's "
         "test"
     ]
     rows = [results_of("a", 1), results_of("b", 3), results_of("c", 3)]
-    assert warnings_of(*rows) == ["b (CL3); c (CL3): no difference to a, which has no such number"]
+    assert warnings_of(*rows) == ["CL3 of b; c: no difference to a, which has no such number"]
 
 
 def test_the_sentence_says_n_and_seeds():
     rows = rows_of(results_of("a", seeds=[1]), results_of("b", seeds=[1, 3]))
     compared = compare_rows(rows, [], "").sentence
-    assert compared == ("splitmnist, 3 tasks, test sets: a (n = 1, seed 1); b (n = 2, seeds 1, 3)")
+    assert compared == "splitmnist, 3 tasks, test sets: a (n = 1, seed 1); b (n = 2, seeds 1, 3)"
+    rows = rows_of(results_of("a"), results_of("b"))
+    compared = compare_rows(rows, [], "").sentence
+    assert compared == "splitmnist, 3 tasks, test sets: a; b (each n = 6, seeds 42-47)"
 
 
 def test_holms_correction_is_over_the_rows_of_a_column():

@@ -65,8 +65,10 @@ def test_what_is_inferred_and_what_is_of_several_runs_is_explained(several):
     assert [cell.count("/") for cell in forgetting] == [0, 0, 1]
     assert table.notes == [
         "* the task is inferred by entropy",
-        "several numbers are of the runs for CL1 / CL2 (other)",
+        "forgetting, transfer and what follows are of the runs for CL1 (hnet, hmlp_arch=100,100; "
+        "hnet, hmlp_arch=50,50), and CL1 / CL2 (other)",
     ]
+    assert main_table(compared(results_of("a", 2), results_of("b", 2))).notes == []
 
 
 def test_the_statistics_of_a_column(several):
