@@ -378,11 +378,8 @@ def _problems_of_compare(given: Mapping[str, Any]) -> Iterator[str]:
     if given.get("report") == "":
         yield "--report is empty: give a directory"
     instead = ("eval", "resume", "out_dir", "overwrite", "dry_run")
-    if any(name in given for name in instead):
-        yield (
-            "--compare trains nothing and tests nothing: leave --eval, --resume, --out_dir, "
-            "--overwrite and --dry_run out"
-        )
+    if beside := [f"--{name}" for name in instead if name in given]:
+        yield f"--compare trains nothing and tests nothing: leave {' and '.join(beside)} out"
     for name in given:
         if name not in ("compare", *own, *instead):
             yield f"--{name} has no effect beside --compare, which trains nothing: leave it out"
