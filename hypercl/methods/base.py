@@ -292,11 +292,10 @@ class OwnWeights:
         task_loss: "TaskLoss",
         lookahead: Lookahead,
     ) -> "tuple[Params, StepLosses]":
-        """The task loss alone where nothing is remembered, else :meth:`loss_with_anchor`."""
+        """:meth:`loss_without_anchor` where nothing is remembered, else :meth:`loss_with_anchor`."""
         weights = params["weights"]
         if anchor is None:
-            loss, accuracy, gradient = self.loss_of_task(weights, batch, task_loss)
-            losses = StepLosses(loss, loss.new_zeros(loss.shape), task_loss.weight * loss, accuracy)
+            gradient, losses = self.loss_without_anchor(weights, batch, task_loss)
         else:
             gradient, losses = self.loss_with_anchor(weights, batch, anchor, task_loss)
         return {"weights": gradient}, losses
@@ -306,6 +305,14 @@ class OwnWeights:
     ) -> "TaskLossValue":
         """The task loss of a batch, and its gradient for the weights [members, num_weights]."""
         return task_loss(weights, batch)
+
+    def loss_without_anchor(
+        self, weights: "Tensor", batch: Batch, task_loss: "TaskLoss"
+    ) -> "tuple[Tensor, StepLosses]":
+        """The gradient for the weights [members, num_weights], and the losses: the task's alone."""
+        loss, accuracy, gradient = self.loss_of_task(weights, batch, task_loss)
+        total = task_loss.weight * loss
+        return gradient, StepLosses(loss, loss.new_zeros(loss.shape), total, accuracy)
 
     def loss_with_anchor(
         self, weights: "Tensor", batch: Batch, anchor: Any, task_loss: "TaskLoss"

@@ -2,10 +2,11 @@
 
     loss = task loss + alpha * mean over samples and outputs of (z - z*)²
 
-z are the network's logits for a batch from the buffer, z* those that were stored with it. They are
-stored when a task has been learned; the paper stores them along the way. What counts of a sample
-are the outputs of its task, and where these grow, all: also those of classes that came later, which
-nothing else would keep low on samples of the buffer.
+z are the network's logits for a batch from the buffer, z* those that were stored with it. Where this
+is not the paper's: samples and logits are stored when a task has been learned, in the paper while it
+is, by reservoir sampling; the paper's equation sums over the outputs, where its code takes the mean,
+as here. What counts of a sample are the outputs of its task, and where these grow, all: also those of
+classes that came later, which nothing else would keep low on samples of the buffer.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DerEntry(BufferEntry):
-    """What both forms have."""
+    """What DER and DER++ have."""
 
     der_alpha: float = option(0.5, non_negative, "strength of the loss on stored logits")
 

@@ -7,10 +7,11 @@ samples of the squared gradient of log p(label | x), or with ``fisher_total`` N 
 training samples, which is the curvature of the total loss. Of regression, p is a Gaussian of variance 1
 around the network's outputs.
 
-A sum of squares around several points is one around the last of them, with a linear part. With
-d = w - w*_last, A = sum F_t', B = sum F_t' (w*_t' - w*_last), C = sum over i of F_t' (w*_t' - w*_last)²::
+A sum of squares around several points is one around the last of them, with a linear part. By weight, with
+d = w - w*_last and sums over t'::
 
-    penalty = 1/2 * (sum over i of (A d² - 2 B d) + C)
+    A = sum of F_t'    B = sum of F_t' (w*_t' - w*_last)    C = sum of F_t' (w*_t' - w*_last)²
+    penalty = 1/2 * sum over i of (A_i d_i² - 2 B_i d_i + C_i)
 
 so that a step and the memory cost the same for any number of tasks.
 
@@ -113,24 +114,24 @@ class ElasticWeightConsolidation(OwnWeights):
         if "weights" in anchor:
             gradient, losses = super().loss_with_anchor(weights, batch, anchor, task_loss)
         else:  # in the first task
-            loss, accuracy, gradient = self.loss_of_task(weights, batch, task_loss)
-            losses = StepLosses(loss, loss.new_zeros(loss.shape), task_loss.weight * loss, accuracy)
+            gradient, losses = self.loss_without_anchor(weights, batch, task_loss)
         if "prior" not in anchor:
             return gradient, losses
-        pulled = anchor["prior"] * weights
-        return gradient + pulled, losses._replace(loss=losses.loss + (pulled * weights).sum(1) / 2)
+        of_prior = anchor["prior"] * weights  # the gradient
+        total = losses.loss + (of_prior * weights).sum(1) / 2
+        return gradient + of_prior, losses._replace(loss=total)
 
     def penalty_and_gradient(self, weights: "Tensor", anchor: Any) -> "tuple[Tensor, Tensor]":
         """The penalty [members], and its gradient [members, num_weights]: A d - B."""
         moved = weights - anchor["weights"]
-        pulled = anchor["precision"] * moved
-        gradient = pulled - anchor["linear"]
-        penalty = ((pulled - 2 * anchor["linear"]) * moved).sum(1) + anchor["constant"]
+        weighted = anchor["precision"] * moved
+        gradient = weighted - anchor["linear"]
+        penalty = ((weighted - 2 * anchor["linear"]) * moved).sum(1) + anchor["constant"]
         return penalty / 2, gradient
 
     def after_task(self, params: "Params", memory: "Params", end: TaskEnd) -> "Params":
-        """``weights``, ``precision`` A and ``linear`` B [members, num_weights], ``constant`` C
-        [members].
+        """``weights``, ``precision`` A and ``linear`` B [members, num_weights], ``constant``, the sum
+        of C over the weights, [members].
         """
         last, precision = params["weights"].clone(), self.fisher(params, end)
         if not memory:
@@ -138,9 +139,9 @@ class ElasticWeightConsolidation(OwnWeights):
             linear, constant = zeros(precision.shape), zeros(len(precision))
         else:
             back = memory["weights"] - last  # from the new centre to the old one
-            pulled = memory["precision"] * back
-            constant = memory["constant"] + ((pulled + 2 * memory["linear"]) * back).sum(1)
-            linear = memory["linear"] + pulled
+            weighted = memory["precision"] * back
+            constant = memory["constant"] + ((weighted + 2 * memory["linear"]) * back).sum(1)
+            linear = memory["linear"] + weighted
             precision = precision + memory["precision"]
         return {"weights": last, "precision": precision, "linear": linear, "constant": constant}
 

@@ -49,7 +49,7 @@ class Teacher(NamedTuple):
     # By head: of the network that learns, the outputs that are distilled into; of the one before,
     # those that are distilled.
     heads: list[tuple[slice, slice]]
-    of_task: float  # weight of the task loss
+    task_weight: float  # of the task loss
     strength: float  # weight of the distillation
 
 
@@ -64,10 +64,10 @@ class LearningWithoutForgetting(OwnWeights):
         """The network before the task; nothing before the first."""
         if task_id == 0:
             return None
-        of_task, strength = 1 / (task_id + 1), 1 - 1 / (task_id + 1)
+        task_weight, strength = 1 / (task_id + 1), 1 - 1 / (task_id + 1)
         if self.options.lwf_lambda is not None:
-            of_task, strength = 1.0, self.options.lwf_lambda
-        return Teacher(params["weights"].clone(), self._heads(task_id), of_task, strength)
+            task_weight, strength = 1.0, self.options.lwf_lambda
+        return Teacher(params["weights"].clone(), self._heads(task_id), task_weight, strength)
 
     def describe(self, anchor: Any) -> str:
         """Whether there is something to distill."""
@@ -79,8 +79,8 @@ class LearningWithoutForgetting(OwnWeights):
         """Both losses, in one pass of the network that learns and one of the network before."""
         from hypercl.networks.criteria import cross_entropy, distillation
 
-        before, heads, of_task, strength = anchor
-        of_task *= task_loss.weight
+        before, heads, task_weight, strength = anchor
+        task_weight *= task_loss.weight
         # As the network that learns, it has the statistics of the batch, and its dropout.
         own, stats = batch.outputs, {name: v.clone() for name, v in batch.stats.items()}
         targets = task_loss.logits(before, batch.inputs, stats)
@@ -88,7 +88,7 @@ class LearningWithoutForgetting(OwnWeights):
         def criterion(logits: "Tensor") -> "tuple[tuple, Tensor]":
             gradient = logits.new_zeros(logits.shape)
             classified, of_own = cross_entropy(logits[..., own], batch.labels)
-            gradient[..., own] = of_task * of_own
+            gradient[..., own] = task_weight * of_own
             penalty = logits.new_zeros(len(logits))
             for taught, known in heads:
                 loss, of_head = distillation(
@@ -104,7 +104,7 @@ class LearningWithoutForgetting(OwnWeights):
         (loss, accuracy, penalty), gradient = task_loss.of_logits(
             weights, batch.inputs, batch.stats, criterion
         )
-        total = of_task * loss + strength * penalty
+        total = task_weight * loss + strength * penalty
         return gradient, StepLosses(loss, penalty, total, accuracy)
 
     def _heads(self, task_id: int) -> list[tuple[slice, slice]]:

@@ -297,9 +297,9 @@ def reservoir_sources(
     drawn = torch.rand(num_new, generator=generator, dtype=torch.float64)
     place = torch.arange(num_seen, num_seen + num_new)
     place = torch.where(place < capacity, place, (drawn * (place + 1)).long())
-    taken = place < capacity
+    kept = place < capacity
     source = torch.arange(min(num_seen + num_new, capacity)).numpy()
-    source[place[taken].numpy()] = (slots + order[taken]).numpy()  # of several, the last one stays
+    source[place[kept].numpy()] = (slots + order[kept]).numpy()  # of several, the last one stays
     return torch.from_numpy(source)
 
 

@@ -71,8 +71,8 @@ class SynapticIntelligence(OwnWeights):
     def penalty_and_gradient(self, weights: "Tensor", anchor: Any) -> "tuple[Tensor, Tensor]":
         """The penalty [members], and its gradient [members, num_weights]."""
         moved = weights - anchor["weights"]
-        pulled = anchor["importance"] * moved
-        return (pulled * moved).sum(1), 2 * pulled
+        weighted = anchor["importance"] * moved
+        return (weighted * moved).sum(1), 2 * weighted
 
     def after_task(self, params: "Params", memory: "Params", end: TaskEnd) -> "Params":
         """``weights`` and ``importance`` Omega, [members, num_weights]."""
