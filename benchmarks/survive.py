@@ -1,6 +1,7 @@
 """Runs that are killed again and again, beside runs that never were: is there any difference?
 
     python -m benchmarks.survive --kills 50 [--seed 0] [--jobs plain,groups]
+    python -m benchmarks.survive --kills 60 --own --sigkill
 
 Short jobs of several configurations are sent SIGKILL or one of the signals that end a run at random
 instants: while the program starts, within a step, within the writing of a file, in tests and
@@ -9,6 +10,9 @@ removed or damaged. Each is continued by the same command until it is finished, 
 one that was left alone: results.json but for the times, weights, metrics.jsonl and TensorBoard's
 numbers, all exactly, but for the logs that were removed or damaged. Exits with 1 on any difference,
 on a checkpoint that was not gone on from, and on a wrong exit code or message.
+
+--own has data, networks and methods of one's own alone, and a file of results of its own. --sigkill
+sends nothing but SIGKILL.
 
 Children are forked from a process that has torch imported (but those killed while they start, which
 are processes of their own, in environments that are not kind), compute with one thread, and use
@@ -32,7 +36,8 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +49,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 import run
 import train
+from benchmarks import own
 from benchmarks.common import last_wins, print_table, save
 from hypercl import evaluation
 from hypercl.engine import groups
@@ -95,6 +101,17 @@ JOBS = {
     "der": [*CIFAR, *SMALL_RESNET, "--method=der", "--batchnorm", "--n_iter=30"],
     "derpp": ["--method=derpp", "--cl_scenario=2", "--replay_per_class=9", "--num_seeds=2"],
 }  # fmt: skip
+OWN_JOBS = {
+    "own tasks and network": [
+        "--cl_exp=own.py:tasks", "--net_type=own.py:Net", "--num_seeds=2", "--angle=180",
+    ],
+    "own arrays and method": [
+        "--cl_exp=own.npz", "--method=own.py:NearTheMean", "--net_type=own.py:Net", "--pull=0.5",
+        "--num_seeds=2",
+    ],
+}  # fmt: skip
+# Those that can be killed in a process of their own: no stand-ins for data are needed.
+IN_PROCESSES = ("plain", "dense", *OWN_JOBS)
 
 
 class Blow(NamedTuple):
@@ -134,14 +151,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", default=",".join(JOBS))
+    parser.add_argument("--jobs", help="names, with commas between them (default: all)")
+    parser.add_argument("--own", action="store_true")
+    parser.add_argument("--sigkill", action="store_true")
     parser.add_argument("--no_save", action="store_true")
     args = parser.parse_args()
-    names = args.jobs.split(",")
+    names = args.jobs.split(",") if args.jobs else list(OWN_JOBS if args.own else JOBS)
+    numbers = (signal.SIGKILL,) if args.sigkill else NUMBERS
     started = time.monotonic()
-    kills, spoilings, problems = survive(args.kills, args.seed, names)
+    killed, spoilings, problems = survive(args.kills, args.seed, names, numbers)
+    kills = [blow for blows in killed.values() for blow in blows]
     rows = [
-        {"place": place, **{signal.Signals(n).name: count[n] for n in NUMBERS}}
+        {"place": place, **{signal.Signals(n).name: count[n] for n in numbers}}
         for place, count in by_place(kills).items()
     ]
     print_table(rows, "blows that ended a process, by place and signal")
@@ -157,8 +178,14 @@ def main() -> None:
     for problem in problems:
         print(problem)
     if not args.no_save:
-        spoiled = dict(sorted(spoilings.items()))
-        save("survive", {**summary, "places": rows, "spoiled": spoiled, "problems": problems})
+        content = {
+            **summary,
+            "kills by job": {name: len(blows) for name, blows in killed.items()},
+            "places": rows,
+            "spoiled": dict(sorted(spoilings.items())),
+            "problems": problems,
+        }
+        save("survive_own" if args.own else "survive", content)
     sys.exit(bool(problems))
 
 
@@ -185,21 +212,28 @@ def by_place(kills: list[Blow]) -> dict[str, Counter]:
     return counts
 
 
-def survive(wanted: int, seed: int, names: list[str]) -> tuple[list[Blow], Counter, list[str]]:
-    """Kill and continue jobs until so many blows have struck.
+def survive(
+    wanted: int, seed: int, names: Sequence[str], numbers: Sequence[int]
+) -> tuple[dict[str, list[Blow]], Counter, list[str]]:
+    """Kill and continue jobs until so many blows have struck, about as many each.
+
+    Args:
+        numbers: Of the signals; one that is there twice is drawn twice as often.
 
     Returns:
-        The blows that ended a process; how often which file was removed or damaged; what was wrong.
+        The blows that ended a process, by job; how often which file was removed or damaged; what
+        was wrong.
     """
     prepare_data()
     chance = random.Random(seed)
-    kills, spoilings, problems = [], Counter(), []
+    killed: dict[str, list[Blow]] = {name: [] for name in names}
+    spoilings, problems, total = Counter(), [], 0
     with tempfile.TemporaryDirectory() as folder:
         expected: dict[str, dict[str, Any]] = {}
-        round_ = 0
-        while len(kills) < wanted:
-            name = names[round_ % len(names)]
-            round_ += 1
+        for round_ in count(1):
+            if total >= wanted:
+                break
+            name = min(killed, key=lambda name: len(killed[name]))
             if name not in expected:
                 place = Path(folder, f"{len(expected)}-alone")
                 life = live(place, name, None)
@@ -209,7 +243,7 @@ def survive(wanted: int, seed: int, names: list[str]) -> tuple[list[Blow], Count
             place, before = Path(folder, f"job-{round_}"), []
             found, struck, spoiled = [], [], []
             for attempt in range(1, 100):
-                blow = draw_blow(chance) if len(kills) + len(struck) < wanted else None
+                blow = draw_blow(chance, numbers) if total + len(struck) < wanted else None
                 if blow is not None and attempt > 12:
                     blow = None  # it has suffered enough
                 life = live(place, name, blow, chance.choice(ENVIRONMENTS))
@@ -227,16 +261,17 @@ def survive(wanted: int, seed: int, names: list[str]) -> tuple[list[Blow], Count
             if (file := spoil(place / "run", chance)) is not None:  # of the finished run
                 spoiled.append(file)
                 found += judge(live(place, name, None), None, [])
-            kills += struck
+            killed[name] += struck
+            total += len(struck)
             spoilings.update(spoiled)
             found += compare(expected[name], place / "run", spoiled)
             problems += [f"{problem} [{name}, {struck}, {spoiled}]" for problem in found]
             print(
                 f"{name}: {len(struck)} blows, {len(spoiled)} files removed or damaged, "
-                f"{len(found)} problems ({len(kills)})",
+                f"{len(found)} problems ({total})",
                 flush=True,
             )
-    return kills, spoilings, problems
+    return killed, spoilings, problems
 
 
 def spoil(path: Path, chance: random.Random) -> str | None:
@@ -264,13 +299,13 @@ def spoil(path: Path, chance: random.Random) -> str | None:
     return name
 
 
-def draw_blow(chance: random.Random) -> Blow:
+def draw_blow(chance: random.Random, numbers: Sequence[int]) -> Blow:
     place = chance.choice(["start-up", *PLACES])
-    number = chance.choice(NUMBERS)
+    number = chance.choice(numbers)
     if place == "start-up":
         return Blow(place, 0, number, chance.uniform(0.3, 4))
-    count = chance.randint(1, PLACES[place][2])
-    return Blow(place, count, number, chance.choice([0, chance.uniform(0, 0.02)]))
+    time_ = chance.randint(1, PLACES[place][2])
+    return Blow(place, time_, number, chance.choice([0, chance.uniform(0, 0.02)]))
 
 
 def judge(life: Life, blow: Blow | None, before: list[list[int]]) -> list[str]:
@@ -345,8 +380,11 @@ def live(
     folder.mkdir(exist_ok=True)
     side, errors = folder / "side.txt", folder / "errors.txt"
     side.write_text("")
-    options = last_wins([*SHORT, *JOBS[name], "--out_dir=run"])
-    own_process = blow is not None and blow.place == "start-up" and name in ("plain", "dense")
+    if name in OWN_JOBS:
+        shutil.copy(Path(own.__file__), folder / "own.py")
+        np.savez(folder / "own.npz", **own.archive())
+    options = last_wins([*SHORT, *(JOBS | OWN_JOBS)[name], "--out_dir=run"])
+    own_process = blow is not None and blow.place == "start-up" and name in IN_PROCESSES
     if own_process:
         code = _killed_while_starting(folder, options, blow, errors, environment or {})
     else:
