@@ -18,7 +18,7 @@ from hypercl.errors import InputError
 from hypercl.machine import FLOAT
 from hypercl.measure import Measure
 from hypercl.methods.base import Method, Setting
-from hypercl.networks.main_net import MainNetwork, TaskLoss
+from hypercl.networks.main_net import MainNetwork, TaskLoss, main_network
 from hypercl.options import MainNetOptions, Options, RunOptions, TaskOptions, TrainOptions
 from hypercl.tasks.normalization import normalized
 from hypercl.tasks.task import (
@@ -79,7 +79,7 @@ class Experiment:
         num_outputs = max(sizes) if options.task.shares_outputs else sum(sizes)
 
         def build(main_net: MainNetOptions) -> MainNetwork:
-            return MainNetwork(main_net.kind.build(main_net, tasks[0].in_shape, num_outputs))
+            return main_network(main_net.kind.build(main_net, tasks[0].in_shape, num_outputs))
 
         net = options.method.kind.main_net(options, build)
         setting = Setting(net, tasks, options.train, options.hypernet, device)

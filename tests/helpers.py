@@ -12,7 +12,7 @@ from hypercl.engine.members import Params
 from hypercl.experiment import Experiment
 from hypercl.methods.base import TaskEnd
 from hypercl.networks import hnet_modules
-from hypercl.networks.main_net import MainNetwork
+from hypercl.networks.main_net import MainNetwork, main_network
 from hypercl.options import Options
 from hypercl.rundir.saving import encode
 from hypercl.tasks import images
@@ -66,7 +66,7 @@ BY_SCENARIO = {1: with_heads, 2: with_shared_outputs, 3: with_growing_outputs}
 def build_main_net(net_type, in_shape, num_outputs, **values) -> MainNetwork:
     """A main network, with options as JSON has them."""
     options = Options.of({"net_type": net_type, **values}).main_net
-    return MainNetwork(options.kind.build(options, in_shape, num_outputs))
+    return main_network(options.kind.build(options, in_shape, num_outputs))
 
 
 def build_module(shapes, num_tasks, seed=0, **values):

@@ -10,7 +10,6 @@ from torch import Tensor
 from hypercl.engine.members import Params, alone
 from hypercl.networks import plain_mlp
 from hypercl.networks.main_net import MainNetwork
-from hypercl.networks.module_net import ModuleNet
 
 _NUMBERS = 1 << 25  # gradients of single samples at once, at most; 128 MiB in float32
 _SAMPLES = 1024  # at once where the sum of squares is one product
@@ -65,7 +64,7 @@ def sum_of_squares(
         return density.of_sample(net.logits(weights, x[None], stats)[0, outputs], label)
 
     gradients = torch.func.vmap(torch.func.grad(log_probability), in_dims=(None, 0, 0, None))
-    if isinstance(net.module, ModuleNet):
+    if net.is_own:
         gradients = _one_by_one_if_need_be(gradients, log_probability)
     at_once = max(1, _NUMBERS // net.num_weights)
     for member in range(len(weights)):

@@ -89,7 +89,7 @@ def initialize(module: HyperNetInterface, options: "HypernetOptions", net: MainN
     if options.hyper_fan_init:
         kinds = [meta["name"] for meta in getattr(net.module, "param_shapes_meta", ())]
         if "other" in kinds:  # than weights, biases, scales and shifts of normalizations
-            name = net.module.names[kinds.index("other")]
+            name = net.names[kinds.index("other")]
             raise InputError(
                 f"--hyper_fan_init has no scale for the main network's parameter {name}: leave it "
                 "out"

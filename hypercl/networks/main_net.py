@@ -25,11 +25,13 @@ from hypercl.networks.module_net import ModuleNet
 _IN_CACHE = 1 << 20  # weights of main networks, together, that a thread is fast with
 
 
-class MainNetwork:
-    """A network without weights of its own.
+def main_network(module: MainNetInterface) -> "MainNetwork":
+    """The network of a module, as an entry of ``main_nets`` builds it."""
+    return OwnNetwork(module) if isinstance(module, ModuleNet) else MainNetwork(module)
 
-    Args:
-        module: As an entry of ``main_nets`` builds it.
+
+class MainNetwork:
+    """A network without weights of its own: one of hypnettorch, or like these.
 
     Attributes:
         shapes: Of its tensors of weights, the output layer's last.
@@ -39,24 +41,20 @@ class MainNetwork:
         num_output_tensors: How many of the tensors are the output layer's, each with a row for each
             output; 0 where there is no such layer.
         reads_values: Whether Python reads values in a step, which so is no CUDA graph.
+        is_own: Whether it is the user's, and torch.func may not be able to run it.
     """
+
+    reads_values = False
+    is_own = False
 
     def __init__(self, module: MainNetInterface) -> None:
         replace_dropout(module)
         self.module = module
         self.shapes = tuple(tuple(shape) for shape in module.param_shapes)
         self.num_weights = sum(map(math.prod, self.shapes))
-        self._brought = module if isinstance(module, ModuleNet) else None
-        self.reads_values = False
-        if self._brought is None:
-            self.num_outputs = self.shapes[-1][0]
-            self.num_output_tensors = 2 if len(self.shapes[-1]) == 1 else 1
-            self.names = _tensor_names(module)
-        else:
-            self.num_outputs = self._brought.num_classes
-            self.names = self._brought.names
-            self.num_output_tensors = self._brought.num_output_tensors
-            self.reads_values = self._brought.reads_values
+        self.num_outputs = self.shapes[-1][0]
+        self.num_output_tensors = 2 if len(self.shapes[-1]) == 1 else 1
+        self.names = self._names_of_tensors()
 
     def split(self, weights: Tensor) -> list[Tensor]:
         """Cut a row of weights, [..., num_weights], into the network's tensors."""
@@ -87,15 +85,13 @@ class MainNetwork:
     def fresh_weights(self, generator: torch.Generator, *, xavier: bool = False) -> Tensor:
         """Initial weights, [num_weights], on the CPU.
 
-        Scales of batch normalization are 1, its shifts 0. A module of the user's has its own.
+        Scales of batch normalization are 1, its shifts 0.
 
         Args:
             xavier: Glorot and Bengio's (2010), uniform between ± sqrt(6 / (inputs + outputs)), with
                 biases of 0. Otherwise as torch.nn's layers initialize theirs: uniform between
                 ± 1 / sqrt(inputs of an output), weights and biases alike.
         """
-        if self._brought is not None:
-            return self._brought.fresh_weights(generator, xavier=xavier)
         tensors, bound = [], 1.0
         for shape, name in zip(self.shapes, self.names, strict=True):
             if name.startswith("norms."):
@@ -115,10 +111,7 @@ class MainNetwork:
 
         Returns:
             "mean0", "variance0", … [members, features], by layer; empty for a network without them.
-            Of a module of the user's, the buffers that training changes.
         """
-        if self._brought is not None:
-            return self._brought.fresh_stats(num_members, device)
         shapes = self.module.hyper_shapes_distilled or []
         stats = {}
         for layer, (mean_shape, variance_shape) in enumerate(
@@ -130,8 +123,8 @@ class MainNetwork:
 
     @property
     def why_alone(self) -> str | None:
-        """Why members cannot be computed together, but one after the other; mostly None."""
-        return None if self._brought is None else self._brought.why_alone
+        """Why members cannot be computed together, but one after the other; None where they can."""
+        return None
 
     def each_member(self, function: Callable, *, shared: tuple[int, ...] = ()) -> Callable:
         """:func:`each_member` for a function that runs this network."""
@@ -154,11 +147,7 @@ class MainNetwork:
     @torch.no_grad()
     def count_activations(self, batch_size: int, num_inputs: int) -> int:
         """Numbers that a forward pass of one member makes; computed without any data."""
-        if self._brought is None:
-            return self._count_outputs(batch_size, num_inputs, torch.device("meta"))
-        # A module of the user's may do what "meta" tensors cannot.
-        two, three = (self._count_outputs(n, num_inputs, torch.device("cpu")) for n in (2, 3))
-        return two + (batch_size - 2) * (three - two)
+        return self._count_outputs(batch_size, num_inputs, torch.device("meta"))
 
     def _count_outputs(self, batch_size: int, num_inputs: int, device: torch.device) -> int:
         weights = torch.ones(self.num_weights, device=device)
@@ -189,6 +178,46 @@ class MainNetwork:
             yield
         finally:
             self.module.train(was_training)
+
+    def _names_of_tensors(self) -> tuple[str, ...]:
+        return _tensor_names(self.module)
+
+
+class OwnNetwork(MainNetwork):
+    """A module of the user's, which says itself what its tensors are called, what is drawn for them
+    initially, and what its running statistics are.
+    """
+
+    is_own = True
+    module: ModuleNet
+
+    def __init__(self, module: ModuleNet) -> None:
+        super().__init__(module)
+        self.num_outputs = module.num_classes
+        self.num_output_tensors = module.num_output_tensors
+        self.reads_values = module.reads_values
+
+    def fresh_weights(self, generator: torch.Generator, *, xavier: bool = False) -> Tensor:
+        """See :meth:`ModuleNet.fresh_weights`."""
+        return self.module.fresh_weights(generator, xavier=xavier)
+
+    def fresh_stats(self, num_members: int, device: torch.device) -> Params:
+        """The buffers that training changes, by their names: [members, …] each."""
+        return self.module.fresh_stats(num_members, device)
+
+    @property
+    def why_alone(self) -> str | None:
+        """Found out when it is first asked for."""
+        return self.module.why_alone
+
+    @torch.no_grad()
+    def count_activations(self, batch_size: int, num_inputs: int) -> int:
+        """From two small batches, as the module may do what "meta" tensors cannot."""
+        two, three = (self._count_outputs(n, num_inputs, torch.device("cpu")) for n in (2, 3))
+        return two + (batch_size - 2) * (three - two)
+
+    def _names_of_tensors(self) -> tuple[str, ...]:
+        return self.module.names
 
 
 def _tensor_names(module: MainNetInterface) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from hypercl.methods.base import Batch, Setting
 from hypercl.methods.hnet import Hnet
 from hypercl.networks import hnet_modules
 from hypercl.networks.fisher import sum_of_squares
-from hypercl.networks.main_net import MainNetwork, TaskLoss
+from hypercl.networks.main_net import TaskLoss, main_network
 from hypercl.networks.module_net import ModuleNet
 from hypercl.options import Options
 from hypercl.tasks.task import with_heads
@@ -44,7 +44,7 @@ class Cnn(nn.Module):
 
 
 def network(make, shape=SHAPE, num_outputs=3):
-    return MainNetwork(ModuleNet(make, shape, num_outputs, "--net_type=my.py:Net"))
+    return main_network(ModuleNet(make, shape, num_outputs, "--net_type=my.py:Net"))
 
 
 def drawn(members=1, number=5, steps=None, shape=SHAPE, num_outputs=3):
@@ -219,7 +219,7 @@ def test_what_other_tasks_outputs_need_is_left_to_them():
     """The rows of the output layer, wherever the module has it."""
     task = make_task(SHAPE)
     tasks = with_heads([task, task])
-    net = MainNetwork(ModuleNet(lambda: OddOf(4), SHAPE, 4, "net"))
+    net = main_network(ModuleNet(lambda: OddOf(4), SHAPE, 4, "net"))
     values = {"hmlp_arch": [5], "chmlp_chunk_size": 50}
     options = Options.of({"multi_head": True, "num_tasks": 2, **values})
     setting = Setting(net, tasks, options.train, options.hypernet, CPU)
@@ -231,7 +231,7 @@ def test_what_other_tasks_outputs_need_is_left_to_them():
         assert torch.equal(weight.bool(), mine[:, None].expand(4, 5))
         assert all(tensor.all() for tensor in shared)
     softmax = nn.Sequential
-    net = MainNetwork(
+    net = main_network(
         ModuleNet(lambda: softmax(nn.Flatten(), nn.Linear(108, 4), nn.LogSoftmax(1)), SHAPE, 4, "n")
     )
     assert net.num_output_tensors == 0
