@@ -1,26 +1,55 @@
-"""A file that is whole or not there at all."""
+"""Files that are whole or not there at all, whenever a process or the machine ends."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hypercl.errors import RunFailed
 
 
+@contextmanager
+def replacing(path: Path, *, keep: str | None = None) -> Iterator[Path]:
+    """A context in which a temporary file is written, which then takes the place of ``path``.
+
+    It is flushed to the disk before it is renamed. On any error what was there stays, and the
+    temporary file is removed.
+
+    Args:
+        keep: The name under which what is replaced stays.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            path.replace(path.with_name(keep))
+        part.replace(path)
+        _flush_folder(path.parent)
+    except Exception:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
 def replace_file(path: Path, content: bytes) -> None:
-    """Fill a temporary file, flush it to the disk, and rename it.
+    """Write a file at once.
 
     Raises:
         RunFailed: It cannot be written; what was there stays.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        with replacing(path) as part:
+            part.write_bytes(content)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         raise RunFailed(f"{path} cannot be written ({error.strerror or error})") from None
+
+
+def _flush_folder(path: Path) -> None:
+    """Have the disk know the names in a folder, so that a rename survives a loss of power."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -13,7 +13,7 @@ from hypercl.errors import InputError
 from hypercl.options import Options, RunOptions, bearing_on_results
 from hypercl.report.screen import Screen
 from hypercl.rundir.stored import is_run_dir, read_finished
-from hypercl.rundir.whole import replace_file
+from hypercl.whole import replace_file
 
 if TYPE_CHECKING:
     from hypercl.learned import Run

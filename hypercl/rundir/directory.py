@@ -30,6 +30,7 @@ from hypercl.rundir.stored import (
     read_sealed,
     seal,
 )
+from hypercl.whole import replacing
 
 # Everything a run may write; --overwrite removes these and nothing else.
 _CHECKPOINT, _CHECKPOINT_BEFORE = CHECKPOINTS
@@ -376,27 +377,19 @@ class RunDir:
             raise self._failure(name, error) from error
 
     def _replace(self, name: str, write, *, keep: str | None = None) -> None:
-        """Let ``write`` fill a temporary file, flush it to the disk, and rename it.
+        """Let ``write`` fill what then takes the place of a file.
 
         Args:
             keep: The name under which what it replaces stays.
         """
         self._require_own()
         path = self.path / name
-        part = path.with_name(f".{path.name}.part")
         try:
             if path.parent != self.path:  # somebody may have removed the plots
                 path.parent.mkdir(exist_ok=True)
-            write(part)
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-            if keep is not None and path.exists():
-                path.replace(path.with_name(keep))
-            part.replace(path)
-            _flush_folder(path.parent)
+            with replacing(path, keep=keep) as part:
+                write(part)
         except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             raise self._failure(name, error) from error
 
     def _require_own(self) -> None:
@@ -475,12 +468,3 @@ def _make_default_dir(root: Path = Path("out")) -> Path:
             number += 1
         else:
             return path
-
-
-def _flush_folder(path: Path) -> None:
-    """Have the disk know the names in a folder, so that a rename survives a loss of power."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -24,6 +24,7 @@ import numpy as np
 
 from hypercl.errors import InputError
 from hypercl.lock import Lock
+from hypercl.whole import replacing
 
 
 class Images(NamedTuple):
@@ -245,20 +246,13 @@ def write_npz(arrays: Mapping[str, np.ndarray], path: Path) -> None:
     Raises:
         InputError: It cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("wb") as file:
+        with replacing(path) as part, part.open("wb") as file:
             np.savez(file, **dict(arrays))  # type: ignore[arg-type]  # of its other arguments
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error}): choose another --data_dir"
         ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _checked(dataset: Dataset, images: Images, source: Path, mend: str) -> Images:
@@ -362,13 +356,10 @@ def _unpack(torchvision_class, folder: Path) -> None:
     for packed in sorted((folder / torchvision_class.__name__ / "raw").glob("*-ubyte.gz")):
         unpacked = packed.with_suffix("")
         if not unpacked.exists():
-            part = unpacked.with_name(f".{unpacked.name}.part")
             try:
-                with gzip.open(packed) as file:
+                with gzip.open(packed) as file, replacing(unpacked) as part:
                     part.write_bytes(file.read())
-                part.replace(unpacked)
             except (OSError, EOFError, zlib.error) as error:
-                part.unlink(missing_ok=True)
                 raise ValueError(f"{packed}: {reason(error)}") from error
 
 

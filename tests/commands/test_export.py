@@ -12,10 +12,9 @@ from helpers import FEW_STEPS, read_json
 
 import run
 from benchmarks.common import last_wins
-from hypercl import load_run
+from hypercl import load_run, whole
 from hypercl.commands import export as command
 from hypercl.errors import InputError, RunFailed
-from hypercl.rundir import whole
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 TINY = [*FEW_STEPS, "--num_tasks=2", "--out_dir=run"]

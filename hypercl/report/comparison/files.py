@@ -24,7 +24,7 @@ from hypercl.report.comparison.table import (
     statistics_table,
 )
 from hypercl.rundir.stored import is_run_dir
-from hypercl.rundir.whole import replace_file
+from hypercl.whole import replace_file
 
 _GENERATOR = "hypercl, run.py --compare"
 _PAGE = "report.html"
