@@ -12,6 +12,7 @@ import pytest
 import run
 from hypercl import code, load_run
 from hypercl.errors import InputError, RunFailed
+from hypercl.experiment import Experiment
 from hypercl.options import options_of, require_known
 from hypercl.registry import Entry
 from train_args import parse_args
@@ -125,6 +126,20 @@ def test_a_parameter_with_the_name_of_an_option_is_refused(mine, capsys):
     with pytest.raises(SystemExit):
         parse_args(["--method=my.py:NearTheLastTask"])
     assert "has a parameter lr, and there is an option --lr already" in capsys.readouterr().err
+
+
+def test_a_method_without_a_constructor_has_the_options_of_own_weights(mine):
+    (mine / "my.py").write_text(
+        "from hypercl.methods.base import OwnWeights\n\n\nclass Near(OwnWeights):\n"
+        "    def remember(self, params, memory, task_id):\n"
+        "        return params['weights'].clone() if task_id > 0 else None\n\n"
+        "    def penalty_and_gradient(self, weights, anchor):\n"
+        "        return (weights - anchor).square().sum(1) / 2, weights - anchor\n"
+    )
+    options = parse_args(["--method=my.py:Near", "--mnet_init=xavier", "--strength=3"])
+    method = Experiment.build(options).method
+    assert (method.mnet_init, method.strength) == ("xavier", 3.0)
+    assert parse_args(["--method=my.py:Near"]).method.kind.arguments() == {"strength": 1.0}
 
 
 def test_help_shows_the_options_and_a_file_of_options_may_have_them(mine, capsys):

@@ -214,14 +214,14 @@ class OwnWeights:
     As it stands it is fine-tuning; a subclass says what it remembers, and what a penalty is.
 
     Args:
-        strength: Of the penalty.
-        mnet_init: How the weights are initialized, "default" or "xavier".
+        strength: of the penalty
+        mnet_init: how the weights are initialized, "default" or "xavier"
     """
 
     network_by_task = False
     compression_ratio: float | None = None
 
-    def __init__(self, setting: Setting, strength: float = 0.0, mnet_init: str = "default") -> None:
+    def __init__(self, setting: Setting, strength: float = 1.0, mnet_init: str = "default") -> None:
         self.setting, self.strength, self.mnet_init = setting, strength, mnet_init
         self.num_trained = setting.net.num_weights
 

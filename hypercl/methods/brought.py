@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from hypercl.code import Code, calling, entry_of, load, own_entry
 from hypercl.errors import InputError
-from hypercl.methods.base import Method, MethodEntry, Setting
+from hypercl.methods.base import Method, MethodEntry, OwnWeightsEntry, Setting
 
 
 def bring(reference: str) -> type[MethodEntry]:
@@ -27,7 +27,11 @@ def bring(reference: str) -> type[MethodEntry]:
             f"{reference} is no method: give a class whose constructor takes a setting, like those "
             "that inherit from hypercl.methods.base.OwnWeights"
         )
-    entry = entry_of(BroughtMethod, reference, code, ("setting",))
+    entry: type[BroughtMethod]
+    if "mnet_init" in _parameters(what):
+        entry = entry_of(BroughtOwnWeights, reference, code, ("setting", "mnet_init"))
+    else:
+        entry = entry_of(BroughtMethod, reference, code, ("setting",))
     by_task = getattr(what, "network_by_task", False)
     scenarios = getattr(what, "scenarios", (1,) if by_task else MethodEntry.scenarios)
     if not isinstance(scenarios, tuple) or not set(scenarios) <= {1, 2, 3}:
@@ -53,6 +57,10 @@ class BroughtMethod(MethodEntry):
         """The options; see :func:`~hypercl.code.entry_of`."""
         raise NotImplementedError
 
+    def given(self) -> dict[str, Any]:
+        """Options of other methods that the constructor takes, too."""
+        return {}
+
     def build(self, setting: Setting) -> Method:
         """The user's method, once it has been tried out.
 
@@ -60,10 +68,19 @@ class BroughtMethod(MethodEntry):
             InputError: It cannot be made, or has or gives something else than a method.
         """
         with calling(self.code, self.name):
-            method: Method = self.code.what(setting=setting, **self.arguments())
+            method: Method = self.code.what(setting=setting, **self.given(), **self.arguments())
             for problem in problems_of_method(method, setting):
                 raise InputError(f"{self.name} {problem}")
         return method
+
+
+@dataclass(frozen=True)
+class BroughtOwnWeights(BroughtMethod, OwnWeightsEntry):
+    """The same where the constructor takes ``mnet_init``, as that of OwnWeights does."""
+
+    def given(self) -> dict[str, Any]:
+        """The initialization."""
+        return {"mnet_init": self.mnet_init}
 
 
 def problems_of_method(method: Method, setting: Setting) -> Iterator[str]:
