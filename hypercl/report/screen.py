@@ -114,7 +114,7 @@ class Screen:
 
     def _print(self, lines: Sequence[str], style: str | None = None) -> None:
         for line in lines:
-            self._console.print(line, markup=False, soft_wrap=True, style=style)
+            self._console.print(line, markup=False, emoji=False, soft_wrap=True, style=style)
 
     def start_progress(self, title: str, num_steps: int, steps_done: int = 0) -> None:
         """Begin a task: one live bar on a terminal, lines for its milestones elsewhere.
@@ -125,10 +125,10 @@ class Screen:
         self._bar_started = time.monotonic()
         self._bar_start = steps_done
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             TimeRemainingColumn(compact=True),
             console=self._console,
             transient=True,

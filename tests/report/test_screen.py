@@ -30,6 +30,18 @@ def use(screen):
     screen.table("accuracy (%)", ["after", "1", "mean"], [["1", "99.50", "99.50"]])
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_names_of_the_users_are_shown_as_they_are(terminal):
+    """rich has pictures for words between colons, and styles for those in brackets."""
+    screen, output, _ = make_screen(terminal)
+    name = "my.py:two: [red]"
+    screen.say(name)
+    screen.start_progress(name, 100)
+    screen.show_progress(100, "loss 0.5", milestone=True)
+    screen.stop_progress()
+    assert output.getvalue().count(name) >= 2
+
+
 def test_piped_output_is_plain_lines():
     screen, output, _ = make_screen(terminal=False)
     use(screen)
