@@ -89,7 +89,7 @@ def held_out_task(
     if held_out >= num_samples:
         raise InputError(
             f"--val_set_size={held_out} leaves nothing to train on: the task '{name}' has "
-            f"{num_samples} training samples"
+            f"{num_samples} training samples: lower it, 0 is no validation"
         )
     end = num_samples
     if options.num_train_samples is not None:
