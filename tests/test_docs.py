@@ -47,8 +47,9 @@ def test_commands_are_found():
 @pytest.mark.parametrize("name", TEXTS)
 def test_every_option_exists(name):
     recipes = {"angle", "cnn_width", "image_size", "l2_strength", "pull", "width"}
+    recipes |= {"strength"}  # of OwnWeights
     of_others = {"help", "list_presets", "logdir", "kills", "cases", "no_save", "rounds", "seeds"}
-    of_others |= {"time", "signal"}  # of SLURM
+    of_others |= {"own", "time", "signal"}  # the last two of SLURM
     for option in re.findall(r"--(\w+)", TEXTS[name]):
         assert option in {*defaults(), *of_others, *recipes}, option
 

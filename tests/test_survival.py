@@ -880,9 +880,8 @@ def test_every_group_and_seed_is_tested_again_exactly(capsys):
 def test_processes_that_are_really_killed():
     """A share of the harness, with signals that no Python code sees coming."""
     command = [sys.executable, "-m", "benchmarks.survive", "--kills=4", "--seed=11", "--no_save"]
-    done = subprocess.run(
-        [*command, "--jobs=plain,own tasks and network"], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    command.append("--jobs=plain,own tasks and network")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "kills: 4, losses: 0, differences: 0, other problems: 0" in done.stdout
 
