@@ -116,6 +116,12 @@ def test_it_is_given_what_it_has_parameters_for(mine):
         build_main_net("mynet.py:fixed", (6, 6, 1), 5)
 
 
+def test_a_module_in_the_place_of_its_class_is_refused(mine):
+    (mine / "made.py").write_text("from torch import nn\n\nnet = nn.Linear(36, 2)\n")
+    with pytest.raises(InputError, match=r"made\.py:net is a module, .*: give its class"):
+        build_main_net("made.py:net", (6, 6, 1), 2)
+
+
 def test_what_says_itself_how_it_is_built_is_taken_as_it_is(mine):
     net = build_main_net("mynet.py:Wide", (6, 6, 1), 5, mlp_arch=[7])
     assert net.shapes == ((7, 36), (7,), (5, 7), (5,))

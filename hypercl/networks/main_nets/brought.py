@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hypercl.code import Code, calling, entry_of, load, own_entry
+from hypercl.errors import InputError
 from hypercl.networks.main_nets.base import MainNet
 
 _GIVEN = ("in_shape", "num_classes")
@@ -19,9 +20,15 @@ def bring(reference: str) -> type[MainNet]:
     has such parameters; its other ones are options.
 
     Raises:
-        InputError: There is no such thing, or a parameter of it can be no option.
+        InputError: There is no such thing, it is a module itself, or a parameter of it can be no
+            option.
     """
     code = load(reference)
+    if hasattr(code.what, "state_dict") and not inspect.isclass(code.what):
+        raise InputError(
+            f"{reference} is a module, which could not be made anew for each seed: give its class, "
+            "or a function that makes it"
+        )
     own = own_entry(MainNet, reference, code)
     return entry_of(BroughtNet, reference, code, _GIVEN) if own is None else own
 
