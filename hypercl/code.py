@@ -23,7 +23,7 @@ from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from hypercl.errors import InputError, NotThere, RunFailed
+from hypercl.errors import InputError, NotThere, RunFailed, typed_reason
 from hypercl.ranges import (
     Range,
     any_int,
@@ -199,7 +199,7 @@ def within_run(kinds: Iterable[Entry]) -> Iterator[None]:
                 raise RunFailed(f"{_named(kind)} fails ({said}): mend it") from error
         names = " or ".join(map(_named, own))
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        said = f"{_said(error)}, {os.path.basename(frame.filename)}:{frame.lineno}"
+        said = f"{typed_reason(error)}, {os.path.basename(frame.filename)}:{frame.lineno}"
         raise RunFailed(f"what {names} gives cannot be used ({said}): mend it") from error
 
 
@@ -214,13 +214,7 @@ def described_error(error: BaseException, code: Code | CodeFile) -> str:
     if isinstance(error, SyntaxError):  # it has a line of its own, and none that was run
         return f"{type(error).__name__}: {error.msg}, line {error.lineno}"
     own = _own_lines(error, code)
-    return f"{_said(error)}, line {own[-1]}" if own else _said(error)
-
-
-def _said(error: BaseException) -> str:
-    """An error's type and the first line of its message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return f"{typed_reason(error)}, line {own[-1]}" if own else typed_reason(error)
 
 
 def _own_lines(error: BaseException, code: Code | CodeFile) -> list[int]:
@@ -284,7 +278,7 @@ def _import(name: str) -> types.ModuleType:
             raise InputError(
                 f"there is no module {missing}: install it, or give path/to/my.py:Name"
             ) from None
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        said = typed_reason(error)
         raise InputError(f"{name} cannot be imported ({said}): mend it") from error
 
 

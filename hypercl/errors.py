@@ -1,4 +1,8 @@
-"""The ways in which a run ends badly by plan; shell.py turns them into exit codes."""
+"""The ways in which a run ends badly by plan, which shell.py turns into exit codes; and what an
+error of somebody else's says, in one line.
+"""
+
+from collections.abc import Iterator
 
 
 class InputError(Exception):
@@ -11,3 +15,17 @@ class NotThere(InputError):  # noqa: N818
 
 class RunFailed(Exception):  # noqa: N818 - it is what results.json calls it
     """The run itself went wrong, for example by diverging (exit code 1)."""
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error's message; its type where it says nothing."""
+    return next(_lines(error), type(error).__name__)
+
+
+def typed_reason(error: BaseException) -> str:
+    """An error's type, and the first line of its message where it says something."""
+    return ": ".join([type(error).__name__, *list(_lines(error))[:1]])
+
+
+def _lines(error: BaseException) -> Iterator[str]:
+    return (line.strip() for line in str(error).splitlines() if line.strip())

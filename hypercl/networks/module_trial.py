@@ -2,7 +2,6 @@
 run begins. What cannot work is refused in one line.
 """
 
-import math
 import sys
 import sysconfig
 import traceback
@@ -20,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from hypercl.engine.members import Params
 from hypercl.engine.seeding import drawing_from, seeded_globally
-from hypercl.errors import InputError
+from hypercl.errors import InputError, typed_reason
 
 _READING = {
     "__bool__", "__float__", "__int__", "__index__", "item", "tolist", "numpy", "equal", "allclose",
@@ -213,7 +212,8 @@ def why_not_together(
     except Exception as error:
         if reads is not None:
             return f"forward reads values{reads}"
-        return f"{_said(error, 100)}{_line_of(error)}"
+        said = typed_reason(error)  # torch's can be long, and this is a part of a warning
+        return f"{said if len(said) <= 100 else said[:100] + '…'}{_line_of(error)}"
     return None
 
 
@@ -344,14 +344,9 @@ def _refusing(name: str, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise InputError(f"{name}: {what}: {_said(error)}{_line_of(error)}: mend it") from error
-
-
-def _said(error: Exception, most: float = math.inf) -> str:
-    """An error's type and the first line of its message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return said if len(said) <= most else f"{said[: int(most)]}…"
+        raise InputError(
+            f"{name}: {what}: {typed_reason(error)}{_line_of(error)}: mend it"
+        ) from error
 
 
 def _line_of(error: Exception) -> str:

@@ -19,10 +19,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from hypercl.errors import InputError
+from hypercl.errors import InputError, reason
 from hypercl.lock import Lock
-from hypercl.tasks.archive import Loaded
-from hypercl.tasks.images import Images, reason, write_npz
+from hypercl.tasks.images import Images, write_npz
+from hypercl.tasks.samples import Loaded
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _GRAY, _COLOR = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")

@@ -1,7 +1,7 @@
 """What a function of the user's returns, as tasks.
 
 A task is (train_inputs, train_labels, test_inputs, test_labels), arrays or tensors, or a pair
-(train, test) of torch's Datasets. Inputs are as in archive.py. Labels are whole numbers [N], or of
+(train, test) of torch's Datasets. Inputs are as in samples.py. Labels are whole numbers [N], or of
 regression any finite numbers [N] or [N, K]. Of a Dataset, an item's input that
 is a tensor of three dimensions is [C, H, W], as torchvision's ToTensor makes it.
 """
@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 
 from hypercl.errors import InputError
 from hypercl.options import TaskOptions
-from hypercl.tasks.archive import Header, has_channels_first, problem_of_images, usable
 from hypercl.tasks.labels import Labels, group
+from hypercl.tasks.samples import Header, has_channels_first, problem_of_images, usable
 from hypercl.tasks.split import as_split, held_out_task
 from hypercl.tasks.task import Task
 

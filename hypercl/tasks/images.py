@@ -22,7 +22,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from hypercl.errors import InputError
+from hypercl.errors import InputError, reason
 from hypercl.lock import Lock
 from hypercl.whole import replacing
 
@@ -210,12 +210,6 @@ def _read(reader: Callable[[Path], Any], path: Path, mend: str) -> Any:
         raise InputError(f"{path} lacks one of the arrays {fields}: {mend}") from error
     except Exception as error:
         raise InputError(f"{path} is damaged or no such file ({reason(error)}): {mend}") from error
-
-
-def reason(error: Exception) -> str:
-    """What an error says, in one line; its type where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _read_zarr(path: Path) -> Images:

@@ -20,8 +20,8 @@ from hypercl.tasks.sequences.base import ClassSplit, Sequence, Source
 if TYPE_CHECKING:
     from hypercl.code import Code
     from hypercl.options import TaskOptions
-    from hypercl.tasks.archive import Loaded
     from hypercl.tasks.images import Dataset
+    from hypercl.tasks.samples import Loaded
 
 _CLASSES = 2  # of a task of a split, where the number is not given
 _FORMS = "an .npz file, a folder of images, torchvision:NAME or path/to/my.py:function"
@@ -212,8 +212,8 @@ class Published:
         """From its cache, which is made of torchvision's files."""
         import numpy as np
 
-        from hypercl.tasks.archive import Loaded
         from hypercl.tasks.images import load_images
+        from hypercl.tasks.samples import Loaded
 
         images = load_images(self.dataset, data_dir)
         tasks = (np.zeros(len(x), np.int64) for x in (images.train_labels, images.test_labels))
