@@ -29,6 +29,7 @@ from hypercl.options import (
 from hypercl.ranges import Range, as_argument
 from hypercl.registry import entries
 from hypercl.shell import one_line
+from hypercl.tasks.sequences.brought import FolderSplit, OwnSplit
 
 _CHOICES = 60  # characters that --help shows of an option's choices beside its name, at most
 
@@ -491,7 +492,10 @@ def _without_effect(options: Options) -> dict[str, str]:
                 owners.setdefault(field.name, []).append(name)
         for option in sorted(owners):
             if not any(option in (field.name for field in options_of(e)) for e in chosen):
-                with_ = " or ".join(f"--{group.chosen_by}={name}" for name in owners[option])
+                names = [f"--{group.chosen_by}={name}" for name in owners[option]]
+                if option in (field.name for field in options_of(OwnSplit)):
+                    names.append("data of your own that are split")
+                with_ = " or ".join(names)
                 unread[option] = f"--{option} goes with {with_}: give that too, or leave it out"
     for kind in options.kinds:
         for option, remark in sorted(kind.unread(options).items()):
@@ -593,6 +597,8 @@ class _Parser(argparse.ArgumentParser):
             given = message.split(": ", 1)[1].split("=")[0].partition(" ")[0]
             names = [option.removeprefix("--") for option in self._option_string_actions]
             meant = option_file.nearest(given.lstrip("-"), names) if given[:1] == "-" else None
+            if given.lstrip("-") in (field.name for field in options_of(FolderSplit)):
+                meant = f"{given.lstrip('-')} with --cl_exp=path/to/folder"
             message += f" (did you mean --{meant}?)" if meant else " (--help lists the options)"
         self._print_message(f"{self.prog}: error: {message}\n", sys.stderr)
         raise Refused(message)
