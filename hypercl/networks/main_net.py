@@ -121,6 +121,13 @@ class MainNetwork:
             stats[f"variance{layer}"] = torch.ones(num_members, *variance_shape, device=device)
         return stats
 
+    def name_of_stat(self, name: str) -> str:
+        """Of a running statistic, "mean0" or "variance0", the name that torch.nn's layers give it:
+        "norms.0.running_mean", "norms.0.running_var".
+        """
+        kind, leaf = ("mean", "running_mean") if "mean" in name else ("variance", "running_var")
+        return f"norms.{name.removeprefix(kind)}.{leaf}"
+
     @property
     def why_alone(self) -> str | None:
         """Why members cannot be computed together, but one after the other; None where they can."""
@@ -204,6 +211,10 @@ class OwnNetwork(MainNetwork):
     def fresh_stats(self, num_members: int, device: torch.device) -> Params:
         """The buffers that training changes, by their names: [members, …] each."""
         return self.module.fresh_stats(num_members, device)
+
+    def name_of_stat(self, name: str) -> str:
+        """As it is."""
+        return name
 
     @property
     def why_alone(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,16 +32,16 @@ class TaskNet(nn.Module):
         self, net: MainNetwork, weights: Sequence[Tensor], stats: Params, task: Task
     ) -> None:
         super().__init__()
-        self.preprocessing = Preprocessing(task)
-        self.outputs = task.outputs
-        # In a tuple, so that it is no child, and all tensors are this module's.
-        self._architecture = (_without_counters(deepcopy(net)),)
+        names = {name: net.name_of_stat(name) for name in stats}
+        taken = {name.partition(".")[0] for name in (*net.names, *names.values())}
+        first = "preprocessing" if "preprocessing" not in taken else "preprocessing_of_task"
+        self.add_module(first, Preprocessing(task))
+        self._of_task = _Inside(_without_counters(deepcopy(net)), names, first, task.outputs)
         for name, tensor in zip(net.names, weights, strict=True):
-            owner, leaf = self._owner(name)
+            owner, leaf = _owner(self, name)
             owner.register_parameter(leaf, nn.Parameter(tensor.detach().clone()))
-        self._stats = {name: _torch_name(name) for name in stats}
         for name, tensor in stats.items():
-            owner, leaf = self._owner(self._stats[name])
+            owner, leaf = _owner(self, names[name])
             owner.register_buffer(leaf, tensor.detach().clone())
         self.eval()
 
@@ -53,27 +54,36 @@ class TaskNet(nn.Module):
         Returns:
             [B, classes], the logits of the task's classes.
         """
-        (net,) = self._architecture
+        net, names, first, outputs = self._of_task
         weights: list[Tensor] = [self.get_parameter(name) for name in net.names]
-        stats = {name: self.get_buffer(there) for name, there in self._stats.items()}
-        inputs = self.preprocessing(images).to(weights[0].dtype)
-        return net.logits_of(weights, inputs, stats)[:, self.outputs]
+        stats = {name: self.get_buffer(there) for name, there in names.items()}
+        inputs = self.get_submodule(first)(images).to(weights[0].dtype)
+        return net.logits_of(weights, inputs, stats)[:, outputs]
 
     def train(self, mode: bool = True) -> "TaskNet":
         """Set the mode, of the architecture too."""
         super().train(mode)
-        self._architecture[0].module.train(mode)
+        self._of_task.net.module.train(mode)
         return self
 
-    def _owner(self, name: str) -> tuple[nn.Module, str]:
-        """The module in which a tensor "a.0.b" lies, made if it is missing, and "b"."""
-        *path, leaf = name.split(".")
-        owner: nn.Module = self
-        for part in path:
-            if part not in owner._modules:
-                owner.add_module(part, nn.Module())
-            owner = owner.get_submodule(part)
-        return owner, leaf
+
+class _Inside(NamedTuple):
+    """What a :class:`TaskNet` has beside tensors: no child, and no names that a layer may have."""
+
+    net: MainNetwork
+    names: dict[str, str]  # of running statistics here, by those in the network
+    first: str  # the child that is the preprocessing
+    outputs: slice  # the task's
+
+
+def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module in which a tensor "a.0.b" lies, made if it is missing, and "b"."""
+    *path, leaf = name.split(".")
+    for part in path:
+        if part not in module._modules:
+            module.add_module(part, nn.Module())
+        module = module.get_submodule(part)
+    return module, leaf
 
 
 class Preprocessing(nn.Module):
@@ -138,16 +148,10 @@ def _without_counters(net: MainNetwork) -> MainNetwork:
     """hypnettorch's batch normalization counts its statistics in a tensor, and branches on its
     value; torch.export can follow that of a number alone.
     """
+    if net.is_own:
+        return net
     for layer in net.module.modules():
         count = layer._buffers.pop("_num_stats", None)
         if count is not None:
             layer.__dict__["_num_stats"] = int(count)
     return net
-
-
-def _torch_name(name: str) -> str:
-    """Of a running statistic, "mean0" or "variance0", the name that torch.nn's layers give it."""
-    for kind, leaf in (("mean", "running_mean"), ("variance", "running_var")):
-        if name.startswith(kind):
-            return f"norms.{name.removeprefix(kind)}.{leaf}"
-    return name

@@ -12,6 +12,8 @@ from torch import nn
 
 from hypercl.engine.members import alone
 from hypercl.errors import InputError
+from hypercl.networks.main_net import main_network
+from hypercl.networks.module_net import ModuleNet
 from hypercl.networks.task_net import TaskNet
 
 SMALL_RESNET = {"resnet_block_depth": 1, "resnet_channel_sizes": [4, 4, 6, 8]}
@@ -49,6 +51,40 @@ def make_net(name, *, prepared=True):
     with net.evaluating(), torch.no_grad():
         logits = net.logits(weights, task.inputs(images), stats)[:, task.outputs]
     return TaskNet(net, net.split(weights), stats, task), images, logits
+
+
+class OddNames(nn.Module):
+    """Its layers and buffers have names that the module with weights could want for itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.preprocessing = nn.BatchNorm1d(6)
+        self.outputs = nn.Linear(6, 5)
+        self.register_buffer("mean", torch.zeros(6))
+
+    def forward(self, x):
+        x = x.flatten(1)
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0).detach()
+        return self.outputs(self.preprocessing(x - self.mean))
+
+
+def test_a_module_of_the_users_may_have_any_names():
+    task = make_task((1, 1, 6), n=4, mean=torch.rand(6), std=0.5 + torch.rand(6))
+    net = main_network(ModuleNet(OddNames, (1, 1, 6), 5, "net"))
+    weights = net.fresh_weights(torch.Generator().manual_seed(0))
+    stats = alone(net.fresh_stats(1, CPU))
+    net.logits(weights, task.inputs(task.train.images), stats)
+    inside = TaskNet(net, net.split(weights), stats, task)
+    names = {name for name in inside.state_dict() if not name.startswith("preprocessing_of_task.")}
+    twin = OddNames().eval()
+    counter = "preprocessing.num_batches_tracked"
+    assert names == set(twin.state_dict()) - {counter}
+    own = {name: value for name, value in inside.state_dict().items() if name in names}
+    twin.load_state_dict({**own, counter: torch.tensor(0)})
+    images = task.test.images
+    assert stats["mean"].abs().max() > 0
+    torch.testing.assert_close(inside(images), twin(task.inputs(images))[:, task.outputs])
 
 
 @pytest.fixture(params=NETS)
