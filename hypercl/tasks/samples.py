@@ -33,6 +33,8 @@ class Loaded(NamedTuple):
 def problem_of_images(name: str, header: Header) -> str | None:
     """Why an array can be no images and no vectors."""
     shape, dtype = header
+    if shape[:1] == (0,):
+        return f"{name} has no samples: add some"
     if len(shape) not in (2, 3, 4) or 0 in shape:
         return f"{name} has shape {list(shape)}, not [N, H, W], [N, H, W, C] or [N, D]"
     if dtype.kind != "f" and (dtype != np.uint8 or len(shape) == 2):

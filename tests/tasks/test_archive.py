@@ -95,7 +95,7 @@ def no_images(dtype):
         (arrays(shape=(3,)), "train_images is uint8, not floats"),
         (arrays(shape=(3, 0)), "has shape [6, 3, 0], not [N, H, W], [N, H, W, C] or [N, D]"),
         (arrays(shape=()), "has shape [6], not"),
-        (arrays(n=0), "has shape [0, 4, 4], not"),
+        (arrays(n=0), "cannot be used: train_images has no samples: add some"),
         (arrays(shape=(3, 8, 8)), "shape [6, 3, 8, 8], which looks like [N, C, H, W]: give [N, H"),
         ({"test_labels": None, "y_test": np.zeros(3)}, "lacks test_labels, and has y_test: add"),
     ],
