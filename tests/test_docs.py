@@ -49,6 +49,7 @@ def test_every_option_exists(name):
     recipes = {"angle", "cnn_width", "image_size", "l2_strength", "pull", "width"}
     recipes |= {"strength"}  # of OwnWeights
     of_others = {"help", "list_presets", "logdir", "kills", "cases", "no_save", "rounds", "seeds"}
+    of_others |= {"repeat"}  # of a benchmark
     of_others |= {"own", "time", "signal"}  # the last two of SLURM
     for option in re.findall(r"--(\w+)", TEXTS[name]):
         assert option in {*defaults(), *of_others, *recipes}, option
