@@ -2,7 +2,7 @@
 error of somebody else's says, in one line.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 
 class InputError(Exception):
@@ -11,6 +11,14 @@ class InputError(Exception):
 
 class NotThere(InputError):  # noqa: N818
     """A file or folder that the user names does not exist."""
+
+
+class InputErrors(InputError):  # noqa: N818
+    """Several such mistakes; ``problems`` has each in a line of its own."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
 
 
 class RunFailed(Exception):  # noqa: N818 - it is what results.json calls it

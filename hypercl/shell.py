@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from hypercl.errors import InputError, RunFailed
+from hypercl.errors import InputError, InputErrors, RunFailed
 from hypercl.interruption import Interrupted
 
 _environment = threading.Lock()  # of the process, which its threads share
@@ -24,7 +24,8 @@ def command_line(main: Callable[[], object]) -> int:
     try:
         main()
     except InputError as error:
-        print(f"run.py: error: {one_line(error)}", file=sys.stderr)
+        for problem in error.problems if isinstance(error, InputErrors) else (error,):
+            print(f"run.py: error: {one_line(problem)}", file=sys.stderr)
         return 2
     except RunFailed as error:
         print(f"run.py: failed: {one_line(error)}", file=sys.stderr)

@@ -1,0 +1,28 @@
+"""Sweeps: what a file of one says, what is tried next, who works on it; and the ones that come
+with the project, a TOML file each, whose first line says in a comment what it is.
+
+``spec.py`` reads a file and finds its mistakes, ``search.py`` chooses the points and keeps the
+journal. To add a sweep that comes with the project is to add a file to this folder; docs/sweeps.rst
+has the format.
+"""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """The sweeps that come with the project."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def describe(name: str) -> str:
+    """What a sweep that comes with the project is, in a line.
+
+    Raises:
+        KeyError: There is none of this name.
+    """
+    if name not in names():
+        raise KeyError(name)
+    first = (FOLDER / f"{name}.toml").read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip()
