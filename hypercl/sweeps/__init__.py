@@ -1,7 +1,7 @@
 """Sweeps: what a file of one says, what is tried next, who works on it; and the ones that come
 with the project, a TOML file each, whose first line says in a comment what it is.
 
-``spec.py`` reads a file and finds its mistakes, ``search.py`` chooses the points and keeps the
+``reading.py`` reads a file and finds its mistakes, ``search.py`` chooses the points and keeps the
 journal. To add a sweep that comes with the project is to add a file to this folder; docs/sweeps.rst
 has the format.
 """

@@ -1,64 +1,20 @@
-"""What the file of a sweep says: which points are tried, by which metric, in what order. No torch.
+"""What a sweep is: which points are tried, by which metric, in what order. No torch.
 
-docs/sweeps.rst has the format. All mistakes in a file are found when it is read, before a run
-begins, each with its line.
+reading.py reads one from a file; docs/sweeps.rst has the format.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from hypercl.options import Options
+from hypercl.ranges import as_argument
+from hypercl.sweeps.space import Plain, Space
+from hypercl.sweeps.values import Metric
 
 SEARCHES = ("grid", "random", "tpe", "qmc", "list")
 STOPS = ("none", "halving")
-
-Plain = str | int | float | bool  # a value as the command line has it; a list is "50,50"
-
-
-class Value(NamedTuple):
-    """A metric of a point, over its seeds."""
-
-    mean: float  # the metric's worst value, which may be infinite, where it diverged
-    sem: float | None  # standard error of the mean; None of one seed, or where it diverged
-    n: int  # seeds
-    diverged: bool  # a seed has failed
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number in the summary of results.json, by which points are chosen."""
-
-    name: str
-    higher_is_better: bool
-    worst: float  # of a point that diverged
-    first: int  # tasks that must have been learned for it to be defined
-    inferred: bool  # measured where tasks are inferred alone
-
-    def better(self, value: float, other: float) -> bool:
-        """Whether a value is better than another."""
-        return value > other if self.higher_is_better else value < other
-
-
-@dataclass(frozen=True)
-class Domain:
-    """The values that an option may have: choices, or numbers from ``low`` to ``high``."""
-
-    choices: tuple[Plain, ...] | None = None
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    is_int: bool = False
-
-
-@dataclass(frozen=True)
-class When:
-    """A condition: where options have these values, others have other domains, or are not given."""
-
-    conditions: Mapping[str, tuple[Plain, ...]]
-    then: Mapping[str, Domain]
-    without: tuple[str, ...] = ()
+FRESH = 1000  # the seeds of the retest are so much higher than those of the search
 
 
 @dataclass(frozen=True)
@@ -67,8 +23,7 @@ class Searched:
 
     label: str  # a folder's name
     options: tuple[str, ...]  # command line beside the sweep's
-    space: Mapping[str, Domain]
-    when: tuple[When, ...]
+    space: Space
     named: Mapping[str, Mapping[str, Plain]]  # the points of a list, by name
     points: int | None  # how many are tried; None: all of a grid or a list
     num_tasks: int | None  # that a point learns; None where the data say it
@@ -99,19 +54,29 @@ class Sweep:
         """``tested_on`` in results.json of its points: "validation", or "test"."""
         return "validation" if self.chooses else "test"
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of all that is searched."""
+        return tuple(searched.label for searched in self.searched)
+
     def of(self, label: str) -> Searched:
         """The one with this label.
 
         Raises:
             KeyError: There is none.
         """
-        raise NotImplementedError
+        by_label = {searched.label: searched for searched in self.searched}
+        return by_label[label]
 
     def rungs(self, label: str) -> tuple[int, ...]:
         """After how many tasks the weaker points stop: 1, 2, 4, …, fewer than there are; empty
-        without halving.
+        without halving. Where the metric needs two tasks, from 2 on.
         """
-        raise NotImplementedError
+        num_tasks = self.of(label).num_tasks
+        if self.stop == "none" or num_tasks is None:
+            return ()
+        doubled = (self.metric.first * 2**i for i in itertools.count())
+        return tuple(itertools.takewhile(lambda rung: rung < num_tasks, doubled))
 
 
 @dataclass(frozen=True)
@@ -126,7 +91,7 @@ class Point:
     @property
     def folder(self) -> str:
         """Its place below ``points/`` and ``retest/``: ``<label>/00000``."""
-        raise NotImplementedError
+        return f"{self.label}/{self.number:05}"
 
     def argv(self, place: str | Path, sweep: Sweep) -> list[str]:
         """The command line of its run.
@@ -134,47 +99,23 @@ class Point:
         Args:
             place: The run directory.
         """
-        raise NotImplementedError
+        more = ["--test_with_val_set"] if sweep.chooses else []
+        if sweep.metric.inferred and sweep.rungs(self.label):
+            more.append("--scenarios_every_task")
+        return self._argv(place, sweep, sweep.seeds, sweep.first_seed, more)
 
     def retest_argv(self, place: str | Path, sweep: Sweep) -> list[str]:
         """The same with fresh seeds, tested on test samples."""
-        raise NotImplementedError
+        return self._argv(place, sweep, sweep.retest_seeds, sweep.first_seed + FRESH, [])
 
-
-def read(path: str | Path, parse_args: Callable[[list[str]], Options]) -> Sweep:
-    """Read and check a sweep.
-
-    Args:
-        path: A TOML file, or the name of a sweep that comes with the project.
-        parse_args: Of the command line: refuses a bad one with SystemExit, whose ``message`` says
-            why.
-
-    Raises:
-        InputErrors: Of all mistakes, each in a line that begins with the file and the number of
-            its line.
-        NotThere: There is no such file.
-    """
-    raise NotImplementedError
-
-
-def value_of(
-    results: Mapping[str, Any],
-    metric: Metric,
-    num_tasks: int | None = None,
-    tested_on: str = "validation",
-) -> Value:
-    """A metric of a point, from the content of its results.json.
-
-    Args:
-        num_tasks: After so many tasks; None: after all.
-        tested_on: The samples; Sweep.tested_on.
-
-    Raises:
-        InputError: It is of other samples, has not come so far, or has no such metric.
-    """
-    raise NotImplementedError
-
-
-def combinations(searched: Searched) -> Sequence[Mapping[str, Plain]]:
-    """The points of a grid: the product of all choices, with the conditions applied, each once."""
-    raise NotImplementedError
+    def _argv(
+        self, place: str | Path, sweep: Sweep, seeds: int, first: int, more: list[str]
+    ) -> list[str]:
+        own = [f"--{name}={as_argument(value)}" for name, value in self.options.items()]
+        of_seeds = [f"--num_seeds={seeds}"]
+        if "random_seed" not in self.options:
+            of_seeds.insert(0, f"--random_seed={first}")
+        return [
+            *sweep.options, *sweep.of(self.label).options, *own, *of_seeds, *more,
+            f"--out_dir={place}",
+        ]  # fmt: skip
