@@ -24,7 +24,8 @@ def lines_of(text: str) -> dict[Place, int]:
         end, content = _statement(lines, at)
         if lines[at].lstrip().startswith("["):
             table = _opened(content, arrays)
-            found.setdefault(table, at + 1)
+            for length in range(1, len(table) + 1):
+                found.setdefault(table[:length], at + 1)
         else:
             for path, value in _paths(content, table):
                 found.setdefault(path, at + 1)

@@ -161,9 +161,14 @@ class _Reader:
         """The options of a command line, or why it is refused."""
         screen = io.StringIO()
         try:
-            with contextlib.redirect_stderr(screen):
+            with contextlib.redirect_stderr(screen), contextlib.redirect_stdout(io.StringIO()):
                 return self.parse_args(list(argv)), ""
         except SystemExit as left:
+            if not left.code:
+                return (
+                    None,
+                    "the options ask for help or for a list, and for no run: leave that out",
+                )
             return None, getattr(left, "message", None) or screen.getvalue().strip()
         except InputError as error:
             return None, str(error)
@@ -442,7 +447,7 @@ class _Reader:
                 if not self._is_option(name, at, known, chooses):
                     continue
                 domain = self._domain(name, value, at, known)
-                if domain is None or (not place and name in unread):
+                if domain is None or (path and not place and name in unread):
                     continue
                 if name in given:
                     self._add(at, f"{name} is in options too: leave one out")
@@ -451,7 +456,7 @@ class _Reader:
             whens += [((*place, "when", i), not place) for i in range(len(tables))]
         when = []
         for place, is_common in whens:
-            left_out = unread if is_common else set()
+            left_out = unread if is_common and path else set()
             condition = self._when(place, domains, of_run, known, left_out, chooses)
             if condition is not None:
                 when.append(condition)

@@ -444,9 +444,9 @@ class Search:
         for searched in self.sweep.searched:
             label = searched.label
             if label not in self._studies:
-                self._studies[label] = self._storage.create_new_study(
-                    [_direction(self.sweep)], label
-                )
+                with _quiet():
+                    new = self._storage.create_new_study([_direction(self.sweep)], label)
+                self._studies[label] = new
             described = self._described(searched)
             if self._noted(label) != described:
                 self._storage.set_study_user_attr(self._studies[label], _SWEEP, described)
