@@ -87,8 +87,9 @@ def value_of(
     """A metric of a point, from the content of its results.json.
 
     A point of which a seed has failed has diverged. After ``num_tasks`` tasks counts what was so
-    then: of what was learned later nothing is looked at. Where tasks are inferred, the file has
-    the numbers after its last task alone.
+    then: of what was learned later nothing is looked at, and seeds of a later group, which have not
+    come so far, are left out. Where tasks are inferred, the file has the numbers after its last
+    task alone.
 
     Args:
         num_tasks: After so many tasks; None: after all.
@@ -106,11 +107,13 @@ def value_of(
     seeds = results["seeds"]
     if any("failed" in seed and len(seed[name]) < number for seed in seeds):
         return Value(metric.worst, None, len(seeds), diverged=True)
-    if any(len(seed[name]) < number for seed in seeds):
+    if num_tasks is not None:
+        seeds = [seed for seed in seeds if len(seed[name]) >= number]
+    if not seeds or any(len(seed[name]) < number for seed in seeds):
         raise InputError(f"{number} tasks are not learned yet")
     values = [_of_seed(results, seed, metric.name, number) for seed in seeds]
     known = [value for value in values if value is not None]
-    if len(known) < len(values) or not values:
+    if len(known) < len(values):
         raise InputError(f"there is no {metric.name} after {number} tasks")
     if not all(map(math.isfinite, known)):
         return Value(metric.worst, None, len(known), diverged=True)

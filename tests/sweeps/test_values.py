@@ -79,6 +79,14 @@ def test_a_point_of_which_a_seed_failed_has_diverged():
     assert value_of(content, metric_named("cl1"), 1) == Value(90.0, 0.0, 2, diverged=False)
 
 
+def test_seeds_of_a_later_group_are_left_out_before_the_end():
+    """They begin when those before them have learned all tasks, or as many as were asked for."""
+    content = results(ROWS, plus(ROWS, 2), [])
+    assert value_of(content, metric_named("cl1"), 1) == Value(91.0, pytest.approx(1), 2, False)
+    with pytest.raises(InputError, match="not learned yet"):
+        value_of(content, metric_named("cl1"))
+
+
 def test_tests_are_not_looked_at():
     with pytest.raises(InputError, match="of test samples, and not of validation samples"):
         value_of(results(ROWS, tested_on="test"), metric_named("cl1"))
@@ -94,7 +102,8 @@ def test_tests_are_not_looked_at():
         (results(ROWS), "cl2", None, "no cl2 after 3 tasks"),
         (results(ROWS), "cl3_entropy", None, "no cl3_entropy"),
         (results([[90.0], [None, 70.0]]), "cl1", 2, "no cl1 after 2 tasks"),
-        (results(), "cl1", None, "no cl1"),
+        (results(ROWS[:1], ROWS[:1]), "cl1", 2, "2 tasks are not learned yet"),
+        (results(), "cl1", None, "3 tasks are not learned yet"),
     ],
 )
 def test_what_is_not_there_is_refused(content, name, after, words):
