@@ -126,9 +126,9 @@ class _Reader:
                 parsed.append(found)
         labels = [searched.label for searched, _, _ in parsed]
         for searched, _, path in parsed:
-            if labels.count(searched.label) > 1 and labels.index(searched.label) >= 0:
+            if labels.count(searched.label) > 1:
                 self._add(path, f"there are two of label {searched.label}: give a label of its own")
-        metric = self._metric([(path, of_run) for _, of_run, path in parsed], stop, chooses)
+        metric = self._metric([of_run for _, of_run, _ in parsed])
         if stop == "halving":
             for searched, of_run, path in parsed:
                 self._check_halving(searched, of_run, path, metric)
@@ -164,12 +164,8 @@ class _Reader:
             with contextlib.redirect_stderr(screen), contextlib.redirect_stdout(io.StringIO()):
                 return self.parse_args(list(argv)), ""
         except SystemExit as left:
-            if not left.code:
-                return (
-                    None,
-                    "the options ask for help or for a list, and for no run: leave that out",
-                )
-            return None, getattr(left, "message", None) or screen.getvalue().strip()
+            asks = "the options ask for help or for a list, and for no run: leave that out"
+            return None, getattr(left, "message", screen.getvalue().strip()) if left.code else asks
         except InputError as error:
             return None, str(error)
 
@@ -238,11 +234,12 @@ class _Reader:
                 self._add(place, "--num_seeds: seeds says how many seeds a point has: give that")
             elif name in ("test_with_val_set", *OF_THE_PROCESS) and name != "loglevel_info":
                 self._add(place, f"--{name} is the sweep's own affair: leave it out")
-            elif name == "random_seed" and not path:
-                if value.isdecimal():
-                    first_seed = int(value)
-                else:
-                    self._add(place, f"--random_seed={value} is not a whole number")
+            elif name == "random_seed" and path:
+                self._add(place, "--random_seed: all methods have one: give it in options above")
+            elif name == "random_seed" and not value.isdecimal():
+                self._add(place, f"--random_seed={value} is not a whole number")
+            elif name == "random_seed":
+                first_seed = int(value)
             else:
                 options.append(item)
         return tuple(options), first_seed
@@ -280,6 +277,8 @@ class _Reader:
         if tables is None:
             yield (), None, ()
             return
+        if not tables:
+            self._add(("methods",), "methods: there are none: give some, or leave it out")
         found = []
         for i, table in enumerate(tables):
             path: Place = ("methods", i)
@@ -326,7 +325,7 @@ class _Reader:
         num_problems = len(self.problems)
         space, where = self._space(path, of_run, argv, chooses)
         if search == "list":
-            if space.domains:
+            if space.domains or space.when:
                 self._add((*path, "space"), "a list has [point.NAME] tables, and no [space]")
             for key, point in named.items():
                 place = self._place_of_points(path, key)
@@ -617,24 +616,22 @@ class _Reader:
 
     # Across what is searched.
 
-    def _metric(
-        self, found: list[tuple[Place, Options]], stop: str, chooses: bool
-    ) -> Metric | None:
+    def _metric(self, of_runs: list[Options]) -> Metric | None:
+        """The metric, which all runs must have."""
         name = self._get(("metric",), str, None)
         if "metric" not in self.content:
             self._add((), "metric is missing: give that by which points are chosen, like cl1")
         if name is None:
             return None
-        if not found:  # whether it is that of any run
+        if not of_runs:  # whether it is that of any run
             if not any(name in names_of(measure) for measure in (ACCURACY, ERROR)):
                 self._add(
                     ("metric",), f"metric: there is no {name}{_meant(name, names_of(ACCURACY))}"
                 )
             return None
-        measures = {of_run.task.measure for _, of_run in found}
-        metric = None
+        measures = {of_run.task.measure for of_run in of_runs}
         try:
-            metric = metric_named(name, found[0][1].task.measure)
+            metric = metric_named(name, of_runs[0].task.measure)
         except InputError as error:
             self._add(("metric",), f"metric: {error}")
             return None
@@ -642,7 +639,7 @@ class _Reader:
             self._add(
                 ("metric",), "metric: some runs measure accuracies and some errors: part them"
             )
-        for _, of_run in found:
+        for of_run in of_runs:
             there = metrics_for(of_run)
             if name not in there:
                 scenario = f" in scenario {of_run.scenario}" if of_run.scenario else ""

@@ -106,7 +106,9 @@ class Point:
 
     def retest_argv(self, place: str | Path, sweep: Sweep) -> list[str]:
         """The same with fresh seeds, tested on test samples."""
-        return self._argv(place, sweep, sweep.retest_seeds, sweep.first_seed + FRESH, [])
+        return self._argv(
+            place, sweep, sweep.retest_seeds, sweep.first_seed + max(FRESH, sweep.seeds), []
+        )
 
     def _argv(
         self, place: str | Path, sweep: Sweep, seeds: int, first: int, more: list[str]

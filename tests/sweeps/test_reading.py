@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import textwrap
 from functools import cache
 from pathlib import Path
 
@@ -261,6 +262,13 @@ GRID = SHORT + "[space]\n"
             9,
             "--ewc_lambda goes with --method=ewc",
         ),
+        ("methods = []\n" + GRID + "lr=[1]", 1, "methods: there are none"),
+        ("methods = [1]\n" + GRID + "lr=[1]", 1, "write [[methods]]"),
+        ("when = [1]\n" + GRID + "lr=[1]", 1, "write [[when]]"),
+        ("space = 1\n" + SHORT, 1, "space = 1 is not a table"),
+        (GRID + "lr=[1]\n[[methods]]\noptions=['--random_seed=1']", 6, "give it in options above"),
+        ("options = ['--random_seed=a']\n" + GRID + "lr=[1]", 1, "=a is not a whole number"),
+        (SHORT.replace("grid", "list") + "[point.a]\nlr=[[1]]", 4, "no value of an option"),
         ("[space\nlr = [1]", 1, "is not TOML"),
         ("seeds = 1\nseeds = 2\n", 2, "is not TOML"),
     ],
@@ -328,3 +336,26 @@ def test_published_runs_are_tested_and_each_seed_is_a_run():
     assert len(sweep.searched) == 13
     with pytest.raises(KeyError):
         sweeps.describe("no such")
+
+
+def test_the_examples_of_the_documentation_can_be_read():
+    text = (ROOT / "docs" / "sweeps.rst").read_text()
+    blocks = [textwrap.dedent(b) for b in re.findall(r"::\n\n((?:    .*\n|\n)+)", text)]
+    files = [block for block in blocks if re.search(r"^search = ", block, flags=re.MULTILINE)]
+    assert len(files) == 4
+    first, conditions, methods, a_list = map(of, files)
+    assert (first.stop, list(first.searched[0].space.domains)) == (
+        "halving", ["beta", "lr", "hmlp_arch"]
+    )  # fmt: skip
+    assert conditions.searched[0].space.when[0].without == ("chmlp_chunk_size",)
+    assert methods.labels == ("hnet", "ewc-exact")
+    assert list(a_list.searched[0].named) == ["published", "wide"]
+
+
+def test_the_spellings_of_the_documentation_are_accepted():
+    text = (ROOT / "docs" / "sweeps.rst").read_text()
+    table = re.findall(r"^``(\w+ = .*?)``  ", text, flags=re.MULTILINE)
+    assert len(table) == 6
+    for line in table:
+        sweep = of(SHORT.replace("grid", "random") + f"points = 1\n[space]\n{line}\n")
+        assert len(sweep.searched[0].space.domains) == 1
