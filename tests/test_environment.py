@@ -12,7 +12,7 @@ import torch
 from helpers import read_json
 
 import run
-from hypercl.errors import InputError
+from hypercl.errors import InputError, InputErrors
 from hypercl.report import plots
 from hypercl.shell import command_line
 from train_args import parse_args
@@ -159,3 +159,12 @@ def test_a_message_of_several_lines_is_said_in_one(capsys):
 
     assert command_line(main) == 2
     assert capsys.readouterr().err == "run.py: error: a folder named two lines\n"
+
+
+def test_several_mistakes_have_a_line_each(capsys):
+    def main():
+        raise InputErrors(["f.toml:1: one\nmistake", "f.toml:7: another"])
+
+    assert command_line(main) == 2
+    said = "run.py: error: f.toml:1: one mistake\nrun.py: error: f.toml:7: another\n"
+    assert capsys.readouterr().err == said

@@ -598,7 +598,7 @@ def _quiet() -> Iterator[None]:
     from optuna.exceptions import ExperimentalWarning
 
     before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
