@@ -1,11 +1,11 @@
 """Sweeps: what a file of one says, what is tried next, who works on it; and the ones that come
 with the project, a TOML file each, whose first line says in a comment what it is.
 
-``spec.py`` has what a sweep is, ``space.py`` the options that it searches, ``values.py`` the metrics
-by which it chooses. ``reading.py`` reads it from a file and finds the mistakes there, ``lines.py``
-in which lines they are. ``search.py`` chooses the points and decides which stop, and ``journal.py``
-keeps what was tried. To add a sweep that comes with the project is to add a file to this folder;
-docs/sweeps.rst has the format.
+``spec.py`` has what a sweep is, ``space.py`` the options that it searches, ``values.py`` the
+metrics by which it chooses. ``reading.py`` reads it from a file and finds the mistakes there,
+``lines.py`` in which lines they are. ``search.py`` chooses the points and decides which stop, and
+``journal.py`` keeps what was tried. To add a sweep that comes with the project is to add a file to
+this folder; docs/sweeps.rst has the format.
 """
 
 from pathlib import Path

@@ -188,13 +188,13 @@ class Search:
             return None
         kept = self._rung(point.label, rung)
         for other in (*before, entry):
-            if other.point.number in kept.decisions or not self._has_reached(other, rung):
-                continue
-            decision = kept.decide(other.point.number, other.rungs.get(rung, self._worst))
-            if rung in other.rungs and rung not in other.decisions and not other.is_told:
-                self._storage.set_trial_user_attr(other.trial, f"{_AFTER}{rung}", decision)
-                self._note(replace(other, decisions={**other.decisions, rung: decision}))
-        return self._entry(point).decisions[rung]
+            if other.point.number not in kept.decisions and self._has_reached(other, rung):
+                kept.decide(other.point.number, other.rungs.get(rung, self._worst))
+        decision = kept.decisions[point.number]
+        if not entry.is_told:
+            self._storage.set_trial_user_attr(entry.trial, f"{_AFTER}{rung}", decision)
+            self._note(replace(entry, decisions={**entry.decisions, rung: decision}))
+        return decision
 
     def tell(self, point: Point, state: str, value: Value | None = None, message: str = "") -> None:
         """End a point: "finished" or "diverged" with a value, "stopped" (after :meth:`decide`), or
@@ -540,12 +540,11 @@ class _Rung:
         study.pruner = SuccessiveHalvingPruner(min_resource=num_tasks, reduction_factor=2)
         self.decisions: dict[int, str] = {}  # by number
 
-    def decide(self, number: int, value: float) -> str:
-        """What becomes of a point with this value, after those that were decided before."""
+    def decide(self, number: int, value: float) -> None:
+        """Enter what becomes of a point with this value, after those that were entered before."""
         trial = self._study.ask()
         trial.report(value, self._num_tasks)
         self.decisions[number] = "stop" if trial.should_prune() else "go on"
-        return self.decisions[number]
 
 
 def _all_points(space: Space) -> list[dict[str, Plain]] | None:

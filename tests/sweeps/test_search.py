@@ -360,6 +360,18 @@ def test_failed_points_may_be_tried_again_and_have_come_as_far_as_before(journal
     assert len(search.ranked("m")) == 2
 
 
+def test_a_point_that_fails_before_its_decision_has_it_when_it_is_tried_again(journal):
+    search = opened(journal, a_sweep(search="random", stop="halving", points=3))
+    points = [search.next("m") for _ in range(3)]
+    for point, value in zip(points, (70.0, 60.0, 80.0), strict=True):
+        search.report(point, 1, Value(value, None, 1, diverged=False))
+    search.tell(points[1], "failed")
+    assert search.decide(points[2]) == "go on"
+    search.retry_failed("m")
+    assert search.decide(points[1]) == "stop"
+    assert search.decide(points[2]) == "go on"
+
+
 def told(journal, *values, sem=0.5, **changes):
     sweep = a_sweep(search="random", points=len(values), **changes)
     search = opened(journal, sweep, at_once=len(values))
