@@ -73,7 +73,7 @@ JOB = last_wins(
 )
 OWN = {
     "config.json", "results.json", "metrics.jsonl", "logfile.txt", "weights.pt", "checkpoint.pt",
-    "checkpoint.before.pt", "run.lock",
+    "checkpoint.before.pt", "run.lock", "performance_overview.txt",
 }  # fmt: skip
 
 

@@ -27,6 +27,7 @@ import argparse
 import contextlib
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -202,6 +203,7 @@ ENVIRONMENTS = (
 SPOILED = {
     "config.json": None, "results.json": None, "weights.pt": None, "checkpoint.pt": None,
     "plots": None, "logfile.txt": None, "metrics.jsonl": "metrics", "summary": "scalars",
+    "performance_overview.txt": "overview",
 }  # fmt: skip
 
 
@@ -327,7 +329,9 @@ def judge(life: Life, blow: Blow | None, before: list[list[int]]) -> list[str]:
 def compare(expected: dict[str, Any], path: Path, spoiled: list[str]) -> list[str]:
     found = outcome(path)
     lost = {SPOILED[name] for name in spoiled}
-    if {"metrics.jsonl", "logfile.txt", "plots", "summary", "checkpoint.pt"} & set(spoiled):
+    not_made_anew = {"metrics.jsonl", "logfile.txt", "plots", "summary", "checkpoint.pt",
+                     "performance_overview.txt"}  # fmt: skip
+    if not_made_anew & set(spoiled):
         lost.add("files")  # some are not made anew where the run was finished
     return [
         f"differs: {what}"
@@ -350,6 +354,9 @@ def outcome(path: Path) -> dict[str, Any]:
         "results": {k: v for k, v in results.items() if k != "seconds"},
         "weights": _numbers({k: v for k, v in weights.items() if k not in ("groups", "options")}),
         "metrics": _bytes_of(path / "metrics.jsonl"),
+        "overview": re.sub(
+            rb"\nseconds .*", b"", _bytes_of(path / "performance_overview.txt") or b""
+        ),
         "scalars": sorted(scalars),
         # The lock's file stays where a process was killed after all was written; nobody holds it.
         "files": sorted(p.name for p in path.iterdir() if p.name != "run.lock"),

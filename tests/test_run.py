@@ -60,6 +60,7 @@ def test_run_directory_is_complete(finished):
         "config.json",
         "logfile.txt",
         "metrics.jsonl",
+        "performance_overview.txt",
         "plots",
         "results.json",
         "summary",
@@ -505,6 +506,8 @@ def test_divergence(tmp_path, capsys):
     results = read_json(tmp_path / "diverged" / "results.json")
     assert results["status"] == "failed"
     assert "not finite in task 1 at step" in results["error"]
+    overview = (tmp_path / "diverged" / "performance_overview.txt").read_text()
+    assert overview.endswith("\nfinished 0\n")
     done = shell("--lr=1e30", "--n_iter=9", f"--out_dir={tmp_path / 'shell'}")
     assert done.returncode == 1
     assert done.stderr.startswith("run.py: failed: the loss is not finite in task 1 at step ")

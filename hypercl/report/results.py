@@ -16,6 +16,7 @@ from hypercl.measure import ACCURACY, Measure
 from hypercl.options import bearing_on_results
 from hypercl.report import metrics
 from hypercl.report.drawing import draw_all
+from hypercl.report.overview import overview
 from hypercl.report.plots import Fit
 from hypercl.report.screen import Screen
 from hypercl.report.summary import (
@@ -137,6 +138,9 @@ class Report:
             else:
                 self.results["status"] = "failed"
                 self.results["error"] = str(error) or type(error).__name__
+            self._count_total()
+            # Before the status: a finished run has all its files, whenever it is killed.
+            self._run_dir.write_overview(overview(self.results))
             self._write_results()
             if error is not None and error.__cause__ is not None:  # where in the user's code it was
                 self._screen.log("".join(format_exception(error.__cause__)))

@@ -1,7 +1,7 @@
 """The run directory: what a run writes, each file whole or not at all, and reads when it goes on.
 
 config.json, results.json, metrics.jsonl, logfile.txt, weights.pt, weights/, checkpoint.pt, summary/
-(TensorBoard), plots/; docs/runs.rst says what is in each. Imports no torch, so that a finished
+(TensorBoard), plots/, performance_overview.txt; docs/runs.rst says what is in each. Imports no torch, so that a finished
 run's results are shown at once.
 """
 
@@ -36,7 +36,8 @@ from hypercl.whole import replacing
 _CHECKPOINT, _CHECKPOINT_BEFORE = CHECKPOINTS
 _GROWING = ("metrics.jsonl", "logfile.txt")
 _WEIGHTS, _WEIGHTS_BY_TASK = "weights.pt", "weights"
-_FILES = (RESULTS, *_GROWING, _WEIGHTS, *CHECKPOINTS)
+_OVERVIEW = "performance_overview.txt"
+_FILES = (RESULTS, *_GROWING, _WEIGHTS, *CHECKPOINTS, _OVERVIEW)
 _CODE = "code"
 _FOLDERS = ("summary", "plots", _WEIGHTS_BY_TASK, _CODE)
 _FIGURE_METADATA: Mapping[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}}
@@ -291,6 +292,10 @@ class RunDir:
     def write_bytes(self, name: str, data: bytes) -> None:
         """Replace ``name`` by ``data``."""
         self._replace(name, lambda part: part.write_bytes(data))
+
+    def write_overview(self, text: str) -> None:
+        """Replace performance_overview.txt."""
+        self.write_bytes(_OVERVIEW, text.encode())
 
     def write_weights_by_task(self, name: str, data: bytes) -> None:
         """Write weights/<name>."""
