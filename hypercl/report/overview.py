@@ -71,14 +71,12 @@ def read_overview(path: Path, names: Sequence[str]) -> dict[str, float | list[fl
         OSError: It is not there, or cannot be read.
         ValueError: A line has something else than numbers.
     """
-    found = {}
+    found: dict[str, float | list[float]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
-        keyword, *numbers = line.split()
-        found[keyword] = [float(number) for number in numbers]
-    return {
-        name: numbers[0] if len(numbers := found.get(name, [math.nan])) == 1 else numbers
-        for name in names
-    }
+        keyword, *words = line.split()
+        numbers = [float(word) for word in words]
+        found[keyword] = numbers[0] if len(numbers) == 1 else numbers
+    return {name: found.get(name, math.nan) for name in names}
 
 
 def _text(value: float | None) -> str:

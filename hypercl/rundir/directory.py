@@ -1,8 +1,8 @@
 """The run directory: what a run writes, each file whole or not at all, and reads when it goes on.
 
 config.json, results.json, metrics.jsonl, logfile.txt, weights.pt, weights/, checkpoint.pt, summary/
-(TensorBoard), plots/, performance_overview.txt; docs/runs.rst says what is in each. Imports no torch, so that a finished
-run's results are shown at once.
+(TensorBoard), plots/, performance_overview.txt; docs/runs.rst says what is in each. Imports no
+torch, so that a finished run's results are shown at once.
 """
 
 import json

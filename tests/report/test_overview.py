@@ -20,7 +20,8 @@ def test_it_says_what_the_results_say(tmp_path):
         assert found[name] == results["summary"][name]["mean"]
     assert found["final_accuracy_sem"] == results["summary"]["final_accuracy"]["sem"]
     rows = [seed["accuracy"][-1] for seed in results["seeds"]]
-    assert found["accuracy_list_final"] == pytest.approx([sum(pair) / 2 for pair in zip(*rows)])
+    means = [sum(pair) / 2 for pair in zip(*rows, strict=True)]
+    assert found["accuracy_list_final"] == pytest.approx(means)
     assert math.isnan(found["cl1"])
     assert math.isnan(found["cl3_entropy"])
     names = ("num_weights_trained", "num_seeds", "num_seeds_failed", "seconds", "finished")

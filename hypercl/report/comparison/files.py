@@ -2,13 +2,14 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from matplotlib.figure import Figure
 
 from hypercl.errors import InputError
 from hypercl.measure import Measure
@@ -70,15 +71,7 @@ def write_report(folder: Path, comparison: Comparison) -> list[Path]:
         InputError: The folder cannot be made.
         RunFailed: A file cannot be written.
     """
-    pictures: dict[str, bytes] = {}
-    with plots.own_defaults():
-        for name, (draw, _) in FIGURES.items():
-            figure = draw(comparison)
-            for kind, options in _OPTIONS.items() if figure is not None else ():
-                data = io.BytesIO()
-                assert figure is not None
-                figure.savefig(data, format=kind, **options)
-                pictures[f"{name}.{kind}"] = data.getvalue()
+    pictures = draw_pictures({name: draw for name, (draw, _) in FIGURES.items()}, comparison)
     main = main_table(comparison)
     tests = [statistics_table(comparison, column) for column in comparison.columns]
     contents = {
@@ -105,29 +98,73 @@ def _refusal(folder: Path, error: OSError) -> InputError:
     return InputError(f"--report={folder} cannot be used ({reason}): choose another directory")
 
 
-def _page(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
-    """The report as one page that refers to no other file."""
-    template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    figures: Sequence[tuple[str, str, str]] = [
-        (
-            name,
-            caption(title, comparison.measure),
-            base64.b64encode(pictures[f"{name}.png"]).decode(),
-        )
-        for name, (_, title) in FIGURES.items()
+def draw_pictures(
+    draw: Mapping[str, Callable[[Any], Figure | None]], subject: Any
+) -> dict[str, bytes]:
+    """The files of figures by their names, PNG and PDF.
+
+    Args:
+        draw: By name, what makes a figure of the subject, or None.
+    """
+    pictures: dict[str, bytes] = {}
+    with plots.own_defaults():
+        for name, make in draw.items():
+            if (figure := make(subject)) is None:
+                continue
+            for kind, options in _OPTIONS.items():
+                data = io.BytesIO()
+                figure.savefig(data, format=kind, **options)
+                pictures[f"{name}.{kind}"] = data.getvalue()
+    return pictures
+
+
+def shown_figures(
+    captions: Mapping[str, tuple[str, str]], pictures: Mapping[str, bytes]
+) -> list[tuple[str, str, str, str]]:
+    """The figures that there are, for a page: name, caption, what is to be said, PNG as base64.
+
+    Args:
+        captions: By name, both texts.
+    """
+    return [
+        (name, *texts, base64.b64encode(pictures[f"{name}.png"]).decode())
+        for name, texts in captions.items()
         if f"{name}.png" in pictures
     ]
+
+
+def render(package: str, **content: Any) -> str:
+    """The page.html of a package, which may use parts.html of this one, as text."""
+
+    def source(package: str, name: str) -> str:
+        return resources.files(package).joinpath(name).read_text(encoding="utf-8")
+
+    assert __package__ is not None
+    environment = jinja2.Environment(
+        loader=jinja2.DictLoader({"parts.html": source(__package__, "parts.html")}),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.from_string(source(package, "page.html")).render(content)
+
+
+def _page(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
+    """The report as one page that refers to no other file."""
+    captions = {
+        name: (caption(title, comparison.measure), "") for name, (_, title) in FIGURES.items()
+    }
     main = main_table(comparison)
-    return environment.from_string(template).render(
+    assert __package__ is not None
+    return render(
+        __package__,
         generator=_GENERATOR,
         comparison=comparison,
         main=main,
         terms=meanings(main.header, comparison.measure),
         tests=[statistics_table(comparison, column) for column in comparison.columns],
-        figures=figures,
+        figures=shown_figures(captions, pictures),
     )
 
 
