@@ -20,8 +20,8 @@ def sweep_of(*labels, higher=True, chooses=True, **more):
     metric = Metric("cl1", higher, 0.0 if higher else math.inf, 1, False)
     fields = {
         "path": Path("sweep.toml"), "name": "a sweep", "seeds": 3, "first_seed": 42,
-        "metric": metric, "search": "tpe", "seed": 0, "stop": "none", "chooses": chooses,
-        "tested_on": "validation" if chooses else "test",
+        "metric": metric, "search": "tpe", "seed": 0, "stop": "none",
+        "chooses": chooses, "retest": 2, "tested_on": "validation" if chooses else "test",
         "searched": [SimpleNamespace(label=label) for label in labels],
     }  # fmt: skip
     return SimpleNamespace(**{**fields, **more})
@@ -67,7 +67,7 @@ class StoredSearch:
         values = sorted({value for value in values if value is not None}, key=str)
         if any(isinstance(value, str | bool) for value in values):
             return optuna.distributions.CategoricalDistribution(values)
-        return optuna.distributions.FloatDistribution(min(values), max(values), log=True)
+        return optuna.distributions.FloatDistribution(min(values), max(values), log=min(values) > 0)
 
 
 def write_point(
@@ -95,7 +95,9 @@ def write_point(
         results = results_of(seeds=TEST_SEEDS, level=test, num_tasks=num_tasks, **of_run)
         _write(out_dir / "retest" / point.folder, results)
     message = "the disk is full" if state == "failed" else ""
-    return SimpleNamespace(point=point, state=state, value=value, sem=sem, message=message, attempt=1)
+    return SimpleNamespace(
+        point=point, state=state, value=value, sem=sem, message=message, attempt=1
+    )
 
 
 def _plain(value):

@@ -36,7 +36,7 @@ _NOT_BEST = ("random_seed", "num_seeds", "test_with_val_set", "preset", "continu
 def write_sweep_report(
     out_dir: Path, sweep: Sweep, search: Searching, command: str = ""
 ) -> Findings:
-    """Write what a sweep has found so far, each file whole or not at all; it replaces an earlier one.
+    """Write what a sweep has found so far; each file is replaced, as a whole or not at all.
 
     Args:
         out_dir: The folder of the sweep.
@@ -132,9 +132,7 @@ def _write_report(out_dir: Path, findings: Findings, command: str) -> None:
                     (folder / f"{name}.{kind}").unlink(missing_ok=True)
 
 
-def _page(
-    findings: Findings, pictures: Mapping[str, bytes], file: str, command: str
-) -> str:
+def _page(findings: Findings, pictures: Mapping[str, bytes], file: str, command: str) -> str:
     """The report as one page that refers to no other file."""
     measure, comparison = findings.measure, findings.comparison
     tests = []

@@ -140,10 +140,12 @@ class Findings:
     @property
     def is_done(self) -> bool:
         """Whether all points have ended, and all that are chosen are tested."""
-        tested = all(
-            one.test is not None for method in self.methods for one in method.chosen
-        )  # empty where nothing is chosen
-        return all(method.is_done for method in self.methods) and tested
+        return all(method.is_done for method in self.methods) and not self.untested
+
+    @property
+    def untested(self) -> list[str]:
+        """The labels of the methods of which a chosen point has yet to be tested."""
+        return _untested(self.sweep, self.methods)
 
     @property
     def best(self) -> Tried | None:
@@ -228,11 +230,13 @@ def collect(out_dir: Path, sweep: Sweep, search: Searching, command: str = "") -
     for searched in sweep.searched:
         label = searched.label
         ranks = {entry.point.number: i for i, entry in enumerate(search.ranked(label), start=1)}
-        chosen = {entry.point.number for entry in search.chosen(label)} if sweep.chooses else set()
+        chosen = {entry.point.number for entry in search.chosen(label)}
         tried = []
         for entry in search.entries(label):
             one = _begun(out_dir, entry)
-            one = replace(one, rank=ranks.get(one.number), is_chosen=one.number in chosen)
+            rank = ranks.get(one.number)
+            is_chosen = sweep.chooses and (rank == 1 or one.number in chosen)
+            one = replace(one, rank=rank, is_chosen=is_chosen)
             results = _read(one.place, problems, expected=one.status not in ("running", "failed"))
             if results is not None:
                 measure = measure_of(results)
@@ -252,7 +256,7 @@ def collect(out_dir: Path, sweep: Sweep, search: Searching, command: str = "") -
         methods.append(Method(label, tuple(tried), search.num_points(label), importance))
     found = tuple(methods)
     comparison, more = _compared(sweep, found, tests, command)
-    about = (*_of_progress(found), *problems, *more)
+    about = (*_of_progress(sweep, found), *problems, *more)
     return Findings(sweep, measure, found, comparison, about)
 
 
@@ -404,14 +408,20 @@ def _compared(
     return compare_rows(rows, [], command), problems
 
 
-def _of_progress(methods: Sequence[Method]) -> list[str]:
+def _untested(sweep: Sweep, methods: Sequence[Method]) -> list[str]:
+    if not sweep.retest:
+        return []
+    return [method.label for method in methods if any(one.test is None for one in method.chosen)]
+
+
+def _of_progress(sweep: Sweep, methods: Sequence[Method]) -> list[str]:
     """What is not finished yet."""
     found = []
     for method in methods:
         if not method.is_done:
             ended = f"{method.num_ended} of {method.num_points} points"
             found.append(f"{method.label} is under way: {ended}")
-        elif any(one.test is None for one in method.chosen):
+        elif method.label in _untested(sweep, methods):
             found.append(f"the chosen points of {method.label} are not all tested yet")
     return found
 

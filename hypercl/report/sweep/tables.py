@@ -45,7 +45,9 @@ def chosen_table(findings: Findings) -> Table:
     title = f"Chosen on validation samples{_spread(findings)}"
     notes = []
     if any((one.rank or 0) > 1 for one in chosen):
-        notes.append("ranks above 1 are within one standard error of the best")
+        known = all(method.best.sem is not None for method in findings.methods if method.best)
+        within = "within one standard error of the best" if known else "the next best"
+        notes.append(f"ranks above 1 are {within}")
     if any(one.test is not None for one in chosen):
         notes.append(
             "the validation value of a chosen point is the best of many, and so too good; the test "
