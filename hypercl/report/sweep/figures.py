@@ -135,7 +135,7 @@ def parallel_coordinates(findings: Findings) -> Figure | None:
 def _draw_parallel(axes: Any, method: Method, findings: Findings) -> None:
     names, points = method.options, _valued(method)
     scales = [Scale.of([o.options[n] for o in method.tried if n in o.options]) for n in names]
-    values = Scale.of([_number(one.value) for one in points])
+    values = _scale_of_values(points, findings)
     colors = _colors(points, findings)
     order = sorted(points, key=lambda one: -_merit(one, findings))[::-1]
     look: dict[str, Any] = {"lw": 0.8 if len(points) > _MANY else 1.2, "alpha": 0.75}
@@ -223,6 +223,8 @@ def learning_curves(findings: Findings) -> Figure | None:
         _draw_curves(axes, method, curves, findings)
         axes.set_xlabel("tasks learned")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if _scale_of_values(_valued(method), findings).is_log:
+            axes.set_yscale("log")
     figure.axes[0].set_ylabel(_named(findings))
     _explain(figure)
     return figure
@@ -362,21 +364,32 @@ def _colors(points: Sequence[Tried], findings: Findings) -> Any:
     up = findings.metric.higher_is_better
     colors = mpl.colors.ListedColormap(shades if up else shades[::-1])
     low, high = min(worst, best), max(worst, best)
-    return mpl.cm.ScalarMappable(mpl.colors.Normalize(low, high), colors)
+    is_log = _scale_of_values(points, findings).is_log
+    scale = mpl.colors.LogNorm if is_log else mpl.colors.Normalize
+    return mpl.cm.ScalarMappable(scale(low, high), colors)
+
+
+def _scale_of_values(points: Sequence[Tried], findings: Findings) -> Scale:
+    """Of the metric; percentages have no logarithms."""
+    scale = Scale.of([_number(one.value) for one in points])
+    return scale._replace(is_log=scale.is_log and not findings.measure.unit)
 
 
 def _limit_values(all_axes: Sequence[Any], methods: Sequence[Method], findings: Findings) -> None:
     """Leave room at the bad end, where what diverged is marked."""
-    values = [_number(one.value) for method in methods for one in _valued(method)]
-    if not values:
+    points = [one for method in methods for one in _valued(method)]
+    if not points:
         return
-    low, high = min(values), max(values)
+    scale = _scale_of_values(points, findings)
+    low, high = (math.log(end) if scale.is_log else end for end in (scale.low, scale.high))
     margin = 0.08 * (high - low) or 1e-3 * max(1.0, abs(high))
-    has_diverged = any(method.counts["diverged"] for method in methods)
-    more = 2.0 if has_diverged else 1.0
+    more = 2.0 if any(method.counts["diverged"] for method in methods) else 1.0
     up = findings.metric.higher_is_better
+    ends = low - margin * (more if up else 1.0), high + margin * (1.0 if up else more)
     for axes in all_axes:
-        axes.set_ylim(low - margin * (more if up else 1.0), high + margin * (1.0 if up else more))
+        if scale.is_log:
+            axes.set_yscale("log", nonpositive="clip")
+        axes.set_ylim(*map(math.exp, ends) if scale.is_log else ends)
 
 
 def _grid(number: int, height: float, **share: Any) -> tuple[Figure, list[Any]]:

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 from stored_sweeps import StoredSearch, sweep_of, write_point
 
+from hypercl.measure import ERROR
 from hypercl.report import plots
 from hypercl.report.sweep import figures
 from hypercl.report.sweep.figures import Scale
@@ -64,6 +67,16 @@ def test_less_is_better_where_the_metric_says_so(tmp_path):
     (axes,) = figures.history(findings).axes
     (steps,) = [line for line in axes.lines if line.get_label() == "best so far"]
     assert [*steps.get_ydata()] == [5, 4, 3, 3]
+
+
+def test_errors_of_several_sizes_have_a_logarithmic_axis(tmp_path):
+    points = [write_point(tmp_path, "a", k, 10.0**-k, sem=1e-3, lr=0.1 + k) for k in range(4)]
+    sweep = sweep_of("a", higher=False)
+    in_percent = found(tmp_path, *points, sweep=sweep, higher=False)
+    for findings, scale in ((replace(in_percent, measure=ERROR), "log"), (in_percent, "linear")):
+        for name in ("history", "metric_against_options", "learning_curves"):
+            draw, *_ = figures.FIGURES[name]
+            assert draw(findings).axes[0].get_yscale() == scale, name
 
 
 def test_importance_has_a_bar_an_option(tmp_path):
