@@ -2,10 +2,13 @@
 
 import json
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from matplotlib.figure import Figure
 
 from hypercl.errors import RunFailed
 from hypercl.options import OF_THE_PROCESS, bearing_on_results, defaults
@@ -113,11 +116,10 @@ def _toml(value: Any) -> str:
 def _write_report(out_dir: Path, findings: Findings, command: str) -> None:
     folder = out_dir / _REPORT
     file = _text_of(out_dir / "sweep.toml") or _text_of(findings.sweep.path)
-    pictures = draw_pictures({name: draw for name, (draw, *_) in FIGURES.items()}, findings)
-    comparison = findings.comparison
-    if comparison is not None:
-        draw = {f"test_{name}": draw for name, (draw, _) in OF_TESTS.items()}
-        pictures |= draw_pictures(draw, comparison)
+    pictures = _drawn({name: draw for name, (draw, *_) in FIGURES.items()}, findings)
+    if findings.comparison is not None:
+        of_tests = {f"test_{name}": draw for name, (draw, _) in OF_TESTS.items()}
+        pictures |= _drawn(of_tests, findings.comparison)
     contents = {_PAGE: _page(findings, pictures, file, command).encode(), **pictures}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -130,6 +132,18 @@ def _write_report(out_dir: Path, findings: Findings, command: str) -> None:
             if f"{name}.{kind}" not in contents:
                 with suppress(OSError):
                     (folder / f"{name}.{kind}").unlink(missing_ok=True)
+
+
+def _drawn(figures: Mapping[str, Callable[[Any], Figure | None]], subject: Any) -> dict[str, bytes]:
+    """The files of figures; what cannot be drawn costs a warning, never a sweep."""
+    pictures: dict[str, bytes] = {}
+    for name, draw in figures.items():
+        try:
+            pictures |= draw_pictures({name: draw}, subject)
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            warnings.warn(f"{name} could not be drawn ({reason[0]})", stacklevel=4)
+    return pictures
 
 
 def _page(findings: Findings, pictures: Mapping[str, bytes], file: str, command: str) -> str:

@@ -158,6 +158,17 @@ def test_an_earlier_report_is_replaced(tmp_path, monkeypatch):
     assert {"mine.txt", "report.html"} <= names
 
 
+def test_what_cannot_be_drawn_is_a_warning(tmp_path, monkeypatch):
+    def draw(findings):
+        raise ValueError("no such font")
+
+    monkeypatch.setattr(files, "FIGURES", {"history": (draw, "Points", "")})
+    points = [write_point(tmp_path, "a", 0, 90.0, lr=0.1)]
+    with pytest.warns(UserWarning, match=r"history could not be drawn \(no such font\)"):
+        write_sweep_report(tmp_path, sweep_of("a"), StoredSearch({"a": points}))
+    assert (tmp_path / "report" / "report.html").exists()
+
+
 @pytest.mark.usefixtures("_no_figures")
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     points = [write_point(tmp_path, "a", 0, 90.0, lr=0.1)]
