@@ -120,10 +120,10 @@ def importance(findings: Findings) -> Figure | None:
 
 def parallel_coordinates(findings: Findings) -> Figure | None:
     """Each point as a line through its options and its value; the best is thick."""
-    shown = [method for method in findings.methods if method.options and _valued(method)]
+    shown = [method for method in findings.methods if method.searched and _valued(method)]
     if not shown:
         return None
-    widest = max(len(method.options) for method in shown)
+    widest = max(len(method.searched) for method in shown)
     size = (max(7.0, min(14.0, 2.0 + 1.7 * widest)), 0.5 + 3.0 * len(shown))
     figure = Figure(figsize=size, layout="constrained")
     all_axes = figure.subplots(len(shown), 1, squeeze=False).flat
@@ -133,7 +133,7 @@ def parallel_coordinates(findings: Findings) -> Figure | None:
 
 
 def _draw_parallel(axes: Any, method: Method, findings: Findings) -> None:
-    names, points = method.options, _valued(method)
+    names, points = method.searched, _valued(method)
     scales = [Scale.of([o.options[n] for o in method.tried if n in o.options]) for n in names]
     values = _scale_of_values(points, findings)
     colors = _colors(points, findings)
@@ -177,7 +177,7 @@ def _draw_parallel(axes: Any, method: Method, findings: Findings) -> None:
 
 def metric_against_options(findings: Findings) -> Figure | None:
     """The value of each point against each of its options."""
-    pairs = [(m, name) for m in findings.methods if _valued(m) for name in m.options]
+    pairs = [(m, name) for m in findings.methods if _valued(m) for name in m.searched]
     if not pairs:
         return None
     figure, all_axes = _grid(len(pairs), height=2.7)

@@ -61,7 +61,7 @@ def write_sweep_report(
 def _best_files(findings: Findings) -> dict[str, str]:
     """By name, the options of the best point, and of several methods those of each one's best."""
     chosen = {"best.toml": findings.best}
-    if len(findings.methods) > 1 and findings.sweep.chooses:
+    if len(findings.methods) > 1:
         chosen |= {f"best_{method.label}.toml": method.best for method in findings.methods}
     files = {}
     for name, one in chosen.items():
@@ -178,6 +178,8 @@ def _sentence(findings: Findings) -> str:
     tried = sum(method.num_ended for method in findings.methods)
     whole = sum(method.num_points for method in findings.methods)
     of_methods = f" of {len(sweep.searched)} methods" if len(sweep.searched) > 1 else ""
+    if not sweep.chooses:
+        return f"{tried} of {whole} points{of_methods} have been tested; nothing is chosen."
     seeds = f"{sweep.seeds} seed{'s' if sweep.seeds > 1 else ''} from {sweep.first_seed}"
     better = "higher" if sweep.metric.higher_is_better else "lower"
     stop = "" if sweep.stop == "none" else f"; weak points stop early ({sweep.stop})"

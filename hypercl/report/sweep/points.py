@@ -64,7 +64,7 @@ class Tried:
     num_tasks: int = 0  # learned
     seconds: float | None = None  # its run's; None where that is not known
     curve: tuple[float | None, ...] = ()  # the metric after 1, 2, … tasks
-    rank: int | None = None  # 1 is the best of the finished ones
+    rank: int | None = None  # 1 is the best of the finished ones; None where nothing is chosen
     is_chosen: bool = False
     test: Value | None = None  # the metric on test samples, with fresh seeds
     test_seeds: tuple[int, ...] = ()
@@ -121,6 +121,11 @@ class Method:
         """The options in which its points differ, in the order of the file."""
         return list(dict.fromkeys(name for one in self.tried for name in one.options))
 
+    @property
+    def searched(self) -> list[str]:
+        """The same without the seed, which is no choice."""
+        return [name for name in self.options if name != "random_seed"]
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -151,7 +156,7 @@ class Findings:
     def best(self) -> Tried | None:
         """The best of all methods on validation samples; None where nothing is chosen."""
         ranked = [one for method in self.methods if (one := method.best) is not None]
-        if not self.sweep.chooses or not ranked:
+        if not ranked:
             return None
         sign = 1 if self.metric.higher_is_better else -1
         return max(ranked, key=lambda one: sign * _known(one.value))
@@ -229,14 +234,14 @@ def collect(out_dir: Path, sweep: Sweep, search: Searching, command: str = "") -
     tests: list[StoredRun] = []
     for searched in sweep.searched:
         label = searched.label
-        ranks = {entry.point.number: i for i, entry in enumerate(search.ranked(label), start=1)}
-        chosen = {entry.point.number for entry in search.chosen(label)}
+        ranked, chosen = (search.ranked(label), search.chosen(label)) if sweep.chooses else ((), ())
+        ranks = {entry.point.number: i for i, entry in enumerate(ranked, start=1)}
+        to_test = {entry.point.number for entry in chosen}
         tried = []
         for entry in search.entries(label):
             one = _begun(out_dir, entry)
             rank = ranks.get(one.number)
-            is_chosen = sweep.chooses and (rank == 1 or one.number in chosen)
-            one = replace(one, rank=rank, is_chosen=is_chosen)
+            one = replace(one, rank=rank, is_chosen=rank == 1 or one.number in to_test)
             results = _read(one.place, problems, expected=one.status not in ("running", "failed"))
             if results is not None:
                 measure = measure_of(results)

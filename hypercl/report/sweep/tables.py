@@ -21,8 +21,10 @@ def tried_table(findings: Findings) -> Table:
         best = method.best
         shown = "-" if best is None else findings.text(best.value, best.sem)
         hours = number(method.hours, 1 if method.hours >= 1 else 2)
-        rows.append([method.label, f"{method.num_ended}{of}", *counts, shown, hours])
-    header = ["", "points tried", *states, f"best {findings.metric.name}", "hours of the runs"]
+        found = [shown] if findings.sweep.chooses else []
+        rows.append([method.label, f"{method.num_ended}{of}", *counts, *found, hours])
+    best_of = [f"best {findings.metric.name}"] if findings.sweep.chooses else []
+    header = ["", "points tried", *states, *best_of, "hours of the runs"]
     notes = []
     if "stopped" in states:
         notes.append("stopped: weaker than others after so few tasks; it counts as tried")

@@ -94,7 +94,10 @@ def test_a_sweep_that_chooses_nothing_compares_its_points(tmp_path):
     (row,) = findings.comparison.rows
     assert (row.label, len(row.variants[0].seeds)) == ("ewc", 6)
     assert findings.best is None
-    assert not [one for one in findings.methods[0].tried if one.is_chosen]
+    (method,) = findings.methods
+    assert [(one.rank, one.is_chosen) for one in method.tried] == [(None, False)] * 2
+    assert (method.options, method.searched, method.importance) == (["random_seed"], [], {})
+    assert not [name for name in tried_table(findings).header if name.startswith("best")]
 
 
 def rewrite(file, content):
