@@ -51,6 +51,7 @@ def test_every_option_exists(name):
     of_others = {"help", "list_presets", "logdir", "kills", "cases", "no_save", "rounds", "seeds"}
     of_others |= {"repeat"}  # of a benchmark
     of_others |= {"own", "time", "signal"}  # the last two of SLURM
+    of_others |= {"grid_module", "visible_gpus", "run_cluster"}  # of hypnettorch's hpsearch
     for option in re.findall(r"--(\w+)", TEXTS[name]):
         assert option in {*defaults(), *of_others, *recipes}, option
 
