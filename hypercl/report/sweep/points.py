@@ -17,7 +17,7 @@ from hypercl.measure import ACCURACY, Measure, measure_of
 from hypercl.report.comparison.results import Comparison, compare_rows
 from hypercl.report.comparison.rows import StoredRun, is_comparable, make_rows, pool
 from hypercl.rundir.forms import matrix_of
-from hypercl.rundir.stored import RESULTS, read_sealed
+from hypercl.rundir.stored import RESULTS, failed_for_good, read_sealed
 from hypercl.sweeps.search import STATES, Entry
 from hypercl.sweeps.space import Plain
 from hypercl.sweeps.spec import Sweep
@@ -161,6 +161,12 @@ class Findings:
         sign = 1 if self.metric.higher_is_better else -1
         return max(ranked, key=lambda one: sign * _known(one.value))
 
+    def test_text(self, one: Tried) -> str:
+        """The test of a point for people."""
+        if one.test is not None and one.test.diverged:
+            return "diverged"
+        return "-" if one.test is None else self.text(one.test.mean, one.test.sem)
+
     def text(self, value: float | None, sem: float | None = None) -> str:
         """A value of the metric for people."""
         if value is None:
@@ -253,7 +259,8 @@ def collect(out_dir: Path, sweep: Sweep, search: Searching, command: str = "") -
                 results = _read(place, problems, expected=False)
                 if results is not None and _is_tested(results):
                     one = _with_test(one, results, sweep.metric)
-                    tests.append(StoredRun(place, results, label))
+                    if not failed_for_good(results):
+                        tests.append(StoredRun(place, results, label))
             tried.append(one)
         failed = [one for one in tried if one.status == "failed"]
         problems += [f"{one.label}, point {one.title} failed: {one.message}" for one in failed]
@@ -354,7 +361,8 @@ def _value_or_none(
 
 
 def _is_tested(results: Mapping[str, Any]) -> bool:
-    return results["status"] == "finished" and results["tested_on"] == "test"
+    has_ended = results["status"] == "finished" or failed_for_good(results)
+    return has_ended and results["tested_on"] == "test"
 
 
 def _with_test(one: Tried, results: Mapping[str, Any], metric: Metric) -> Tried:

@@ -39,10 +39,9 @@ def chosen_table(findings: Findings) -> Table:
     chosen = [one for method in findings.methods for one in method.chosen]
     rows = []
     for one in chosen:
-        test, seeds = one.test, ranges(one.test_seeds)
-        shown = "-" if test is None else findings.text(test.mean, test.sem)
-        value = findings.text(one.value, one.sem)
-        rows.append([one.label, str(one.rank), one.title, options_text(one), value, shown, seeds])
+        value, test = findings.text(one.value, one.sem), findings.test_text(one)
+        seeds = ranges(one.test_seeds)
+        rows.append([one.label, str(one.rank), one.title, options_text(one), value, test, seeds])
     header = ["", "rank", "point", "options", f"{name}, validation", f"{name}, test", "test seeds"]
     title = f"Chosen on validation samples{_spread(findings)}"
     notes = []

@@ -116,6 +116,20 @@ def test_tests_that_are_missing_or_of_other_samples_do_not_count(tmp_path):
     assert findings.warnings == ("the chosen points of a are not all tested yet",)
 
 
+def test_a_test_that_diverged_is_one(tmp_path):
+    points = [write_point(tmp_path, "a", 0, 90.0, lr=0.1, test=88.0)]
+    file = tmp_path / "retest" / "a" / "00000" / "results.json"
+    content = json.loads(file.read_text()) | {"status": "failed"}
+    for seed in content["seeds"]:
+        seed |= {"failed": "the loss is not finite", "accuracy": []}
+    rewrite(file, content)
+    findings = found(tmp_path, *points)
+    assert findings.is_done
+    assert findings.methods[0].tried[0].test.diverged
+    assert findings.comparison is None
+    assert chosen_table(findings).rows[0][5] == "diverged"
+
+
 @pytest.mark.parametrize("content", [None, "{"])
 def test_a_lost_run_leaves_the_journals_value(content, tmp_path):
     point = write_point(tmp_path, "a", 0, 90.0, lr=0.1)
