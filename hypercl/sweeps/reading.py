@@ -500,9 +500,11 @@ class _Reader:
             several = value if isinstance(value, list) else [value]
             plain = [self._plain(name, each, at, known) for each in several]
             values = tuple(each for each in plain if each is not None)
-            if name in domains or self._is_searched_below(name):
+            elsewhere = self._is_in_then(name, path)
+            if name in domains or elsewhere:
                 conditions[name] = values
-                self._check_condition(name, values, domains.get(name), at)
+                if not elsewhere:
+                    self._check_condition(name, values, domains[name], at)
             elif name in unread:
                 holds = False
             elif of_run is not None:
@@ -522,21 +524,17 @@ class _Reader:
         left = tuple(name for name in without if name in domains)
         return When(conditions, new, left) if holds and (new or left) else None
 
-    def _is_searched_below(self, name: str) -> bool:
-        """Whether an option has its domain from a condition alone."""
+    def _is_in_then(self, name: str, path: Place) -> bool:
+        """Whether a condition beside the one at a path, or a common one, gives an option values."""
         tables = [*self._get(("when",), list, [])]
-        return any(
-            isinstance(table, Mapping)
-            and isinstance(table.get("then"), Mapping)
-            and name in table["then"]
-            for table in tables
-        )
+        if len(path) > 2:
+            tables += self._get(path[:-1], list, [])
+        thens = [table.get("then") for table in tables if isinstance(table, Mapping)]
+        return any(isinstance(then, Mapping) and name in then for then in thens)
 
     def _check_condition(
-        self, name: str, values: tuple[Plain, ...], domain: Domain | None, path: Place
+        self, name: str, values: tuple[Plain, ...], domain: Domain, path: Place
     ) -> None:
-        if domain is None:
-            return
         if domain.choices is None:
             self._add(
                 path, f"if: {name} is a range: give choices, or a condition on another option"

@@ -135,6 +135,20 @@ def test_a_condition_takes_an_option_away_where_nothing_would_read_it():
     assert len(list(of(SHORT + space + when).searched[0].space.combinations())) == 3
 
 
+def test_a_condition_may_look_at_what_another_one_brings():
+    (searched,) = of(
+        SHORT + "[space]\nhnet_type = ['chunked_hmlp', 'hmlp']\nlr = [0.1, 0.2]\n"
+        "[[methods]]\nmethod = 'hnet'\n"
+        "[[methods.when]]\nif = {hnet_type = 'hmlp'}\nthen = {lr = 0.3, cond_emb_size = [4, 5]}\n"
+        "[[methods.when]]\nif = {lr = 0.3, cond_emb_size = 4}\nthen = {beta = 7}\n"
+    ).searched  # fmt: skip
+    assert list(searched.space.combinations()) == [
+        {"hnet_type": "chunked_hmlp", "lr": 0.1}, {"hnet_type": "chunked_hmlp", "lr": 0.2},
+        {"hnet_type": "hmlp", "lr": 0.3, "cond_emb_size": 4, "beta": 7},
+        {"hnet_type": "hmlp", "lr": 0.3, "cond_emb_size": 5},
+    ]  # fmt: skip
+
+
 def test_several_mistakes_are_found_at_once_each_with_its_line():
     found = problems(
         'nam = "x"\noptions = [\n  "--n_itr=5",\n  "--resume",\n  "n_iter=5",\n]\nseeds = 0\n'
