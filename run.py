@@ -32,7 +32,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         argv: The options; ``None`` takes those of the process.
 
     Returns:
-        What results.json holds at the end; of a dry run, a comparison or an export, what it says.
+        What results.json holds at the end or at a pause; of a dry run, a comparison or an export,
+        what it says.
 
     Raises:
         SystemExit: A bad option (code 2), or ``--help`` (code 0).
@@ -113,7 +114,13 @@ def learn(
     report = Report(run_dir, experiment, config, altered_options(options), started, report_state)
     report.announce(position, goes_on=saved is not None)
     checkpoints = Checkpoints(
-        run_dir, described, data, report.state, options.run.ckpt_iter, interruption
+        run_dir,
+        described,
+        data,
+        report.state,
+        options.run.ckpt_iter,
+        interruption,
+        options.run.pause_after,
     )
     at_end = position.group == len(position.groups)
 
@@ -124,7 +131,7 @@ def learn(
     with report, interruption.grace(), within_run(options.kinds[1:]):
         if saved is None:
             checkpoints.save(position)
-        while position.group < len(position.groups):
+        while position.group < len(position.groups) and not checkpoints.pauses_at(position):
             report.start_group(position.groups[position.group])
             position = learn_tasks(experiment, position, report, checkpoints, keep)
             if position.learned:
@@ -132,7 +139,9 @@ def learn(
             checkpoints.save(position)
         if at_end and position.learned and not run_dir.has_weights:  # lost since the run ended
             save_weights(run_dir, experiment, position, config)
-        if not position.learned:
+        if checkpoints.pauses_at(position):
+            report.pause()
+        elif not position.learned:
             raise RunFailed(report.results["seeds"][0]["failed"])
     return report.results
 

@@ -42,7 +42,7 @@ def learn_tasks(
         keep: Called when a task has been learned and tested.
 
     Returns:
-        The position at which the next group starts.
+        The position at which the next group starts, or at which the run pauses.
     """
     method, num_tasks = experiment.method, len(experiment.tasks)
     position = position.on_device(experiment.device, method.init)
@@ -68,6 +68,8 @@ def learn_tasks(
         position = after
         keep(position)
         if position.task_id < num_tasks:
+            if checkpoints.pauses_at(position):
+                return position
             checkpoints.save(position)
     return position.of_next_group()
 

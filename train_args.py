@@ -366,6 +366,9 @@ def _problems_of_process(options: Options, given: Mapping[str, Any]) -> Iterator
             "--eval trains nothing and writes nothing: leave --out_dir, --resume, --overwrite and "
             "--dry_run out"
         )
+    if run.pause_after is not None and (run.eval is not None or run.dry_run):
+        instead = "--dry_run" if run.eval is None else "--eval"
+        yield f"--pause_after has no effect beside {instead}, which trains nothing: leave it out"
 
 
 def _problems_of_compare(given: Mapping[str, Any]) -> Iterator[str]:

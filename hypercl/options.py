@@ -177,6 +177,7 @@ class RunOptions:
     resume: bool = option(False, switch, "continue the run in --out_dir, or without it the newest unfinished one in ./out, with its options")
     continue_from: str | None = option(None, folder("RUN"), "learn more tasks, after those of a finished run: the same options with a larger --num_tasks and another --out_dir; a hypernetwork starts otherwise than with all tasks from the start (default: none)")
     keep_weights: bool = option(False, switch, "keep what has been learned after each task, too, as weights/task_01.pt …")
+    pause_after: int | None = option(None, or_unset(count), "leave when N tasks are learned, of seeds in several groups those of the first; the run is paused then, and goes on without this option; -1: never")
     ckpt_iter: int = option(500, natural, "steps from one checkpoint to the next; 0: after each task alone")
     eval: str | None = option(None, path("RUN"), "test the networks of a finished run again, and compare with its results (default: train)")
     compare: tuple[str, ...] | None = option(None, paths("RUN"), "compare finished runs in a table and by tests of their differences to the first: run directories, folders of such, or results.json files (default: train)")
@@ -288,10 +289,13 @@ class Options:
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """``values`` of the options that concern this run: without those of other entries."""
+        """``values`` of the options that concern this run: without those of other entries, and
+        without what a process may leave undone.
+        """
         concerned = [group.options for group in GROUPS.values()]
         concerned += [type(kind) for kind in self.kinds]
         names = {field.name for owner in concerned for field in options_of(owner)}
+        names -= set(_UNRECORDED)
         return {name: value for name, value in self.values.items() if name in names}
 
     def is_changed(self, name: str) -> bool:
@@ -414,8 +418,9 @@ def _defaults(own: tuple[type[Entry], ...]) -> Mapping[str, Any]:
 # another number of threads they differ by rounding, and a warning says so.)
 OF_THE_PROCESS = (
     "config", "out_dir", "overwrite", "resume", "eval", "compare", "label", "report", "export",
-    "to", "format", "dry_run", "loglevel_info",
+    "to", "format", "dry_run", "loglevel_info", "pause_after",
 )  # fmt: skip
+_UNRECORDED = ("pause_after",)  # a run that was paused leaves what one without a break does
 _WITHOUT_EFFECT = (
     *OF_THE_PROCESS, "data_dir", "ckpt_iter", "keep_weights", "num_threads", "plot_format",
 )  # fmt: skip

@@ -260,6 +260,32 @@ def test_the_grace_step_is_saved_and_the_status_says_interrupted(monkeypatch, ca
     assert outcome("run") == expected("plain")
 
 
+@pytest.mark.parametrize("job", ["plain", "seeds in groups, subset, dropout"])
+def test_a_paused_run_goes_on_as_if_it_had_not_paused(job, monkeypatch, capsys):
+    """Of seeds in groups, the first group comes so far, and the others wait."""
+    for num_tasks in (1, 1, 2):  # the second time there is nothing to do
+        results = main(*JOBS[job], f"--pause_after={num_tasks}")
+        assert results == read_json(Path("run", "results.json"))
+        assert results["status"] == "paused"
+        num_rows = [len(seed["accuracy"]) for seed in results["seeds"]]
+        assert num_rows == ([num_tasks] if job == "plain" else [num_tasks, num_tasks, 0])
+    shown = capsys.readouterr().out
+    assert "paused after 1 task, continue with: python run.py --resume --out_dir=run" in shown
+    assert "pause_after" not in read_json(Path("run", "config.json"))["options"]
+    with monkeypatch.context() as patch:
+        stopping(patch, train.TaskTraining, "step", 8, kill)  # in the third task
+        with pytest.raises(Killed):
+            main(*JOBS[job])
+    run.main(["--resume", "--out_dir=run"])
+    assert outcome("run") == expected(job)
+    assert main(*JOBS[job], "--pause_after=1")["status"] == "finished"
+
+
+def test_a_run_does_not_pause_at_its_end():
+    main("--pause_after=3")
+    assert outcome("run") == expected("plain")
+
+
 def test_a_second_signal_ends_at_once_and_leaves_the_last_checkpoint(monkeypatch):
     def twice():
         send(signal.SIGTERM)()

@@ -82,6 +82,7 @@ class Report:
         self._preset = options.run.preset if known else None
         self._task_started = time.monotonic()
         self._next_plots = started + _PLOT_SECONDS
+        self._pauses = False
         self._steps_before = 0  # of the earlier tasks, for TensorBoard's axis
         self._tag = ""  # before TensorBoard's tags, where there are several groups of seeds
         self._validation = ""  # the last one of this task, as the screen says it
@@ -129,7 +130,9 @@ class Report:
     def __exit__(self, kind, error, traceback) -> None:
         try:
             self._screen.stop_progress()
-            if error is None:
+            if error is None and self._pauses:
+                self.results["status"] = "paused"
+            elif error is None:
                 self.results["status"] = "finished"
                 self._compare()
                 self._write_settings()
@@ -144,13 +147,15 @@ class Report:
             self._write_results()
             if error is not None and error.__cause__ is not None:  # where in the user's code it was
                 self._screen.log("".join(format_exception(error.__cause__)))
-            if error is None:
+            resume = f"python run.py --resume --out_dir={shlex.quote(str(self._run_dir.path))}"
+            if error is None and self._pauses:
+                learned = max(len(seed[self._measure.name]) for seed in self.results["seeds"])
+                of = f"task{'s' if learned != 1 else ''}"
+                self._screen.say_command(f"paused after {learned} {of}, continue with", resume)
+            elif error is None:
                 show_summary(self._screen, self.results, self._run_dir.path)
             elif isinstance(error, KeyboardInterrupt):
-                path = shlex.quote(str(self._run_dir.path))
-                self._screen.say_command(
-                    "continue with", f"python run.py --resume --out_dir={path}"
-                )
+                self._screen.say_command("continue with", resume)
         except RunFailed:
             if error is None:  # else the error that is under way says more
                 raise
@@ -185,6 +190,10 @@ class Report:
             "task_seconds": time.monotonic() - self._task_started,
             **fits,
         }
+
+    def pause(self) -> None:
+        """The run has been saved before its end, and is left there."""
+        self._pauses = True
 
     def start_group(self, seeds: Sequence[int]) -> None:
         """From now on, these seeds are trained together."""

@@ -184,6 +184,7 @@ class Checkpoints:
         report_state: Returns what the report needs to go on.
         every: Steps from one checkpoint to the next; 0: after tasks alone.
         interruption: A signal that is pending makes one due, and ends the run after it.
+        pause_after: Tasks, of the first group of seeds, after which the run pauses; None: never.
     """
 
     def __init__(
@@ -194,7 +195,9 @@ class Checkpoints:
         report_state: Callable[[], Mapping[str, Any]],
         every: int,
         interruption: Interruption,
+        pause_after: int | None = None,
     ) -> None:
+        self._pause_after = pause_after
         self._run_dir, self._data, self._report_state = run_dir, data, report_state
         self._made_by = json.dumps({name: described[name] for name in MADE_BY})
         self._every, self._interruption = every, interruption
@@ -223,6 +226,12 @@ class Checkpoints:
             "sums": {name: file.sha256 for name, file in grown.items()},
         }
         self._run_dir.write_checkpoint(saving.encode(content))
+
+    def pauses_at(self, position: Position) -> bool:
+        """Whether the run is to be left at a position between two tasks, or two groups of seeds."""
+        if self._pause_after is None or position.group == len(position.groups):
+            return False
+        return position.group > 0 or position.task_id >= self._pause_after
 
     def leave_at(self, position: Position) -> None:
         """Save and leave where a signal asks for that."""

@@ -78,6 +78,7 @@ def test_what_main_returns_is_all_that_is_shown(tmp_path, capsys):
 def test_what_cannot_be_compared_is_named_and_left_out(tmp_path):
     write_run(tmp_path / "good")
     write_run(tmp_path / "going", status="running")
+    write_run(tmp_path / "resting", status="paused")
     write_run(tmp_path / "failed", seeds=[1], failed=[1], status="failed")
     changed = results_of()
     write(tmp_path / "damaged" / "results.json", changed | {"tested_on": "validation"})
@@ -87,12 +88,13 @@ def test_what_cannot_be_compared_is_named_and_left_out(tmp_path):
     write(tmp_path / "lacking" / "results.json", seal(changed | {"num_weights": {}}))
     write(tmp_path / "begun" / "config.json", {"options": {}, "versions": {}})
     (tmp_path / "empty").mkdir()
-    left_out = ["going", "failed", "damaged", "cut", "later", "other.json", "lacking", "begun",
-                "empty"]  # fmt: skip
+    left_out = ["going", "resting", "failed", "damaged", "cut", "later", "other.json", "lacking",
+                "begun", "empty"]  # fmt: skip
     found = compare("good", *left_out)
     assert len(found["rows"]) == 1
     assert found["warnings"] == [
         "going is left out: the run is not finished, its status is running",
+        "resting is left out: the run is not finished, its status is paused",
         "failed is left out: the run failed (the loss is not finite)",
         "damaged is left out: its results.json is damaged",
         "cut is left out: its results.json is damaged",
