@@ -15,7 +15,14 @@ from torch import Tensor
 
 from hypercl import testing
 from hypercl.engine.capture import StepRunner
-from hypercl.engine.members import Params, flatten, rows_of, select_members, views_of
+from hypercl.engine.members import (
+    Params,
+    as_tensor,
+    flatten,
+    rows_of,
+    select_members,
+    views_of,
+)
 from hypercl.engine.optimizers import Adam, build_optimizer, clip_norm, clip_value
 from hypercl.engine.schedules import LearningRates
 from hypercl.engine.seeding import drawing_from, generator, step_generator
@@ -44,34 +51,47 @@ def learn_tasks(
     Returns:
         The position at which the next group starts, or at which the run pauses.
     """
-    method, num_tasks = experiment.method, len(experiment.tasks)
-    position = position.on_device(experiment.device, method.init)
+    num_tasks = len(experiment.tasks)
+    position = position.on_device(experiment.device, experiment.init)
     while position.task_id < num_tasks:
-        testing.before_task(experiment, position, report, partial(checkpoints.leave_at, position))
-        training = TaskTraining.at(experiment, position)
-        report.start_task(
-            position.task_id,
-            training.num_steps,
-            len(training.task.train.labels),
-            method.describe(training.anchor),
-            training.steps_done,
-        )
-        learn_task(training, position, report, checkpoints)
-        report.end_training(position.task_id, training.failed)
-
-        # Until the tests are done, a run goes on from the end of the training.
-        position = replace(position, training=training.state(training.num_steps))
-        after = training.result(position)
-        if not after.seeds:
-            return after.of_next_group()
-        testing.after_task(experiment, after, report, partial(checkpoints.leave_at, position))
-        position = after
+        position = learn_next_task(experiment, position, report, checkpoints)
+        if not position.seeds:
+            break
         keep(position)
         if position.task_id < num_tasks:
             if checkpoints.pauses_at(position):
                 return position
             checkpoints.save(position)
     return position.of_next_group()
+
+
+def learn_next_task(
+    experiment: Experiment, position: Position, report: Report, checkpoints: Checkpoints
+) -> Position:
+    """Learn a task, from its beginning or from where a run goes on, and test all learned so far.
+
+    Returns:
+        The position behind it, without the seeds that failed.
+    """
+    testing.before_task(experiment, position, report, partial(checkpoints.leave_at, position))
+    training = TaskTraining.at(experiment, position)
+    report.start_task(
+        position.task_id,
+        training.num_steps,
+        len(training.task.train.labels),
+        experiment.method.describe(training.anchor),
+        training.steps_done,
+    )
+    learn_task(training, position, report, checkpoints)
+    report.end_training(position.task_id, training.failed)
+
+    # Until the tests are done, a run goes on from the end of the training.
+    position = replace(position, training=training.state(training.num_steps))
+    after = training.result(position)
+    if after.seeds:
+        left = experiment.of_members(after.seeds)
+        testing.after_task(left, after, report, partial(checkpoints.leave_at, position))
+    return after
 
 
 def learn_task(
@@ -94,7 +114,8 @@ class TaskTraining:
     """The training of one task: what a step depends on, the step, and how to save and restore it.
 
     Args:
-        seeds: Of the members; all that is drawn follows from them and from the task.
+        seeds: By which the members are known; all that is drawn follows from the seeds of these,
+            see :meth:`Experiment.seeds_of`, and from the task.
         params: Before the task, [members, …] each; ``stats``: running statistics to start from.
             Both stay as they are.
         memory: What the method has kept of the earlier tasks, and with --keep_optimizer the
@@ -152,7 +173,11 @@ class TaskTraining:
         self.history = torch.zeros(size, device=device)
         self._logged = 0  # steps whose losses have been looked at
 
-        self.generator = step_generator(seeds[0], task_id, device)
+        self._clip_value, self._clip_norm = (
+            None if limit is None else as_tensor(limit, self._flat)
+            for limit in (options.clip_grad_value, options.clip_grad_norm)
+        )
+        self.generator = step_generator(experiment.seeds_of(seeds)[0], task_id, device)
         experiment.net.module.train()
 
     @classmethod
@@ -200,13 +225,12 @@ class TaskTraining:
 
     def _collect(self, gradients: Params) -> None:
         """Put the gradients where the optimizer looks, clipped."""
-        options = self.experiment.options.train
         in_order = {name: gradients[name] for name in self.trained}
         flatten(in_order, out=self._gradient)
-        if options.clip_grad_value is not None:
-            clip_value(self._gradient, options.clip_grad_value)
-        if options.clip_grad_norm is not None:
-            clip_norm(self._gradient, options.clip_grad_norm)
+        if self._clip_value is not None:
+            clip_value(self._gradient, self._clip_value)
+        if self._clip_norm is not None:
+            clip_norm(self._gradient, self._clip_norm)
 
     def _lookahead(self, gradients: Params) -> Params:
         """The parameters after a step of the optimizer with these gradients, which is not taken."""
@@ -317,10 +341,12 @@ class TaskTraining:
         memory, seeds = parted(position.memory)[1], [self.seeds[i] for i in going]
         memory = select_members(memory, going)
         if going:
+            left = self.experiment.of_members(seeds)
             of_members = (select_members(values, going) for values in (self.stats, self.running))
-            end = TaskEnd(task_id, self.task, self.task_loss, seeds, *of_members)
-            with self.experiment.net.evaluating():
-                memory = method.after_task(params, memory, end)
+            own_seeds, task_loss = left.seeds_of(seeds), left.task_loss(self.task)
+            end = TaskEnd(task_id, self.task, task_loss, own_seeds, *of_members)
+            with left.net.evaluating():
+                memory = left.method.after_task(params, memory, end)
             if self.experiment.options.train.keep_optimizer:
                 memory = memory | select_members(self._state_of_optimizer(), going)
         return replace(
@@ -366,9 +392,11 @@ def draw_steps(experiment: Experiment, task_id: int, seeds: Sequence[int], ancho
     task, batch_size = experiment.tasks[task_id], experiment.options.train.batch_size
     num_samples, num_steps = len(task.train.labels), experiment.length(task).num_steps
 
+    own_seeds = experiment.seeds_of(seeds)
+
     def stack(draw: Callable[[torch.Generator], Tensor], purpose: str) -> Tensor:
-        drawn = [draw(generator(seed, purpose, task_id)) for seed in seeds]
-        return torch.stack(drawn, dim=1).to(experiment.device)
+        drawn = {seed: draw(generator(seed, purpose, task_id)) for seed in own_seeds}
+        return torch.stack([drawn[seed] for seed in own_seeds], dim=1).to(experiment.device)
 
     crops = None
     if task.augmented:

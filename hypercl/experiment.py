@@ -49,14 +49,18 @@ class Experiment:
     method: Method
 
     @classmethod
-    def build(cls, options: Options) -> "Experiment":
+    def build(cls, options: Options, tasks: Sequence[Task] | None = None) -> "Experiment":
         """Make what the options describe, and set the number of threads of the process.
+
+        Args:
+            tasks: Where they have been built before, from the same options.
 
         Raises:
             InputError: Data or a compression ratio cannot be had.
         """
         device = pick_device(options.run)
-        tasks = build_tasks(options.task, device, options.run.random_seed)
+        if tasks is None:
+            tasks = build_tasks(options.task, device, options.run.random_seed)
         if options.task.num_tasks is None:
             options = options.having(num_tasks=len(tasks))
         experiment = cls.of(options, tasks, device)
@@ -90,6 +94,18 @@ class Experiment:
         """All seeds of the run."""
         first = self.options.run.random_seed
         return range(first, first + self.options.run.num_seeds)
+
+    def seeds_of(self, members: Sequence[int]) -> Sequence[int]:
+        """The seeds from which members draw; the members of a run are known by their seeds."""
+        return members
+
+    def init(self, members: Sequence[int]) -> Params:
+        """Fresh parameters of members, [members, …] each, on the device."""
+        return self.method.init(members)
+
+    def of_members(self, members: Sequence[int]) -> "Experiment":
+        """The same for some of its members alone."""
+        return self
 
     @property
     def measure(self) -> Measure:

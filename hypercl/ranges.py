@@ -82,9 +82,14 @@ def as_argument(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def option(default: Any, allowed: Range, help_text: str) -> Any:
-    """A field of a dataclass that is an option of the command line."""
-    return field(default=default, metadata={"range": allowed, "help": help_text})
+def option(default: Any, allowed: Range, help_text: str, *, member: bool = False) -> Any:
+    """A field of a dataclass that is an option of the command line.
+
+    Args:
+        member: It is a number that may differ among the members of one step: whatever reads it
+            also takes numbers by member, where several runs train together; see experiment.py.
+    """
+    return field(default=default, metadata={"range": allowed, "help": help_text, "member": member})
 
 
 def _int_or(text: str, otherwise: int | None) -> int | None:

@@ -57,7 +57,7 @@ def before_task(
     if report.lacks_untrained(seeds, unlearned):
         fresh = position
         if task_id > 0:  # of a run that continues another
-            fresh = replace(position, params=experiment.method.init(seeds), stats=[])
+            fresh = replace(position, params=experiment.init(seeds), stats=[])
         measured = _test_unlearned(experiment, fresh, unlearned, between)
         report.untrained(task_id, unlearned, measured)
     if report.lacks_before(seeds, task_id):

@@ -7,6 +7,39 @@ import torch
 from torch import Tensor
 
 Params = dict[str, Tensor]
+Numbers = float | Sequence[float] | Tensor  # one that all members share, or one of each
+
+
+def of_each(number: Numbers, num_members: int) -> Sequence[float]:
+    """The number of each member; of a tensor, its items."""
+    if isinstance(number, int | float):
+        return [number] * num_members
+    return number  # type: ignore[return-value]
+
+
+def as_tensor(number: Numbers, like: Tensor) -> float | Tensor:
+    """Numbers of each member as a tensor [members], of the type and on the device of another; a
+    number that they share, and a tensor, as they are.
+    """
+    if isinstance(number, int | float | Tensor):
+        return number
+    return torch.tensor(number, dtype=like.dtype, device=like.device)
+
+
+def by_member(value: float | Tensor, like: Tensor) -> float | Tensor:
+    """What multiplies or is added to ``like`` [members, …]: a number that all members share as it
+    is, numbers [members] with as many dimensions as that.
+    """
+    if isinstance(value, Tensor) and value.ndim == 1:
+        return value.view(-1, *[1] * (like.ndim - 1))
+    return value
+
+
+def is_positive(value: float | Tensor) -> bool:
+    """Whether a number that is 0 or more is above it. Of numbers [members], all are: members among
+    which one is 0 do not train together.
+    """
+    return isinstance(value, Tensor) or value > 0
 
 
 def each_member(

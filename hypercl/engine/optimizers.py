@@ -4,10 +4,12 @@ What an optimizer remembers is in ``state``: tensors on the device, which its st
 so that a step can be captured in a CUDA graph, and copied back and forth to save and to go on.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
+
+from hypercl.engine.members import Numbers, as_tensor, by_member, is_positive, of_each
 
 if TYPE_CHECKING:
     from hypercl.options import TrainOptions
@@ -30,21 +32,24 @@ class Adam:
 
     Args:
         parameters: [members, numbers]; updated in place from ``gradient``.
-        lr: The learning rate, or [members] of them, which may change between steps.
-        weight_decay: Times the parameters is added to the gradient.
+        lr: The learning rate, or one of each member; a tensor of them may change between steps.
+        beta1: Decay of the running mean of gradients, or one of each member.
+        weight_decay: Times the parameters is added to the gradient; or one of each member.
     """
+
+    _BETA2, _EPS = 0.999, 1e-8
 
     def __init__(
         self,
         parameters: Tensor,
         gradient: Tensor,
         *,
-        lr: float | Tensor,
-        betas: tuple[float, float] = (0.9, 0.999),
-        weight_decay: float = 0.0,
+        lr: Numbers,
+        beta1: Numbers = 0.9,
+        weight_decay: Numbers = 0.0,
     ) -> None:
-        self._parameters, self._gradient, self._lr = parameters, gradient, lr
-        self._betas, self._weight_decay = betas, weight_decay
+        self._parameters, self._gradient = parameters, gradient
+        self._numbers = lr, beta1, weight_decay
         self.state = {
             "mean": torch.zeros_like(parameters),
             "mean_square": torch.zeros_like(parameters),
@@ -68,11 +73,14 @@ class Adam:
 
     def _update(self, parameters: Tensor, mean: Tensor, mean_square: Tensor) -> None:
         gradient = self._gradient
-        if isinstance(self._lr, Tensor):  # the kernel takes one rate for all that it is given
-            for i, lr in enumerate(self._lr):
-                self._kernel(parameters[i], gradient[i], mean[i], mean_square[i], lr)
-        else:
-            self._kernel(parameters, gradient, mean, mean_square, self._lr)
+        numbers: Any = self._numbers
+        if all(isinstance(number, int | float) for number in numbers):
+            self._kernel(parameters, gradient, mean, mean_square, *numbers)
+            return
+        # The kernel takes one of each for all that it is given.
+        of_members = (of_each(number, len(parameters)) for number in numbers)
+        for i, own in enumerate(zip(*of_members, strict=True)):
+            self._kernel(parameters[i], gradient[i], mean[i], mean_square[i], *own)
 
     def _kernel(
         self,
@@ -81,6 +89,8 @@ class Adam:
         mean: Tensor,
         mean_square: Tensor,
         lr: float | Tensor,
+        beta1: float,
+        weight_decay: float,
     ) -> None:
         torch._fused_adam_(
             [parameters],
@@ -90,10 +100,10 @@ class Adam:
             [],
             [self.state["step"]],
             lr=lr,
-            beta1=self._betas[0],
-            beta2=self._betas[1],
-            weight_decay=self._weight_decay,
-            eps=1e-8,
+            beta1=beta1,
+            beta2=self._BETA2,
+            weight_decay=weight_decay,
+            eps=self._EPS,
             amsgrad=False,
             maximize=False,
         )
@@ -107,25 +117,28 @@ class _WithMomentum:
         parameters: Tensor,
         gradient: Tensor,
         *,
-        lr: float | Tensor,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
+        lr: Numbers,
+        momentum: Numbers = 0.0,
+        weight_decay: Numbers = 0.0,
     ) -> None:
-        self._parameters, self._gradient, self._lr = parameters, gradient, lr
-        self._momentum, self._weight_decay = momentum, weight_decay
-        self.state = {"momentum": torch.zeros_like(parameters)} if momentum else {}
+        self._parameters, self._gradient = parameters, gradient
+        self._lr = as_tensor(lr, parameters)
+        self._momentum = by_member(as_tensor(momentum, parameters), parameters)
+        self._weight_decay = by_member(as_tensor(weight_decay, parameters), parameters)
+        self._has_momentum = is_positive(self._momentum)
+        self.state = {"momentum": torch.zeros_like(parameters)} if self._has_momentum else {}
 
     @torch.no_grad()
     def step(self) -> None:
         """Update the parameters."""
         change = self._gradient
-        if self._weight_decay:
+        if is_positive(self._weight_decay):
             change = change + self._weight_decay * self._parameters
         change = self._scaled(change)
-        if self._momentum:
+        if self._has_momentum:
             change = self.state["momentum"].mul_(self._momentum).add_(change)
         if isinstance(self._lr, Tensor):
-            self._parameters.sub_(self._lr[:, None] * change)
+            self._parameters.sub_(by_member(self._lr, change) * change)
         else:
             self._parameters.sub_(change, alpha=self._lr)
 
@@ -153,27 +166,34 @@ class RMSprop(_WithMomentum):
 
 
 def build_optimizer(
-    options: "TrainOptions", parameters: Tensor, gradient: Tensor, lr: float | Tensor
+    options: "TrainOptions", parameters: Tensor, gradient: Tensor, lr: Numbers
 ) -> Optimizer:
     """The optimizer that the options describe; arguments as in :class:`Adam`."""
     decay = options.weight_decay
     if options.use_sgd or options.use_rmsprop:
         kind = SGD if options.use_sgd else RMSprop
         return kind(parameters, gradient, lr=lr, momentum=options.momentum, weight_decay=decay)
-    betas = (options.adam_beta1, 0.999)
-    return Adam(parameters, gradient, lr=lr, betas=betas, weight_decay=decay)
+    return Adam(parameters, gradient, lr=lr, beta1=options.adam_beta1, weight_decay=decay)
 
 
 @torch.no_grad()
-def clip_value(gradient: Tensor, limit: float) -> None:
-    """Bring each number into [-limit, limit], as torch.nn.utils.clip_grad_value_ does."""
-    gradient.clamp_(-limit, limit)
+def clip_value(gradient: Tensor, limit: float | Tensor) -> None:
+    """Bring each number into [-limit, limit], as torch.nn.utils.clip_grad_value_ does.
+
+    Args:
+        limit: Of all members, or [members].
+    """
+    bound: Any = by_member(limit, gradient)  # torch's stubs do not know of both
+    gradient.clamp_(-bound, bound)
 
 
 @torch.no_grad()
-def clip_norm(gradient: Tensor, limit: float) -> None:
+def clip_norm(gradient: Tensor, limit: float | Tensor) -> None:
     """Scale each member's gradient [members, numbers] to a norm of at most ``limit``, as
     torch.nn.utils.clip_grad_norm_ does.
+
+    Args:
+        limit: Of all members, or [members].
     """
     norm = gradient.norm(dim=1, keepdim=True)
-    gradient *= (limit / (norm + 1e-6)).clamp(max=1)
+    gradient *= (by_member(limit, gradient) / (norm + 1e-6)).clamp(max=1)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from hypercl.engine.members import Numbers, of_each
+
 if TYPE_CHECKING:
     from hypercl.options import TrainOptions
 
@@ -32,8 +34,8 @@ class LearningRates:
         higher_is_better: Whether what is looked at is to rise.
 
     Attributes:
-        now: For the optimizer: a number where the rate is constant, else [members], which
-            :meth:`set` changes.
+        now: For the optimizer: a number where the rate is constant, or one of each member, else
+            [members], which :meth:`set` changes.
     """
 
     def __init__(
@@ -46,12 +48,13 @@ class LearningRates:
         *,
         higher_is_better: bool = True,
     ) -> None:
-        self.now: float | Tensor = options.lr
+        self.now: Numbers = options.lr
         self._factors: Tensor | None = None
         self._plateau: Plateau | None = None
-        self._base = torch.full((num_members,), options.lr, device=device)  # before the factors
+        rates = of_each(options.lr, num_members)
+        self._base = torch.tensor(rates, dtype=torch.float32, device=device)  # before the factors
         if options.plateau_lr_scheduler:
-            self._plateau = Plateau(options.lr, num_members, higher_is_better)
+            self._plateau = Plateau(rates, higher_is_better)
         if options.lambda_lr_scheduler:
             self._factors = epoch_factors(num_steps, steps_per_epoch).to(device)
         if self._plateau is not None or self._factors is not None:
@@ -63,7 +66,7 @@ class LearningRates:
         """Of each member, at the last step; to the seven digits that float32 has."""
         if isinstance(self.now, Tensor):
             return [float(f"{rate:.7g}") for rate in self.now.tolist()]
-        return [self.now] * len(self._base)
+        return list(of_each(self.now, len(self._base)))
 
     def set(self, step: Tensor) -> None:
         """Take the rate of a step, whose number is in [1] int64 on the device."""
@@ -101,14 +104,13 @@ class Plateau:
     a rise, times sqrt(0.1), down to 5e-7.
 
     Args:
-        lr: The rate to start from.
-        num_members: Each has a rate of its own.
+        rates: To start from, of each member.
         higher_is_better: Whether what is looked at is to rise.
     """
 
-    def __init__(self, lr: float, num_members: int, higher_is_better: bool = True) -> None:
+    def __init__(self, rates: Sequence[float], higher_is_better: bool = True) -> None:
         self._optimizers = [  # torch's scheduler changes the rate of an optimizer
-            torch.optim.SGD([torch.zeros(1)], lr=lr) for _ in range(num_members)
+            torch.optim.SGD([torch.zeros(1)], lr=lr) for lr in rates
         ]
         self._schedulers = [
             torch.optim.lr_scheduler.ReduceLROnPlateau(

@@ -214,7 +214,7 @@ class OwnWeights:
     As it stands it is fine-tuning; a subclass says what it remembers, and what a penalty is.
 
     Args:
-        strength: of the penalty
+        strength: of the penalty; [members] where several runs train together
         mnet_init: how the weights are initialized, "default" or "xavier"
     """
 
@@ -320,10 +320,13 @@ class OwnWeights:
         """The gradient for the weights [members, num_weights], and the losses: here the task loss
         and ``strength`` times the penalty.
         """
+        from hypercl.engine.members import by_member
+
         loss, accuracy, gradient = self.loss_of_task(weights, batch, task_loss)
         penalty, of_penalty = self.penalty_and_gradient(weights, anchor)
         total = task_loss.weight * loss + self.strength * penalty
-        return gradient + self.strength * of_penalty, StepLosses(loss, penalty, total, accuracy)
+        gradient = gradient + by_member(self.strength, gradient) * of_penalty
+        return gradient, StepLosses(loss, penalty, total, accuracy)
 
     def penalty_and_gradient(self, weights: "Tensor", anchor: Any) -> "tuple[Tensor, Tensor]":
         """The penalty [members] and its gradient for the weights [members, num_weights]."""

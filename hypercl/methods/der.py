@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 class DerEntry(BufferEntry):
     """What DER and DER++ have."""
 
-    der_alpha: float = option(0.5, non_negative, "strength of the loss on stored logits")
+    der_alpha: float = option(
+        0.5, non_negative, "strength of the loss on stored logits", member=True
+    )
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class DarkReplay(ExperienceReplay):
 
     keeps_logits = True
 
-    def __init__(self, options: "DerEntry", setting: Setting, strength: float) -> None:
+    def __init__(self, options: "DerEntry", setting: Setting, strength: "float | Tensor") -> None:
         import torch
 
         super().__init__(options, setting, strength)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DerPlusPlus(DerEntry):
-    der_beta: float = option(0.5, non_negative, "strength of the loss on stored labels")
+    der_beta: float = option(
+        0.5, non_negative, "strength of the loss on stored labels", member=True
+    )
 
     def build(self, setting: Setting) -> Method:
         return DarkReplayPlusPlus(self, setting)
@@ -43,6 +45,8 @@ class DarkReplayPlusPlus(DarkReplay):
         """The weighted sum of both [members], and its gradient."""
         import torch
 
+        from hypercl.engine.members import by_member
+
         size = self.batch_size
         first, second = (
             {name: values[:, rows] for name, values in drawn.items()}
@@ -51,7 +55,8 @@ class DarkReplayPlusPlus(DarkReplay):
         of_logits, gradient = super().replay_loss(logits[:, :size], first, mixture)
         of_labels, other = ExperienceReplay.replay_loss(self, logits[:, size:], second, mixture)
         loss = self.alpha * of_logits + self.beta * of_labels
-        return loss, torch.cat([self.alpha * gradient, self.beta * other], dim=1)
+        gradient = by_member(self.alpha, gradient) * gradient
+        return loss, torch.cat([gradient, by_member(self.beta, other) * other], dim=1)
 
 
 ENTRY = DerPlusPlus

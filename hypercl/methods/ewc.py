@@ -48,11 +48,11 @@ _AT_ONCE = 4096  # samples whose inputs are made at a time
 class FisherEntry(OwnWeightsEntry):
     """What both forms of EWC have."""
 
-    ewc_lambda: float = option(100.0, non_negative, "strength of the penalty")
+    ewc_lambda: float = option(100.0, non_negative, "strength of the penalty", member=True)
     fisher_labels: str = option("sample", one_of("sample", "predicted", "data", "exact"), "Fisher information from labels drawn from the network's predictions, its most probable ones, those of the data (the empirical Fisher information), or all, weighted by their probabilities")
     fisher_samples: int | None = option(None, or_unset(count), "training samples that the Fisher information is estimated from; -1: all")
     fisher_total: bool = option(False, switch, "multiply the Fisher information by the number of training samples, as in a posterior; goes well with --task_loss=total")
-    ewc_prior_variance: float | None = option(None, or_unset(positive), "variance of a Gaussian prior on the weights: they are drawn to 0 in the task that first trains them, and held the more later; -1: none")
+    ewc_prior_variance: float | None = option(None, or_unset(positive), "variance of a Gaussian prior on the weights: they are drawn to 0 in the task that first trains them, and held the more later; -1: none", member=True)
     # fmt: on
 
     def problems(self, options):
@@ -88,7 +88,8 @@ class ElasticWeightConsolidation(OwnWeights):
 
     def prior(self, task_id: int) -> "Tensor | None":
         """1 / variance for the weights that a task is the first to train, 0 for the others,
-        [num_weights]; None where there is no prior.
+        [num_weights], or [members, num_weights] where members differ in it; None where there is no
+        prior.
         """
         if self.options.ewc_prior_variance is None:
             return None
@@ -105,7 +106,10 @@ class ElasticWeightConsolidation(OwnWeights):
                 first[: heads.shared] = 0
         else:
             first = torch.full((net.num_weights,), float(task_id == 0))
-        return first.to(self.setting.device) / self.options.ewc_prior_variance
+        variance: float | Tensor = self.options.ewc_prior_variance
+        if isinstance(variance, torch.Tensor):  # of each member its own
+            variance = variance[:, None]
+        return first.to(self.setting.device) / variance
 
     def loss_with_anchor(
         self, weights: "Tensor", batch: Batch, anchor: Any, task_loss: "TaskLoss"

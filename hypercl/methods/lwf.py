@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Lwf(OwnWeightsEntry):
     no_regression: ClassVar = "distills probabilities of classes"
-    lwf_temperature: float = option(2.0, positive, "temperature T of the softened predictions")
-    lwf_lambda: float | None = option(None, or_unset(non_negative), "strength of the distillation beside the whole task loss; -1: both are weighed, (1 - 1/t) to 1/t in task t")
+    lwf_temperature: float = option(2.0, positive, "temperature T of the softened predictions", member=True)
+    lwf_lambda: float | None = option(None, or_unset(non_negative), "strength of the distillation beside the whole task loss; -1: both are weighed, (1 - 1/t) to 1/t in task t", member=True)
     lwf_mean_over_classes: bool = option(False, switch, "divide the distillation by the number of classes, as the code of van de Ven and Tolias does")
     # fmt: on
 
@@ -50,7 +50,7 @@ class Teacher(NamedTuple):
     # those that are distilled.
     heads: list[tuple[slice, slice]]
     task_weight: float  # of the task loss
-    strength: float  # weight of the distillation
+    strength: "float | Tensor"  # weight of the distillation, or [members]
 
 
 class LearningWithoutForgetting(OwnWeights):
@@ -77,6 +77,7 @@ class LearningWithoutForgetting(OwnWeights):
         self, weights: "Tensor", batch: Batch, anchor: Any, task_loss: "TaskLoss"
     ) -> "tuple[Tensor, StepLosses]":
         """Both losses, in one pass of the network that learns and one of the network before."""
+        from hypercl.engine.members import by_member
         from hypercl.networks.criteria import cross_entropy, distillation
 
         before, heads, task_weight, strength = anchor
@@ -84,6 +85,7 @@ class LearningWithoutForgetting(OwnWeights):
         # As the network that learns, it has the statistics of the batch, and its dropout.
         own, stats = batch.outputs, {name: v.clone() for name, v in batch.stats.items()}
         targets = task_loss.logits(before, batch.inputs, stats)
+        of_each_head = by_member(strength / len(heads), targets)
 
         def criterion(logits: "Tensor") -> "tuple[tuple, Tensor]":
             gradient = logits.new_zeros(logits.shape)
@@ -98,7 +100,7 @@ class LearningWithoutForgetting(OwnWeights):
                     mean_over_classes=self.options.lwf_mean_over_classes,
                 )
                 penalty += loss / len(heads)
-                gradient[..., taught] += of_head.mul_(strength / len(heads))
+                gradient[..., taught] += of_head.mul_(of_each_head)
             return (*classified, penalty), gradient
 
         (loss, accuracy, penalty), gradient = task_loss.of_logits(

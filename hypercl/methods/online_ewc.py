@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # fmt: off
 @dataclass(frozen=True)
 class OnlineEwc(FisherEntry):
-    ewc_gamma: float = option(1.0, float_in("[0, 1.000001)"), "what is left, after a task, of the earlier tasks' Fisher information")
+    ewc_gamma: float = option(1.0, float_in("[0, 1.000001)"), "what is left, after a task, of the earlier tasks' Fisher information", member=True)
     # fmt: on
 
     def build(self, setting: Setting) -> Method:
@@ -38,15 +38,19 @@ class OnlineConsolidation(ElasticWeightConsolidation):
 
     def penalty_and_gradient(self, weights: "Tensor", anchor: Any) -> "tuple[Tensor, Tensor]":
         """The penalty [members], and its gradient [members, num_weights]."""
+        from hypercl.engine.members import by_member
+
         moved = weights - anchor["weights"]
-        gradient = self.gamma * anchor["precision"] * moved
+        gradient = by_member(self.gamma, weights) * anchor["precision"] * moved
         return (gradient * moved).sum(1) / 2, gradient
 
     def after_task(self, params: "Params", memory: "Params", end: TaskEnd) -> "Params":
         """``weights`` and ``precision`` F~, [members, num_weights]."""
+        from hypercl.engine.members import by_member
+
         precision = self.fisher(params, end)
         if memory:
-            precision = precision + self.gamma * memory["precision"]
+            precision = precision + by_member(self.gamma, precision) * memory["precision"]
         return {"weights": params["weights"].clone(), "precision": precision}
 
 

@@ -91,7 +91,7 @@ class BufferEntry(OwnWeightsEntry):
 # fmt: off
 @dataclass(frozen=True)
 class Replay(BufferEntry):
-    replay_weight: float = option(1.0, non_negative, "weight of the loss on samples from the buffer")
+    replay_weight: float = option(1.0, non_negative, "weight of the loss on samples from the buffer", member=True)
     # fmt: on
 
     def build(self, setting: Setting) -> Method:
@@ -109,13 +109,15 @@ class ExperienceReplay(OwnWeights):
     """A network that learns samples of the earlier tasks beside those of the current one.
 
     Args:
-        strength: Of the loss on the buffer.
+        strength: Of the loss on the buffer, or [members].
     """
 
     num_batches = 1  # from the buffer, per step
     keeps_logits = False
 
-    def __init__(self, options: BufferEntry, setting: Setting, strength: float) -> None:
+    def __init__(
+        self, options: BufferEntry, setting: Setting, strength: "float | Tensor"
+    ) -> None:
         super().__init__(setting, strength, options.mnet_init)
         for problem in options.problems_of_budget(sum(task.num_classes for task in setting.tasks)):
             raise InputError(problem)
@@ -160,7 +162,7 @@ class ExperienceReplay(OwnWeights):
         """Both losses, in one pass of the network over the samples of the task and of the buffer."""
         import torch
 
-        from hypercl.engine.members import own_rows
+        from hypercl.engine.members import by_member, own_rows
         from hypercl.networks.criteria import of_labels
         from hypercl.tasks.mixture import augmented_images
 
@@ -176,7 +178,7 @@ class ExperienceReplay(OwnWeights):
             classified, of_own = of_labels(batch.labels)(logits[:, :size, own])
             gradient[:, :size, own] = task_loss.weight * of_own
             penalty, of_buffer = self.replay_loss(logits[:, size:], drawn, mixture)
-            gradient[:, size:] = self.strength * of_buffer
+            gradient[:, size:] = by_member(self.strength, of_buffer) * of_buffer
             return (*classified, penalty), gradient
 
         (loss, accuracy, penalty), gradient = task_loss.of_logits(

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 # fmt: off
 @dataclass(frozen=True)
 class Si(OwnWeightsEntry):
-    si_c: float = option(1.0, non_negative, "strength of the penalty")
-    si_epsilon: float = option(0.1, positive, "keeps the importance of a weight finite that has hardly changed")
+    si_c: float = option(1.0, non_negative, "strength of the penalty", member=True)
+    si_epsilon: float = option(0.1, positive, "keeps the importance of a weight finite that has hardly changed", member=True)
     # fmt: on
 
     def build(self, setting: Setting) -> Method:
@@ -76,11 +76,13 @@ class SynapticIntelligence(OwnWeights):
 
     def after_task(self, params: "Params", memory: "Params", end: TaskEnd) -> "Params":
         """``weights`` and ``importance`` Omega, [members, num_weights]."""
+        from hypercl.engine.members import by_member
+
         weights = params["weights"].clone()
         running = {name: value.clone() for name, value in end.running.items()}
         _add_step(running, weights)
         change = weights - running["start"]
-        importance = running["path"] / (change.square() + self.epsilon)
+        importance = running["path"] / (change.square() + by_member(self.epsilon, change))
         if memory:
             importance = importance + memory["importance"]
         return {"weights": weights, "importance": importance}

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hypercl.engine.members import by_member
+
 Criterion = Callable[[Tensor], tuple[Any, Tensor]]
 
 
@@ -80,7 +82,11 @@ def mean_squared_error(
 
 
 def distillation(
-    logits: Tensor, targets: Tensor, temperature: float, *, mean_over_classes: bool = False
+    logits: Tensor,
+    targets: Tensor,
+    temperature: float | Tensor,
+    *,
+    mean_over_classes: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy between the softened predictions of two networks (Hinton et al., 2015), times
     the temperature's square, so that its gradient does not shrink with it.
@@ -89,19 +95,21 @@ def distillation(
         logits: [members, B, outputs].
         targets: The other network's logits, [members, B, outputs or fewer]; where there are fewer,
             what is missing has the probability 0.
+        temperature: Of all members, or [members].
         mean_over_classes: Divide the sum over classes by their number.
 
     Returns:
         The mean over samples [members], and its gradient.
     """
-    wanted = (targets / temperature).softmax(-1)
+    divisor = by_member(temperature, logits)
+    wanted = (targets / divisor).softmax(-1)
     wanted = torch.nn.functional.pad(wanted, (0, logits.shape[-1] - targets.shape[-1]))
-    log_probabilities = (logits / temperature).log_softmax(-1)
+    log_probabilities = (logits / divisor).log_softmax(-1)
     scale = 1 / logits.shape[1]
     if mean_over_classes:
         scale /= logits.shape[2]
     loss = temperature**2 * scale * -(wanted * log_probabilities).sum((1, 2))
-    return loss, temperature * scale * (log_probabilities.exp_() - wanted)
+    return loss, divisor * scale * (log_probabilities.exp_() - wanted)
 
 
 def squared_error(logits: Tensor, targets: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:

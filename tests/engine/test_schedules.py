@@ -19,7 +19,7 @@ def test_factors_drop_where_keras_does():
 
 
 def test_a_member_whose_accuracy_stays_gets_a_lower_rate():
-    plateau = Plateau(1e-3, 2)
+    plateau = Plateau([1e-3, 1e-3])
     for epoch in range(7):
         plateau.step([0.5, 0.5 + 0.01 * epoch])
     assert plateau.rates == pytest.approx([1e-3 * 10**-0.5, 1e-3])
@@ -29,7 +29,7 @@ def test_a_member_whose_accuracy_stays_gets_a_lower_rate():
 
 
 def test_it_goes_on_from_its_state():
-    first, second = Plateau(1e-3, 1), Plateau(1e-3, 1)
+    first, second = Plateau([1e-3]), Plateau([1e-3])
     for _ in range(5):
         first.step([0.5])
     second.load_state(first.state())

@@ -79,6 +79,7 @@ class OutputAnchor(Protocol):
             earlier: [members, tasks] int64, those regularized.
             features: [members, block, chunks, features] of the first block of them.
             weights: [members, tasks, num_weights] of them, where the anchor needs those.
+            beta: Of all members, or [members].
         """
         ...
 

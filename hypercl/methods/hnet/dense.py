@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypercl.engine.members import Params
+from hypercl.engine.members import Params, by_member
 from hypercl.methods.hnet.anchor import Penalty, num_bytes
 from hypercl.networks.heads import Heads
 from hypercl.networks.hypernet import Hypernet, rows_of
@@ -84,7 +84,8 @@ class DenseAnchor:
             moved[..., -mask.shape[-1] :] *= mask
         num_earlier = earlier.shape[1]
         value = moved.square().sum((1, 2)) / num_earlier
-        return Penalty(value, None, 2 * beta / num_earlier * moved, {})
+        scale = by_member(2 * beta / num_earlier, moved)
+        return Penalty(value, None, scale * moved, {})
 
     def _targets(self, earlier: Tensor) -> Tensor:
         if "targets" not in self.kept:

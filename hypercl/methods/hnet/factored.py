@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hypercl.engine.members import Params, add_into
+from hypercl.engine.members import Params, add_into, by_member
 from hypercl.engine.products import linear, product, sum_over_rows
 from hypercl.methods.hnet.anchor import Penalty, num_bytes
 from hypercl.networks.heads import Heads, Partial, partial_chunks
@@ -109,7 +109,8 @@ class FactoredAnchor:
     ) -> Penalty:
         """See :class:`OutputAnchor`."""
         kept, block, num_earlier = self.kept, features.shape[1], earlier.shape[1]
-        layer = _Layer.moved(self.hnet, params, kept, 2 * beta / num_earlier)
+        scale = by_member(2 * beta / num_earlier, kept["weight"])
+        layer = _Layer.moved(self.hnet, params, kept, scale)
         for_params: Params = {}  # through the features of the blocks after the first
         ids = earlier[:, :block]
         for_features, sums = _block_products(features, layer, self.full, *self._then(ids, 0))
@@ -159,7 +160,7 @@ class _Layer(NamedTuple):
     e: Tensor  # E [members, C, d + 1]
     g: Tensor  # WᵀW [members, d, d]
     p: Tensor  # WᵀE [members, d, d + 1]
-    scale: float | Tensor  # twice beta over the number of tasks regularized
+    scale: float | Tensor  # twice beta over the number of tasks regularized; or [members, 1, 1]
 
     @classmethod
     def moved(cls, hnet: Hypernet, params: Params, kept: Params, scale: float | Tensor) -> "_Layer":

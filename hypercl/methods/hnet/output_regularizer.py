@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from hypercl.engine.members import Params, add_into, stack_members, to_device
+from hypercl.engine.members import Params, add_into, is_positive, stack_members, to_device
 from hypercl.errors import InputError
 from hypercl.methods.base import Batch, Lookahead, Setting, StepLosses, TaskEnd
 from hypercl.methods.hnet.anchor import OutputAnchor
@@ -126,7 +126,7 @@ class OutputRegularizer:
     def remember(self, params: Params, memory: Params, task_id: int) -> HnetAnchor:
         """Take the anchor, and the embeddings that stay; both follow from the parameters."""
         outputs, options = None, self.options
-        if options.beta > 0:
+        if is_positive(options.beta):
             outputs = take_anchor(
                 self.hnet,
                 params,
