@@ -5,6 +5,7 @@ python run.py --help
 
 import sys
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from hypercl.sizes import require_memory
 from train_args import altered_options, parse_args
 
 if TYPE_CHECKING:
+    from hypercl.begun import Begun, Data
     from hypercl.experiment import Experiment
     from hypercl.rundir.checkpoint import Position
 
@@ -82,24 +84,54 @@ def learn(
 ) -> dict[str, Any]:
     """Learn all tasks with all seeds, from the beginning or from the last checkpoint."""
     from hypercl.code import within_run
+    from train import learn_tasks
+
+    run = begin(options, argv, run_dir, interruption, started)
+    position, report, checkpoints = run.position, run.report, run.checkpoints
+    with report, interruption.grace(), within_run(options.kinds[1:]):
+        if run.is_new:
+            checkpoints.save(position)
+        while position.group < len(position.groups) and not checkpoints.pauses_at(position):
+            report.start_group(position.groups[position.group])
+            position = learn_tasks(run.experiment, position, report, checkpoints, run.keep)
+            run.save_weights(position)
+            checkpoints.save(position)
+        if (reason := run.end(position)) is not None:
+            raise RunFailed(reason)
+    return report.results
+
+
+def begin(
+    options: Options,
+    argv: list[str],
+    run_dir: RunDir,
+    interruption: Interruption,
+    started: float,
+    data: "Data | None" = None,
+) -> "Begun":
+    """Make all that a run needs, and find where it begins or goes on.
+
+    Args:
+        data: Of points that train together, which say nothing on the screen.
+    """
+    from hypercl.begun import Begun
     from hypercl.commands.resume import require_fitting
     from hypercl.experiment import Experiment
-    from hypercl.learned import keep_weights, save_weights
     from hypercl.report.results import Report
     from hypercl.rundir.checkpoint import Checkpoints, load_checkpoint, restore_config
     from hypercl.rundir.provenance import describe_run
     from hypercl.rundir.sources import describe_sources, keep_sources, sources_of
     from hypercl.tasks.task import fingerprint
-    from train import TaskTraining, learn_tasks
+    from train import TaskTraining
 
     restore_config(run_dir)
-    experiment = Experiment.build(options)
+    experiment = Experiment.build(options, data and data.tasks)
     # A run that goes on keeps the options with which it began: --resume is none of its own.
     config = options.recorded if run_dir.config is None else run_dir.config["options"]
     sources = sources_of(options.kinds)
     described = describe_run(config, argv, experiment.device, describe_sources(sources))
-    data = fingerprint(experiment.tasks)
-    saved = load_checkpoint(run_dir, options.recorded, described, data)
+    checksum = fingerprint(experiment.tasks) if data is None else data.checksum
+    saved = load_checkpoint(run_dir, options.recorded, described, checksum)
     if saved is None:
         position, report_state = first_position(experiment, described)
         grown = None
@@ -111,39 +143,19 @@ def learn(
         require_fitting(path, experiment, position, report_state, TaskTraining.at)
     run_dir.open(grown)
     keep_sources(run_dir, sources)
-    report = Report(run_dir, experiment, config, altered_options(options), started, report_state)
+    altered, silent = altered_options(options), data is not None
+    report = Report(run_dir, experiment, config, altered, started, report_state, silent=silent)
     report.announce(position, goes_on=saved is not None)
     checkpoints = Checkpoints(
         run_dir,
         described,
-        data,
+        checksum,
         report.state,
         options.run.ckpt_iter,
         interruption,
         options.run.pause_after,
     )
-    at_end = position.group == len(position.groups)
-
-    def keep(position: "Position") -> None:
-        if options.run.keep_weights:
-            keep_weights(run_dir, experiment, position, config)
-
-    with report, interruption.grace(), within_run(options.kinds[1:]):
-        if saved is None:
-            checkpoints.save(position)
-        while position.group < len(position.groups) and not checkpoints.pauses_at(position):
-            report.start_group(position.groups[position.group])
-            position = learn_tasks(experiment, position, report, checkpoints, keep)
-            if position.learned:
-                save_weights(run_dir, experiment, position, config)
-            checkpoints.save(position)
-        if at_end and position.learned and not run_dir.has_weights:  # lost since the run ended
-            save_weights(run_dir, experiment, position, config)
-        if checkpoints.pauses_at(position):
-            report.pause()
-        elif not position.learned:
-            raise RunFailed(report.results["seeds"][0]["failed"])
-    return report.results
+    return Begun(run_dir, experiment, config, position, report, checkpoints, saved is None)
 
 
 def first_position(
@@ -160,6 +172,26 @@ def first_position(
         return Position.start(experiment.groups_of_seeds()), None
     source = find_source(experiment.options)
     return start_after(source, experiment, described, TaskTraining.at)
+
+
+def learn_together(argvs: list[list[str]]) -> list[dict[str, Any]]:
+    """Learn several points of a sweep as members of one step; see hypercl/sweeps/together.py."""
+    from hypercl.sweeps.together import require_sharing
+
+    started = time.monotonic()
+    points = [parse_args(argv) for argv in argvs]
+    require_sharing(points)
+    with Interruption() as interruption, ExitStack() as stack:
+        run_dirs = [stack.enter_context(open_run_dir(options)) for options in points]
+        require_memory(points[0])
+        with interruption.grace(), importing():
+            from hypercl.sweeps.pack import learn_in_packs
+            from train import learn_next_task
+
+        def begin_point(i: int, data: "Data") -> "Begun":
+            return begin(points[i], argvs[i], run_dirs[i], interruption, started, data)
+
+        return learn_in_packs(points[0], run_dirs, begin_point, learn_next_task, interruption)
 
 
 def open_run_dir(options: Options) -> RunDir:

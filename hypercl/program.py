@@ -10,7 +10,7 @@ back.
 import importlib
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
@@ -47,9 +47,10 @@ def run(*arguments: str, **options: Any) -> dict[str, Any]:
         Interrupted: By a signal; what was learned has been saved.
     """
     argv = [*map(str, arguments), *as_arguments(options)]
-    with _scripts() as main:
+    with scripts() as script:
         try:
-            return main(argv)
+            results: dict[str, Any] = script.main(argv)
+            return results
         except SystemExit as left:
             if (message := getattr(left, "message", None)) is None:  # --help
                 raise
@@ -72,8 +73,8 @@ def as_arguments(options: Mapping[str, Any]) -> list[str]:
 
 
 @contextmanager
-def _scripts() -> Iterator[Callable[[list[str]], dict[str, Any]]]:
-    """``main`` of run.py, in a context in which the scripts have their names.
+def scripts() -> Iterator[ModuleType]:
+    """The module of run.py, in a context in which the scripts have their names.
 
     Raises:
         InputError: They are not there.
@@ -90,7 +91,7 @@ def _scripts() -> Iterator[Callable[[list[str]], dict[str, Any]]]:
         sys.modules.update(_loaded)
         sys.meta_path.insert(0, finder)
         try:
-            yield importlib.import_module("run").main
+            yield importlib.import_module("run")
         finally:
             sys.meta_path.remove(finder)
             _loaded.update({n: sys.modules.pop(n) for n in _NAMES if n in sys.modules})

@@ -58,6 +58,7 @@ class Report:
         altered: Which options differ from those of the run's preset.
         started: ``time.monotonic()`` when the program began.
         state: From :meth:`state` at the checkpoint from which the run goes on.
+        silent: Nothing appears on the screen; the log has all.
     """
 
     def __init__(
@@ -68,13 +69,17 @@ class Report:
         altered: Sequence[str],
         started: float,
         state: Mapping[str, Any] | None = None,
+        *,
+        silent: bool = False,
     ) -> None:
         options = experiment.options
         self._run_dir, self._experiment = run_dir, experiment
         self._measure = measure = experiment.measure
         self._metrics = metrics.metrics_of(measure)
         self._fits: dict[int, list[list[float]]] = {}  # by seed, by task; see evaluation.curves
-        self._screen = Screen(run_dir.write_log, show_debug=not options.run.loglevel_info)
+        self._screen = Screen(
+            run_dir.write_log, show_debug=not options.run.loglevel_info, silent=silent
+        )
         self._task_names = [task.name for task in experiment.tasks]
         self._tested_on = "validation" if options.evaluation.test_with_val_set else "test"
         self._altered = list(altered)

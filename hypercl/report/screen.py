@@ -47,6 +47,7 @@ class Screen:
         write_log: Receives each line, debug lines included, as plain text.
         show_debug: Whether debug lines appear on the console.
         console: Where to write; by default stdout, live only if that is a terminal.
+        silent: Write nowhere but to the log.
     """
 
     def __init__(
@@ -55,9 +56,12 @@ class Screen:
         *,
         show_debug: bool = True,
         console: Console | None = None,
+        silent: bool = False,
     ) -> None:
         self._write_log = write_log
         self._show_debug = show_debug
+        if silent:
+            console = _Console(quiet=True, force_terminal=False)
         self._console = console or _Console(highlight=False)
         if self._console.width < _NARROWEST:  # or rich prints nothing at all
             self._console.width = _NARROWEST
