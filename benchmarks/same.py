@@ -134,6 +134,22 @@ COMMANDS = {
     "skip": ["--skip_tasks=1", "--num_classes_per_task=3", "--num_tasks=2"],
     "scenarios": ["--scenarios_every_task", "--num_seeds=2", "--val_batch_size=1000"],
     "validation": ["--test_with_val_set", "--scenarios_every_task", "--multi_head"],
+    # The other methods.
+    **{
+        f"method-{name}": [f"--method={name}", "--cl_scenario=2", "--num_seeds=2", *options]
+        for name, options in {
+            "finetune": ["--keep_optimizer"],
+            "joint": [],
+            "ewc": ["--ewc_prior_variance=0.5", "--fisher_samples=50"],
+            "online_ewc": ["--ewc_gamma=0.9", "--fisher_samples=50"],
+            "si": [],
+            "lwf": [],
+            "replay": ["--replay_budget=50"],
+            "der": ["--replay_budget=50"],
+            "derpp": ["--replay_budget=50"],
+        }.items()
+    },
+    "method-separate": ["--method=separate"],
     # Published runs, with all their tasks.
     "splitmnist-small": ["--preset=splitmnist-small", "--num_tasks=5", "--n_iter=20"],
     "paper-splitmnist": [
