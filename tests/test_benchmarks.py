@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import job, plain, profile, seeds, step
+from benchmarks import job, plain, profile, seeds, step, together
 from benchmarks.common import begin_training, machine
 
 
@@ -48,6 +48,12 @@ def test_seeds_and_the_machine():
     take()
     assert num_weights == 784 * 10 + 10 + 10 * 2 + 2
     assert machine()["cores"] >= 1
+
+
+def test_points_with_numbers_of_their_own_take_a_step():
+    small = ["--mlp_arch=10", "--hmlp_arch=10"]
+    together.ready_step(small, together.POINTS[:3])()
+    assert len(set(map(tuple, together.POINTS))) == 16
 
 
 def test_the_plain_job_learns(monkeypatch):

@@ -114,8 +114,10 @@ def go_back_to_meet(run_dirs: Sequence[RunDir]) -> None:
 
 
 def _places(run_dir: RunDir) -> list[_Place]:
-    """Where a run's checkpoints are that are whole, the newest first."""
-    places = []
+    """Where a run's checkpoints are that are whole, the newest first; none of a run that begins."""
+    places: list[_Place] = []
+    if run_dir.config is None and not run_dir.lost:
+        return places
     for path in run_dir.checkpoints:
         with suppress(OSError, saving.Damaged, KeyError, TypeError):
             content = saving.decode(path.read_bytes())
@@ -133,6 +135,8 @@ def _learn_pack(
         return
     kinds = runs[0].experiment.options.kinds[1:]
     with _Pack(runs, learn_next_task) as pack, interruption.grace(), within_run(kinds):
+        for run in runs:
+            run.report.__enter__()
         pack.save([i for i, run in enumerate(runs) if run.is_new], interruption)
         pack.end_what_has_come_far_enough()
         while pack.going:
@@ -156,8 +160,6 @@ class _Pack:
         self._learn_next_task = learn_next_task
 
     def __enter__(self) -> "_Pack":
-        for run in self.going.values():
-            run.report.__enter__()
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
