@@ -206,6 +206,9 @@ class SavedAt:
     def due(self, step):
         return True
 
+    def pauses_at(self, position):
+        return False
+
     def save(self, position):
         self.data = encode(vars(position))
         self.saved += 1
