@@ -125,7 +125,7 @@ def begin(
     from train import TaskTraining
 
     restore_config(run_dir)
-    experiment = Experiment.build(options, data and data.tasks)
+    experiment = Experiment.build(options, None if data is None else data.tasks)
     # A run that goes on keeps the options with which it began: --resume is none of its own.
     config = options.recorded if run_dir.config is None else run_dir.config["options"]
     sources = sources_of(options.kinds)
