@@ -214,7 +214,7 @@ class OwnWeights:
     As it stands it is fine-tuning; a subclass says what it remembers, and what a penalty is.
 
     Args:
-        strength: of the penalty; [members] where several runs train together
+        strength: of the penalty
         mnet_init: how the weights are initialized, "default" or "xavier"
     """
 
