@@ -34,8 +34,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         argv: The options; ``None`` takes those of the process.
 
     Returns:
-        What results.json holds at the end or at a pause; of a dry run, a comparison or an export,
-        what it says.
+        What results.json holds at the end or at a pause; of a dry run, a sweep, a comparison or an
+        export, what it says.
 
     Raises:
         SystemExit: A bad option (code 2), or ``--help`` (code 0).
@@ -52,6 +52,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             from hypercl.commands.compare import compare
 
             return compare(options.run, argv)
+        if options.run.sweep is not None:
+            from hypercl.commands.sweep import sweep
+
+            return sweep(options.run, argv, parse_args, interruption)
         if options.run.export is not None:
             return export_run(options, interruption)
         if options.run.eval is not None:

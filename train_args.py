@@ -187,6 +187,13 @@ def make_parser(choices: Mapping[str, Any] = MappingProxyType({})) -> argparse.A
         dest=argparse.SUPPRESS,
         help="show the presets, what was published and what was measured here, and exit",
     )
+    parser.add_argument(
+        "--list_sweeps",
+        action=_ListSweeps,
+        nargs=0,
+        dest=argparse.SUPPRESS,
+        help="show the sweeps that come with the project, and exit",
+    )
     for group in GROUPS.values():
         titled = parser.add_argument_group(group.title)
         own = [] if group.registry is None else [*entries(group.registry).values()]
@@ -338,6 +345,16 @@ class _ListPresets(argparse.Action):
         parser.exit(0)
 
 
+class _ListSweeps(argparse.Action):
+    """Shows the sweeps and leaves."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        from hypercl.commands.sweep import show_sweeps
+
+        show_sweeps()
+        parser.exit(0)
+
+
 def _problems_of_process(options: Options, given: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong across the options that say what to do, rather than with which settings.
 
@@ -347,6 +364,7 @@ def _problems_of_process(options: Options, given: Mapping[str, Any]) -> Iterator
     run = options.run
     yield from _problems_of_compare(given)
     yield from _problems_of_export(given)
+    yield from _problems_of_sweep(given)
     if "n_iter" in given and given.get("epochs", -1) != -1:
         yield "--epochs replaces --n_iter: leave one out"
     if run.resume and run.overwrite:
@@ -387,6 +405,31 @@ def _problems_of_compare(given: Mapping[str, Any]) -> Iterator[str]:
     for name in given:
         if name not in ("compare", *own, *instead):
             yield f"--{name} has no effect beside --compare, which trains nothing: leave it out"
+
+
+def _problems_of_sweep(given: Mapping[str, Any]) -> Iterator[str]:
+    """What is given beside --sweep and is none of its own, and the reverse."""
+    clusters = ("scheduler", "slurm", "lsf", "pbs")
+    own = ("workers", *clusters, "retest", "retry_failed")
+    if "sweep" not in given:
+        for name in own:
+            if name in given:
+                yield f"--{name} goes with --sweep: give that too, or leave it out"
+        return
+    if not given["sweep"]:
+        yield "--sweep is empty: give a file, or a name that --list_sweeps shows"
+    chosen = [name for name in clusters if given.get(name)]
+    if len(chosen) > 1:
+        both = " and ".join(f"--{name}" for name in chosen)
+        yield f"{both} say both who does the work: leave one out"
+    if "scheduler" in chosen and "workers" in given:
+        yield "--scheduler has workers of its own: leave --workers out"
+    for name in given:
+        if name not in ("sweep", "out_dir", "dry_run", *own):
+            yield (
+                f"--{name} cannot be given beside --sweep, whose file has the options of all "
+                "points: write it there"
+            )
 
 
 def _problems_of_export(given: Mapping[str, Any]) -> Iterator[str]:

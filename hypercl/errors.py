@@ -13,6 +13,10 @@ class NotThere(InputError):  # noqa: N818
     """A file or folder that the user names does not exist."""
 
 
+class InUse(InputError):  # noqa: N818
+    """Another process works on what the user names; when it has ended, this can be used."""
+
+
 class InputErrors(InputError):  # noqa: N818
     """Several such mistakes; ``problems`` has each in a line of its own."""
 

@@ -22,6 +22,21 @@ ENDING = (
 )
 
 
+_asked = threading.Event()  # of the process; what runs in its threads gets no signals
+
+
+def ask_to_leave(*, leave: bool = True) -> None:
+    """Have the runs in all threads of this process save and leave, as after SIGTERM.
+
+    Args:
+        leave: False: those that begin from now on stay.
+    """
+    if leave:
+        _asked.set()
+    else:
+        _asked.clear()
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal ends the run."""
 
@@ -39,7 +54,7 @@ class Interruption:
     """
 
     def __init__(self) -> None:
-        self.pending: int | None = None
+        self._pending: int | None = None
         self._in_grace = False
         self._handlers: dict[int, _Handler] = {}
 
@@ -52,6 +67,13 @@ class Interruption:
 
     def __exit__(self, *_) -> None:
         self._restore()
+
+    @property
+    def pending(self) -> int | None:
+        """The signal that waits for the work to save; None where there is none."""
+        if self._pending is None and _asked.is_set():
+            return signal.SIGTERM
+        return self._pending
 
     @contextmanager
     def grace(self) -> Iterator[None]:
@@ -80,8 +102,8 @@ class Interruption:
         raise Interrupted(number)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._in_grace and self.pending is None:
-            self.pending = number
+        if self._in_grace and self._pending is None:
+            self._pending = number
             return
         self._restore()
         raise Interrupted(number)

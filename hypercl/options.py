@@ -186,7 +186,15 @@ class RunOptions:
     export: str | None = option(None, path("RUN"), "write the main networks of a finished run, of every task and seed, into files for other programs (default: train)")
     to: str | None = option(None, path("DIR"), "with --export: where to put them, a new directory or that of an earlier export (default: none)")
     format: str = option("safetensors", one_of("safetensors", "onnx"), "with --export: what files to write")
-    dry_run: bool = option(False, switch, "say how large the networks are, and what memory and time the run would take, without running it")
+    sweep: str | None = option(None, path("FILE"), "search hyperparameters, or try named points: a TOML file (docs/sweeps.rst), or the name of a sweep that comes with the project; goes on where it was stopped (default: train)")
+    workers: int | None = option(None, count, "with --sweep: processes that work (default: one a processor)")
+    scheduler: str | None = option(None, text("ADDRESS"), "with --sweep: let the workers of a Dask cluster that runs do the work, tcp://host:port (default: processes on this machine)")
+    slurm: bool = option(False, switch, "with --sweep: let jobs of SLURM do the work, as dask-jobqueue's configuration has them; at most --workers")
+    lsf: bool = option(False, switch, "with --sweep: the same with LSF")
+    pbs: bool = option(False, switch, "with --sweep: the same with PBS")
+    retest: int | None = option(None, natural, "with --sweep: train the best K points with fresh seeds and test them; of those behind the best one, which are within one standard error of it (default: as the file says)")
+    retry_failed: bool = option(False, switch, "with --sweep: try the points again that an error has ended")
+    dry_run: bool = option(False, switch, "say how large the networks are, and what memory and time the run would take, or with --sweep all its points, without running it")
     no_cuda: bool = option(False, switch, "run on the CPU even where there is a GPU")
     num_threads: int | None = option(None, or_unset(count), "threads on a CPU; -1: as OMP_NUM_THREADS or MKL_NUM_THREADS says, without them one, or for convolutions with much work in a step all processors")
     loglevel_info: bool = option(False, switch, "hide the debug lines on the screen; logfile.txt keeps them")
@@ -418,9 +426,13 @@ def _defaults(own: tuple[type[Entry], ...]) -> Mapping[str, Any]:
 # another number of threads they differ by rounding, and a warning says so.)
 OF_THE_PROCESS = (
     "config", "out_dir", "overwrite", "resume", "eval", "compare", "label", "report", "export",
-    "to", "format", "dry_run", "loglevel_info", "pause_after",
+    "to", "format", "dry_run", "loglevel_info", "pause_after", "sweep", "workers", "scheduler",
+    "slurm", "lsf", "pbs", "retest", "retry_failed",
 )  # fmt: skip
-_UNRECORDED = ("pause_after",)  # a run that was paused leaves what one without a break does
+# A run that was paused, or is a point of a sweep, leaves what one without that does.
+_UNRECORDED = (
+    "pause_after", "sweep", "workers", "scheduler", "slurm", "lsf", "pbs", "retest", "retry_failed",
+)  # fmt: skip
 _WITHOUT_EFFECT = (
     *OF_THE_PROCESS, "data_dir", "ckpt_iter", "keep_weights", "num_threads", "plot_format",
 )  # fmt: skip

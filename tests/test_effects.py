@@ -155,7 +155,8 @@ CHANGED = {
 ELSEWHERE = {
     "method", "preset", "config", "out_dir", "overwrite", "resume", "continue_from", "eval",
     "compare", "label", "report", "export", "to", "format", "dry_run", "no_cuda", "plot_format",
-    "specnorm", "tf32", "val_split", "pause_after",
+    "specnorm", "tf32", "val_split", "pause_after", "sweep", "workers", "scheduler", "slurm",
+    "lsf", "pbs", "retest", "retry_failed",
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hypercl.errors import InputError, RunFailed
+from hypercl.errors import InputError, InUse, RunFailed
 from hypercl.lock import Held, Lock
 from hypercl.rundir import checksum, curves
 from hypercl.rundir.growing import GrowingFile, Grown
@@ -61,7 +61,7 @@ class RunDir:
             damaged" or "is missing".
 
     Raises:
-        InputError: The directory cannot be used, or another process uses it.
+        InputError: The directory cannot be used; InUse: another process uses it.
         RunFailed: Later, when something cannot be written (no space, directory gone).
     """
 
@@ -197,7 +197,7 @@ class RunDir:
             if self._folder is None:
                 self._folder = os.open(self.path, os.O_RDONLY)
         except Held as held:
-            raise InputError(
+            raise InUse(
                 f"--out_dir={self.path} is in use by {held.owner}: wait for it to end, or choose "
                 "another directory"
             ) from None
@@ -222,7 +222,7 @@ class RunDir:
         """Make the directory, or remove the run that is to be overwritten, and write config.json.
 
         Raises:
-            InputError: The directory cannot be made, or was made by another process meanwhile.
+            InputError: The directory cannot be made; InUse: another process has made it meanwhile.
         """
         try:
             if self._path is None:
@@ -231,7 +231,7 @@ class RunDir:
             if self._lock is None:
                 self._take()
                 if is_run_dir(self.path):
-                    raise InputError(
+                    raise InUse(
                         f"--out_dir={self.path} was made by another process meanwhile: run the "
                         "same command again to see or continue its run"
                     )
