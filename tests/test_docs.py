@@ -34,7 +34,7 @@ def test_every_command_parses(name, monkeypatch):
     there = option_file.OptionFile(Path("a file"), {}, of_run=True)
     monkeypatch.setattr(option_file, "read", lambda path, choices: there)
     for options in commands(TEXTS[name]):
-        leaves = "--help" in options or "--list_presets" in options
+        leaves = any(name in options for name in ("--help", "--list_presets", "--list_sweeps"))
         if not leaves and "..." not in options:
             parse_args(shlex.split(options, comments=True))
 
@@ -51,6 +51,7 @@ def test_every_option_exists(name):
     of_others = {"help", "list_presets", "logdir", "kills", "cases", "no_save", "rounds", "seeds"}
     of_others |= {"repeat"}  # of a benchmark
     of_others |= {"own", "time", "signal"}  # the last two of SLURM
+    of_others |= {"list_sweeps", "port", "nthreads", "nworkers"}  # the last three of Dask
     of_others |= {"grid_module", "visible_gpus", "run_cluster"}  # of hypnettorch's hpsearch
     for option in re.findall(r"--(\w+)", TEXTS[name]):
         assert option in {*defaults(), *of_others, *recipes}, option
