@@ -21,8 +21,8 @@ from hypercl.interruption import Interrupted, Interruption
 from hypercl.lock import Held, Lock
 from hypercl.options import Options, RunOptions
 from hypercl.report.screen import Screen
-from hypercl.rundir.whole import replace_file
 from hypercl.shell import one_line
+from hypercl.whole import replace_file
 
 if TYPE_CHECKING:
     from hypercl.report.sweep.points import Findings

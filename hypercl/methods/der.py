@@ -47,7 +47,7 @@ class DarkReplay(ExperienceReplay):
 
     keeps_logits = True
 
-    def __init__(self, options: "DerEntry", setting: Setting, strength: "float | Tensor") -> None:
+    def __init__(self, options: "DerEntry", setting: Setting, strength: float) -> None:
         import torch
 
         super().__init__(options, setting, strength)

@@ -109,14 +109,14 @@ class ExperienceReplay(OwnWeights):
     """A network that learns samples of the earlier tasks beside those of the current one.
 
     Args:
-        strength: Of the loss on the buffer, or [members].
+        strength: Of the loss on the buffer.
     """
 
     num_batches = 1  # from the buffer, per step
     keeps_logits = False
 
     def __init__(
-        self, options: BufferEntry, setting: Setting, strength: "float | Tensor"
+        self, options: BufferEntry, setting: Setting, strength: float
     ) -> None:
         super().__init__(setting, strength, options.mnet_init)
         for problem in options.problems_of_budget(sum(task.num_classes for task in setting.tasks)):

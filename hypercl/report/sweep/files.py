@@ -26,8 +26,8 @@ from hypercl.report.sweep.tables import (
     tried_table,
 )
 from hypercl.rundir.stored import CONFIG, read_sealed
-from hypercl.rundir.whole import replace_file
 from hypercl.sweeps.spec import Sweep
+from hypercl.whole import replace_file
 
 _GENERATOR = "hypercl, run.py --sweep"
 _REPORT, _PAGE = "report", "report.html"
