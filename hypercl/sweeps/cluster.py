@@ -115,10 +115,17 @@ class Workers:
         if self._client.status not in ("running", "connecting"):
             raise RunFailed("the scheduler of the workers is gone: start it, and the sweep, again")
 
-    def leave(self) -> None:
-        """Have the points that are learned saved and left; they come back as interrupted."""
+    def leave(self) -> bool:
+        """Have the points that are learned saved and left; they come back as interrupted.
+
+        Returns:
+            Whether there are workers, of which some may learn.
+        """
         with contextlib.suppress(Exception):  # workers that have died meanwhile
-            self._client.run(_whole(entry.leave), str(ROOT), self._session, on_error="ignore")
+            return bool(
+                self._client.run(_whole(entry.leave), str(ROOT), self._session, on_error="ignore")
+            )
+        return False
 
 
 def _whole(function: Callable) -> Callable:

@@ -39,8 +39,8 @@ class Hands(Protocol):
     def require_there(self) -> None:
         """Refuse to wait for workers that are gone."""
 
-    def leave(self) -> None:
-        """Have the points that are learned saved and left."""
+    def leave(self) -> bool:
+        """Have the points that are learned saved and left; whether there is who does so."""
 
 
 class Watcher(Protocol):
@@ -119,6 +119,7 @@ class Driver:
                 self._hands.require_there()
                 self._hand_out_all()
                 self._watcher.changed(self._search, self._at_work)
+        assert all(map(self._search.done, self._sweep.labels)), "a point waits for nothing"
 
     @property
     def _at_work(self) -> int:
@@ -132,10 +133,15 @@ class Driver:
         for task in due:
             self._hand_out(task)
         for label in self._sweep.labels:
-            while self._search.next(label) is not None:
-                pass
-            for task in self._next_tasks(label):
-                self._hand_out(task)
+            num_ended = None
+            while num_ended != (num_ended := self._num_ended(label)):  # a stop makes room for more
+                while self._search.next(label) is not None:
+                    pass
+                for task in list(self._next_tasks(label)):
+                    self._hand_out(task)
+
+    def _num_ended(self, label: str) -> int:
+        return sum(entry.state != "running" for entry in self._search.entries(label))
 
     def _hand_out(self, task: Task) -> None:
         self._tasks[self._hands.hand_out(task.job(self._sweep, self._out_dir))] = task
@@ -283,7 +289,8 @@ class Driver:
     def _leave(self) -> None:
         """Have the points saved that are learned, and enter what has ended meanwhile."""
         self._watcher.say("the points that are learned are saved; a second signal ends at once")
-        self._hands.leave()
+        if not self._hands.leave():
+            return
         until = time.monotonic() + _LEAVING
         while self._tasks and time.monotonic() < until:
             with suppress(queue.Empty):

@@ -68,6 +68,7 @@ class Inline:
 
     def leave(self):
         self.left = True
+        return True
 
 
 class Heard:
@@ -83,12 +84,12 @@ class Heard:
         self.said.append(text)
 
 
-def drive(text=SWEEP, hands=None, out_dir="sweep", retry=False):
+def drive(text=SWEEP, hands=None, out_dir="sweep", retry=False, at_once=2):
     """Run a sweep, or what is left of it; the search and what was said."""
     Path("tiny.toml").write_text(text)
     sweep = read("tiny.toml", parse_args)
     Path(out_dir).mkdir(exist_ok=True)
-    search = Search.open(Path(out_dir, "journal.log"), sweep, at_once=2)
+    search = Search.open(Path(out_dir, "journal.log"), sweep, at_once=at_once)
     if retry:
         search.retry_failed("tiny")
     heard = Heard()
@@ -172,6 +173,15 @@ def test_weak_points_stop_and_a_driver_that_is_killed_goes_on_to_the_same_points
     assert num_kills > 8
     assert table(again) == table(found)
     assert again.chosen("tiny") == found.chosen("tiny")
+
+
+def test_a_point_that_stops_makes_room_for_the_next_where_no_other_is_at_work(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    found, _ = drive(HALVING, Inline(do=learned), at_once=1)
+    assert len(found.entries("tiny")) == 8
+    assert found.done("tiny")
 
 
 def outcome_of(status, message=""):
