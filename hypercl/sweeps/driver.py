@@ -302,8 +302,18 @@ class Driver:
 
 
 def with_retest(sweep: Sweep, retest: int | None) -> Sweep:
-    """The sweep, with another number of points that are tested."""
-    return sweep if retest is None or not sweep.chooses else replace(sweep, retest=retest)
+    """The sweep, with another number of points that are tested; None: as its file says.
+
+    Raises:
+        InputError: It chooses none.
+    """
+    if retest is None:
+        return sweep
+    if not sweep.chooses:
+        raise InputError(
+            f"--retest={retest} tests chosen points, and {sweep.path} chooses none: leave it out"
+        )
+    return replace(sweep, retest=retest)
 
 
 def _name(point: Point) -> str:

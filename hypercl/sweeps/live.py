@@ -181,7 +181,7 @@ def table_of(states: Sequence[State], sweep: Sweep, at_work: int, seconds: float
         if state.options
     ]
     points = "point" if at_work == 1 else "points"
-    title = f"{sweep.name}, {sweep.metric.name}: {at_work} {points} at work, {_duration(seconds)}"
+    title = f"{sweep.name}, {sweep.metric.name}: {at_work} {points} under way, {_duration(seconds)}"
     return Group(Text(title), table, *best)
 
 

@@ -109,6 +109,16 @@ def test_a_dry_run_says_what_a_sweep_takes(inline, capsys):
     assert inline == []
 
 
+def test_a_sweep_that_chooses_nothing_tests_its_points_and_no_other(inline):
+    all_tested = SWEEP.replace("together = 1", "together = 1\nchooses = false")
+    Path("tiny.toml").write_text(all_tested)
+    found = run.main(["--sweep=tiny.toml"])
+    assert {point["tested_on"] for point in found["points"]} == {"test"}
+    assert not Path("out", "sweep_tiny", "retest").exists()
+    with pytest.raises(InputError, match=r"--retest=2 tests chosen points, and .* chooses none"):
+        run.main(["--sweep=tiny.toml", "--retest=2"])
+
+
 def test_folders_that_are_refused(inline):
     Path("file").touch()
     Path("other").mkdir()

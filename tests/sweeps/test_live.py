@@ -70,7 +70,7 @@ def test_the_table_fits_a_terminal_of_80_columns():
     text = shown(80, [*states, *long])
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[0] == "mine, cl1: 2 points at work, 0:00:30"
+    assert lines[0] == "mine, cl1: 2 points under way, 0:00:30"
     assert lines[1].split() == [
         "points", "stopped", "diverged", "failed", "best", "a", "minute", "left"
     ]  # fmt: skip
@@ -93,7 +93,7 @@ def test_what_is_said_on_a_terminal_and_elsewhere(terminal, monkeypatch):
     assert "the workers can be looked at under http://127.0.0.1:8787/status" in text
     assert "point hnet/00003 failed: no luck" in text
     if terminal:
-        assert text.count("mine, cl1: 2 points at work") >= 3
+        assert text.count("mine, cl1: 2 points under way") >= 3
     else:
         assert text.count("hnet: 0 of 60 points") == 1
         assert text.count("hnet: 4 of 60 points, 1 stopped, 1 failed, best 98.5") == 1
