@@ -790,7 +790,7 @@ def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, capsys, options):
     if "--compression=0.5" in options:
         assert found["compression_ratio"] == pytest.approx(0.5, rel=0.01)
         assert " in chunks of " in shown
-    assert 0 < found["seconds"] < 60
+    assert 0 < found["seconds"] < 600  # a busy machine is slow
     # Which step is the longer one is for a quiet machine to tell.
     assert found["seconds"] > 3 * 60 * min(found["step_seconds"]) > 0
     assert found["bytes"] > 4 * sum(found["num_weights"].values())

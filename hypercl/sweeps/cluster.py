@@ -254,13 +254,25 @@ def _at_address(address: str) -> Iterator[Workers]:
         yield Workers(client, len(threads))
 
 
+def import_jobqueue() -> Any:
+    """dask_jobqueue, whose import takes Ctrl-C for itself, and with it what a run would save."""
+    import signal
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        import dask_jobqueue
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return dask_jobqueue
+
+
 @contextlib.contextmanager
 def _as_jobs(kind: str, number: int) -> Iterator[Workers]:
     """Jobs that dask-jobqueue submits, as many as there is work for, at most ``number`` workers."""
     import dask
-    import dask_jobqueue
     from distributed import Client
 
+    dask_jobqueue = import_jobqueue()
     mend = (
         f"say what a job has in ~/.config/dask/jobqueue.yaml, under jobqueue and {kind}: cores, "
         "memory, walltime"

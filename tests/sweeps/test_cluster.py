@@ -1,18 +1,21 @@
 """Who works: what the environment of a worker has, what a job is, and what is refused."""
 
 import os
+import signal
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import dask
-import dask_jobqueue  # noqa: F401 - it has defaults in the configuration
 import pytest
 
 from hypercl.errors import InputError
 from hypercl.sweeps import cluster
 from hypercl.sweeps.cluster import environment_of, gpus, open_workers, processors
 from hypercl.sweeps.work import Job
+
+cluster.import_jobqueue()  # it has defaults in the configuration
 
 
 def options(**given):
@@ -45,6 +48,15 @@ def test_a_scheduler_that_does_not_answer_is_refused(monkeypatch):
         open_workers(options(scheduler="nonsense://x")),
     ):
         pass
+
+
+def test_ctrl_c_stays_with_whom_it_was(monkeypatch):
+    """dask_jobqueue takes it when it is imported."""
+    for name in [name for name in sys.modules if name.startswith("dask_jobqueue")]:
+        monkeypatch.delitem(sys.modules, name)
+    before = signal.getsignal(signal.SIGINT)
+    cluster.import_jobqueue()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_jobs_without_a_size_are_refused():
