@@ -231,9 +231,11 @@ def _ignore_ctrl_c() -> None:
 def _at_address(address: str) -> Iterator[Workers]:
     """A cluster that runs; it goes on when the sweep ends."""
     from distributed import Client
+    from distributed.comm import get_address_host_port
 
     mend = "start one with dask scheduler, or give its address as tcp://host:port"
     try:
+        get_address_host_port(address, strict=True)  # a client tries a bad one for 40 s
         client = Client(address, set_as_default=False, timeout=_CONNECT_SECONDS)
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError(

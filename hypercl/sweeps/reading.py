@@ -29,6 +29,7 @@ from hypercl.options import (
 )
 from hypercl.ranges import as_argument
 from hypercl.registry import entries
+from hypercl.report.metrics import BY_SCENARIO
 from hypercl.sweeps.lines import Place, line_of, lines_of
 from hypercl.sweeps.space import Domain, Plain, Space, When, frozen, is_same
 from hypercl.sweeps.spec import SEARCHES, STOPS, Searched, Sweep
@@ -84,7 +85,8 @@ _KEYS = (
 _METHOD_KEYS = ("method", "label", "options", "preset", "points", "space", "when", "point")
 _CHANGE_TASKS = ("cl_exp", "num_tasks", "num_classes_per_task", "skip_tasks", "preset")
 _KINDS: dict[type, str] = {
-    str: "a text", int: "a whole number", bool: "true or false", list: "an array", dict: "a table",
+    str: "a text", int: "a whole number", bool: "true or false", list: "an array, in [ ]",
+    dict: "a table",
 }  # fmt: skip
 
 
@@ -127,7 +129,8 @@ class _Reader:
         labels = [searched.label for searched, _, _ in parsed]
         for searched, _, path in parsed:
             if labels.count(searched.label) > 1:
-                self._add(path, f"there are two of label {searched.label}: give a label of its own")
+                two = f"there are two of label {searched.label}"
+                self._add(path, f'{two}: give one a label = "..."')
         metric = self._metric([of_run for _, of_run, _ in parsed])
         if stop == "halving":
             for searched, of_run, path in parsed:
@@ -152,8 +155,11 @@ class _Reader:
     def _refuse_unknown(self, path: Place, table: Any, known: Collection[str]) -> None:
         for key in table:
             if key not in known:
-                meant = _meant(key, known) or f": there are {', '.join(known)}"
-                if key in all_options():
+                close = _meant(key, known)
+                meant = close or f": there are {', '.join(known)}"
+                value = table[key]
+                of_tables = isinstance(value, list) and any(isinstance(v, Mapping) for v in value)
+                if key in all_options() and not (of_tables and close):
                     meant = f': an option goes into options, as "--{key}=...", or into [space]'
                 self._add((*path, key), f"there is no key {key}{meant}")
 
@@ -331,7 +337,8 @@ class _Reader:
                 place = self._place_of_points(path, key)
                 self._try(argv, point, {n: (*place, n) for n in point}, place)
         elif not space.domains and not any(when.then for when in space.when):
-            self._add(path, f"there is no [space]: name the options that {search} is to search")
+            if len(self.problems) == num_problems:  # else its options are there, and are bad
+                self._add(path, "there is no [space]: give one, with the options to be searched")
         elif search == "grid":
             self._check_grid(space, where)
         if of_run is None:
@@ -382,6 +389,9 @@ class _Reader:
         named: dict[str, dict[str, Plain]] = {}
         places = [("point",), (*path, "point")] if path else [("point",)]
         known = self._known(argv)
+        if isinstance(self._at(("point",)), int):
+            self._add(("point",), "point: points says how many there are: give that")
+            return named
         for place in places:
             for name, table in self._get(place, dict, {}).items():
                 if not isinstance(table, Mapping):
@@ -642,7 +652,10 @@ class _Reader:
             if name not in there:
                 scenario = f" in scenario {of_run.scenario}" if of_run.scenario else ""
                 of_what = f"--method={of_run.method.method}{scenario}"
-                self._add(("metric",), f"metric: {of_what} has no {name}: {', '.join(there)}")
+                mend = f"take one of {', '.join(there)}"
+                if name in BY_SCENARIO:
+                    mend += f", or give --cl_scenario={BY_SCENARIO.index(name) + 1}"
+                self._add(("metric",), f"metric: {of_what} has no {name}: {mend}")
             num_tasks = of_run.task.num_tasks
             if num_tasks is not None and num_tasks < metric.first:
                 self._add(("metric",), f"metric: {name} needs {metric.first} tasks")

@@ -43,11 +43,12 @@ def test_a_scheduler_that_does_not_answer_is_refused(monkeypatch):
         open_workers(options(scheduler="tcp://127.0.0.1:9")),
     ):
         pass
-    with (
-        pytest.raises(InputError, match=r"--scheduler=nonsense://x does not answer"),
-        open_workers(options(scheduler="nonsense://x")),
-    ):
-        pass
+    for address in ("nonsense://x", "host"):
+        with (
+            pytest.raises(InputError, match=rf"--scheduler={address} does not answer"),
+            open_workers(options(scheduler=address)),
+        ):
+            pass
 
 
 def test_ctrl_c_stays_with_whom_it_was(monkeypatch):

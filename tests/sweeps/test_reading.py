@@ -192,6 +192,8 @@ GRID = SHORT + "[space]\n"
     [
         (GRID, 1, "there is no [space]"),
         (SHORT, 1, "there is no [space]"),
+        ("point = 3\n" + GRID + "lr = [1]", 1, "points says how many"),
+        (GRID + "lr=[1]\n[[method]]\nmethod='ewc'", 5, "no key method (did you mean methods?)"),
         (GRID + "lr = [0.1, -3]", 4, "--lr: '-3' is not a number in (0, inf)"),
         (GRID + "lr = [0.1, 0.1]", 4, "lr has 0.1 twice"),
         (GRID + "lr = {log = [0.1, 1]}", 4, "a grid needs a list of values"),
@@ -224,7 +226,8 @@ GRID = SHORT + "[space]\n"
         ("search = 'tpe'\nmetric = 'cl1'\n[space]\nlr=[1]", 1, "points is missing"),
         ("search = 'grid'\n[space]\nlr = [1]", 1, "metric is missing"),
         ("metric = 'cl1'\n[space]\nlr = [1]", 1, "search is missing"),
-        (GRID.replace("cl1", "cl2") + "lr = [1]", 1, "--method=hnet has no cl2: final_accuracy,"),
+        (GRID.replace("cl1", "cl2") + "lr = [1]", 1, "--method=hnet has no cl2: take one of"),
+        (GRID.replace("cl1", "cl3") + "lr = [1]", 1, "or give --cl_scenario=3"),
         (GRID.replace("cl1", "final_error") + "lr = [1]", 1, "no metric final_error: take one of"),
         (
             "options = ['--method=ewc', '--cl_scenario=3']\n"
@@ -292,6 +295,11 @@ def test_a_mistake_is_found_with_its_line(text, line, words):
     found = problems(text)
     assert [p for p in found if p.startswith(f"f.toml:{line}: ") and words in p], found
     assert all(re.match(r"f\.toml:\d+: ", problem) for problem in found)
+
+
+def test_options_that_are_wrong_are_options_that_are_there():
+    (problem,) = problems(GRID + "lr = {log = [0, 1]}")
+    assert "has no logarithm at 0" in problem
 
 
 def test_a_grid_that_is_too_large_is_refused(monkeypatch):
