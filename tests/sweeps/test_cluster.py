@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -93,3 +94,46 @@ def test_a_job_of_slurm_is_submitted_where_there_is_work(tmp_path, monkeypatch):
     assert "distributed.cli.dask_worker tcp://" in text
     assert text.rstrip().endswith("--nthreads 1")
     assert Path(tmp_path, "cancelled.txt").read_text().split() == ["7"]
+
+
+def test_a_job_whose_worker_is_killed_is_done_by_the_next(tmp_path, monkeypatch):
+    """The worker reads options from a pipe: so it is at work when it is killed."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("options.toml")
+    with open_workers(options(workers=1)) as workers:
+        assert workers.dashboard.startswith("http://127.0.0.1:")
+        ticket = workers.hand_out(Job((("--config=options.toml", "--out_dir=x"),), None))
+        with wait_for(lambda: to_reader("options.toml")):
+            [killed] = workers._client.run(os.getpid).values()
+            os.kill(killed, signal.SIGKILL)
+            wait_for(lambda: not Path("/proc", str(killed)).exists())
+        wait_for(lambda: has_come_back(workers, "options.toml"))
+        done = workers.come_back.get(timeout=60)
+        workers.require_there()
+        assert workers.leave()
+    assert (done.ticket, done.error, done.lost) == (ticket, "", False)
+    [outcome] = done.outcomes
+    assert (outcome.status, "options.toml" in outcome.message) == ("failed", True)
+
+
+def wait_for(happens, seconds=60):
+    until = time.monotonic() + seconds
+    while not (found := happens()):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return found
+
+
+def to_reader(pipe):
+    """A file to write to who reads from a pipe; None where nobody does."""
+    with suppress(OSError):
+        return open(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK), "wb", buffering=0)
+    return None
+
+
+def has_come_back(workers, pipe):
+    """Whether a job is done, which may read more than once from a pipe what is no option."""
+    if (end := to_reader(pipe)) is not None:
+        with end:
+            end.write(b"nonsense = 1")
+    return not workers.come_back.empty()
