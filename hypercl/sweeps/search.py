@@ -492,7 +492,7 @@ class Search:
             described = self._described(searched)
             for key in _FIXED:
                 if described[key] != noted[key]:
-                    there, here = (_in_words(what[key]) for what in (noted, described))
+                    there, here = _in_words(noted[key], described[key])
                     yield f"{key} of {label} was {there}, and is {here}: {mend}"
             at_once = self.sweep.at_once
             if at_once is not None and max(at_once, self.block) != self.at_once:
@@ -660,8 +660,12 @@ def _bearing(options: list[str]) -> list[str]:
     return list(bearing_on_results(names).values())
 
 
-def _in_words(value: Any) -> str:
-    return " ".join(map(str, value)) or "empty" if isinstance(value, list) else str(value)
+def _in_words(there: Any, here: Any) -> tuple[str, str]:
+    """Two values that differ; of lists what one of them has and the other has not."""
+    if not isinstance(there, list):
+        return str(there), str(here)
+    gone, new = ([v for v in a if v not in b] for a, b in ((there, here), (here, there)))
+    return " ".join(gone) or "not given", " ".join(new) or "not given"
 
 
 def _shrunk(label: str, noted: Mapping[str, Any], space: Space, mend: str) -> Iterator[str]:
