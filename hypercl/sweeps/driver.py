@@ -17,11 +17,10 @@ from hypercl.interruption import Interruption
 from hypercl.rundir.stored import CHECKPOINTS
 from hypercl.sweeps.cluster import Done
 from hypercl.sweeps.search import Search
-from hypercl.sweeps.spec import Point, Sweep
+from hypercl.sweeps.spec import POINTS, RETEST, Point, Sweep
 from hypercl.sweeps.values import value_of
 from hypercl.sweeps.work import Job, Outcome, place_of
 
-POINTS, RETEST = "points", "retest"  # folders of a sweep
 _LOOK = 0.2  # seconds from one look at signals to the next
 _BUSY = 2.0  # seconds until a point is tried again that another process works on
 _LEAVING = 60.0  # seconds that points have to be saved in

@@ -14,6 +14,7 @@ from hypercl.sweeps.values import Metric
 
 SEARCHES = ("grid", "random", "tpe", "qmc", "list")
 STOPS = ("none", "halving")
+POINTS, RETEST = "points", "retest"  # folders of a sweep
 FRESH = 1000  # the seeds of the retest are so much higher than those of the search
 
 

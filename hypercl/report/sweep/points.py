@@ -20,10 +20,9 @@ from hypercl.rundir.forms import matrix_of
 from hypercl.rundir.stored import RESULTS, failed_for_good, read_sealed
 from hypercl.sweeps.search import STATES, Entry
 from hypercl.sweeps.space import Plain
-from hypercl.sweeps.spec import Sweep
+from hypercl.sweeps.spec import POINTS, RETEST, Sweep
 from hypercl.sweeps.values import Metric, Value, value_of
 
-POINTS, RETEST = "points", "retest"  # folders of a sweep
 _LEAST = 4  # finished points, below which nothing is said of the importance of options
 _AT_TOP = 5  # points at least that Optuna's PED-ANOVA should have among the best
 
@@ -158,8 +157,7 @@ class Findings:
         ranked = [one for method in self.methods if (one := method.best) is not None]
         if not ranked:
             return None
-        sign = 1 if self.metric.higher_is_better else -1
-        return max(ranked, key=lambda one: sign * _known(one.value))
+        return max(ranked, key=lambda one: self.metric.sign * _known(one.value))
 
     def test_text(self, one: Tried) -> str:
         """The test of a point for people."""
