@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from hypercl.ranges import as_argument
 from hypercl.report.sweep.points import Findings, Method, Tried, validation
@@ -22,9 +22,16 @@ _SIDE_BY_SIDE = 3  # axes in a line
 _LONGEST = 24  # characters of a name at an axis
 _MANY = 30  # lines, beyond which they are thin
 _LOG = 20  # times the smallest number of an option is the largest, where its axis is logarithmic
+_DECADES = 1e3  # the same, where powers of ten alone would be too few ticks
 _BEST, _OTHER = "crimson", "0.6"
 _LOW_END = 0.25  # share of the points, the worst, that have one color: the good ones count
 _MISSING = -0.12  # where a parallel axis has points to which an option is not given
+
+
+_STOPPED = (
+    "The value of one that stopped is that after fewer tasks, which are easier to keep: it may lie "
+    "above the best."
+)
 
 
 class Scale(NamedTuple):
@@ -79,7 +86,7 @@ def history(findings: Findings) -> Figure | None:
     if not shown:
         return None
     figure, all_axes = _grid(len(shown), height=3.0, sharey=True)
-    sign = 1 if findings.metric.higher_is_better else -1
+    sign = findings.metric.sign
     for axes, method in zip(all_axes, shown, strict=True):
         _draw_points(axes, method, [float(one.number) for one in method.tried], findings)
         finished = [one for one in method.tried if one.rank is not None]
@@ -195,6 +202,10 @@ def metric_against_options(findings: Findings) -> Figure | None:
             axes.set_xlim(-0.5, len(scale.names) - 0.5)
         elif scale.is_log:
             axes.set_xscale("log")
+            if scale.high / scale.low < _DECADES:  # or the names of the ticks run into each other
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+                axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(_plain(name))
         if len(findings.methods) > 1:
             axes.set_title(_plain(method.label), fontsize=10)
@@ -261,7 +272,7 @@ FIGURES: dict[str, tuple[Callable[[Findings], Figure | None], str, str]] = {
     "history": (
         history,
         "Points in their order",
-        "Each point's value in the order in which the points were chosen.",
+        f"Each point's value in the order in which the points were chosen. {_STOPPED}",
     ),
     "importance": (
         importance,
@@ -272,12 +283,13 @@ FIGURES: dict[str, tuple[Callable[[Findings], Figure | None], str, str]] = {
     "parallel_coordinates": (
         parallel_coordinates,
         "Parallel coordinates",
-        "A line is a point; its color is its value, dotted ones stopped early.",
+        f"A line is a point; its color is its value, dotted ones stopped early. {_STOPPED}",
     ),
     "metric_against_options": (
         metric_against_options,
         "The metric against each option",
-        "Only one option is shown at a time: points at the same place differ in the others.",
+        "Only one option is shown at a time: points at the same place differ in the others. "
+        f"{_STOPPED}",
     ),
     "learning_curves": (
         learning_curves,

@@ -27,7 +27,10 @@ def tried_table(findings: Findings) -> Table:
     header = ["", "points tried", *states, *best_of, "hours of the runs"]
     notes = []
     if "stopped" in states:
-        notes.append("stopped: weaker than others after so few tasks; it counts as tried")
+        notes.append(
+            "stopped: weaker than others after some tasks, and learned no more; it counts as "
+            "tried, and its value is that after these tasks"
+        )
     if "diverged" in states:
         notes.append("diverged: a loss was not finite; it counts as tried, with the worst value")
     return Table(f"Points tried, {samples(findings)}", header, rows, notes)
