@@ -13,7 +13,7 @@ from hypercl.engine.capture import StepRunner
 from hypercl.evaluation import Learned, evaluate
 from hypercl.experiment import Experiment
 from hypercl.options import EvaluationOptions
-from hypercl.report.screen import Screen
+from hypercl.report.screen import Screen, spoken_time
 from hypercl.rundir.checkpoint import Position
 
 _TRIED = 20  # steps that are timed in all
@@ -77,7 +77,7 @@ def try_out(
         f"a step: {1e3 * step_seconds[0]:.1f} ms in the first task, "
         f"{1e3 * step_seconds[-1]:.1f} ms in the last; {sum(steps):,} steps"
     )
-    screen.say(f"the whole run: about {seconds / 60:.1f} minutes")
+    screen.say(f"the whole run: about {spoken_time(seconds)}")
     return content
 
 

@@ -20,7 +20,7 @@ from hypercl.errors import InputError, RunFailed
 from hypercl.interruption import Interrupted, Interruption
 from hypercl.lock import Held, Lock
 from hypercl.options import Options, RunOptions
-from hypercl.report.screen import Screen
+from hypercl.report.screen import Screen, spoken_time
 from hypercl.shell import one_line
 from hypercl.whole import replace_file
 
@@ -129,6 +129,7 @@ def _opened(
 def _reported(out_dir: Path, spec: "Sweep", search: "Search", command: str) -> "Findings":
     from hypercl.shell import importing
 
+    Screen(lambda line: None).say("the report is made, which takes some seconds")
     with importing():  # matplotlib
         from hypercl.report.sweep.files import write_sweep_report
 
@@ -273,7 +274,7 @@ def try_out(spec: "Sweep", options: RunOptions) -> dict[str, Any]:
                 "seconds": said["seconds"] * (number + retests),
             }
             screen.say(
-                f"{label}: {number} points, one takes about {said['seconds'] / 60:.1f} minutes and "
+                f"{label}: {number} points, one takes about {spoken_time(said['seconds'])} and "
                 f"{said['bytes'] / 2**20:,.0f} MiB beside the images, on this machine"
             )
     points = sum(method["points"] for method in methods.values())
@@ -281,8 +282,8 @@ def try_out(spec: "Sweep", options: RunOptions) -> dict[str, Any]:
     num_bytes = max(method["bytes"] for method in methods.values()) * min(workers, points)
     at_most = "at most " if spec.stop != "none" else ""
     screen.say(
-        f"{points} points on {workers} worker(s), and the tests: {at_most}about "
-        f"{seconds / 3600:.1f} hours and {num_bytes / 2**20:,.0f} MiB at a time"
+        f"{points} points on {workers} worker{'s' if workers > 1 else ''}, and the tests: "
+        f"{at_most}about {spoken_time(seconds)} and {num_bytes / 2**20:,.0f} MiB at a time"
     )
     return {
         "points": points, "workers": workers, "seconds": seconds, "bytes": num_bytes,

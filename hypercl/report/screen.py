@@ -154,7 +154,7 @@ class Screen:
         if milestone:
             per_step = (time.monotonic() - self._bar_started) / max(1, step - self._bar_start)
             left = per_step * (row.total - step)
-            line = f"{row.description}: step {step}/{row.total}, {text}, {_duration(left)} left"
+            line = f"{row.description}: step {step}/{row.total}, {text}, {duration(left)} left"
             if self._console.is_terminal:
                 self._log("DEBUG", line)
             else:
@@ -227,10 +227,20 @@ def _continued(words: Sequence[str], width: int) -> list[str]:
     return lines
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds: ``0:04:20``."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def spoken_time(seconds: float) -> str:
+    """``8 seconds``, ``2.5 minutes``, ``3.0 hours``."""
+    if seconds < 100:
+        return f"{seconds:.0f} second{'' if round(seconds) == 1 else 's'}"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.1f} minutes"
+    return f"{seconds / 3600:.1f} hours"
 
 
 def show_presets(console: Console | None = None) -> None:

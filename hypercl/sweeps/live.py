@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hypercl.report.screen import Screen
+from hypercl.report.screen import Screen, duration
 from hypercl.sweeps.search import Search
 from hypercl.sweeps.space import Plain
 from hypercl.sweeps.spec import Sweep
@@ -30,7 +30,7 @@ class State(NamedTuple):
     counts: Mapping[str, int]  # by state
     best: float | None
     options: str  # of the best point
-    per_minute: float | None  # points that have ended in this process; None: none has
+    per_minute: float | None  # points that have ended in this process; None: none has, or all have
     seconds_left: float | None
 
 
@@ -48,7 +48,8 @@ def states_of(
         counts = Counter(entry.state for entry in entries)
         ended = len(entries) - counts["running"]
         new = ended - before[label]
-        rate = 60 * new / seconds if new > 0 and seconds > 0 else None
+        goes_on = ended < num_points
+        rate = 60 * new / seconds if goes_on and new > 0 and seconds > 0 else None
         left = None if rate is None else 60 * (num_points - ended) / rate
         best, options = None, ""
         if ranked := search.ranked(label):
@@ -155,7 +156,7 @@ def line_of(state: State) -> str:
     if state.per_minute is not None:
         parts.append(f"{state.per_minute:.3g} a minute")
     if state.seconds_left:
-        parts.append(f"{_duration(state.seconds_left)} left")
+        parts.append(f"{duration(state.seconds_left)} left")
     return ", ".join(parts)
 
 
@@ -173,7 +174,7 @@ def table_of(states: Sequence[State], sweep: Sweep, at_work: int, seconds: float
             *(str(state.counts.get(name) or "-") for name in ("stopped", "diverged", "failed")),
             "-" if state.best is None else _number(state.best),
             "-" if rate is None else f"{rate:.3g}",
-            "-" if left is None else _duration(left),
+            "-" if left is None else duration(left),
         )
     best = [
         Text(f"{state.label}: {state.options}", style="dim", overflow="ellipsis", no_wrap=True)
@@ -181,15 +182,9 @@ def table_of(states: Sequence[State], sweep: Sweep, at_work: int, seconds: float
         if state.options
     ]
     points = "point" if at_work == 1 else "points"
-    title = f"{sweep.name}, {sweep.metric.name}: {at_work} {points} under way, {_duration(seconds)}"
+    title = f"{sweep.name}, {sweep.metric.name}: {at_work} {points} under way, {duration(seconds)}"
     return Group(Text(title), table, *best)
 
 
 def _number(value: float) -> str:
     return f"{value:.4g}" if math.isfinite(value) else "diverged"
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -102,7 +102,7 @@ def test_a_dry_run_says_what_a_sweep_takes(inline, capsys):
     assert (said["points"], said["workers"]) == (3, 2)
     assert said["seconds"] > 0
     assert said["bytes"] == 2 * said["methods"]["tiny"]["bytes"] > 0
-    assert "3 points on 2 worker(s), and the tests: about" in capsys.readouterr().out
+    assert "3 points on 2 workers, and the tests: about" in capsys.readouterr().out
     assert not Path("out").exists()
     assert inline == []
 

@@ -46,7 +46,7 @@ GOING = Search(
 )
 
 
-def test_how_far_a_method_is():
+def test_how_far_a_method_is(monkeypatch):
     hnet, ewc = states_of(GOING, SWEEP, {"hnet": 1, "ewc": 0}, seconds=30)
     assert (hnet.ended, hnet.num_points, hnet.best) == (4, 60, 98.5)
     assert (hnet.per_minute, hnet.seconds_left) == (6.0, 560.0)
@@ -56,6 +56,9 @@ def test_how_far_a_method_is():
     )
     assert (ewc.best, ewc.per_minute, ewc.seconds_left) == (None, None, None)
     assert line_of(ewc) == "ewc: 0 of 60 points"
+    monkeypatch.setattr(Search, "num_points", lambda self, label: 4)
+    done = states_of(GOING, SWEEP, {"hnet": 1, "ewc": 0}, seconds=30)[0]
+    assert (done.per_minute, done.seconds_left) == (None, None)  # a rate would sink from here on
 
 
 def shown(width, states):
