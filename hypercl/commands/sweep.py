@@ -150,6 +150,8 @@ def show(screen: Screen, found: "Findings", out_dir: Path) -> None:
                 screen.say(note)
     for warning in found.warnings:
         screen.say(warning)
+    if any(method.counts["failed"] for method in found.methods):
+        screen.say("--retry_failed tries the points again that failed")
     screen.say(f"the report is {out_dir / 'report' / 'report.html'}, with sweep.csv beside it")
 
 

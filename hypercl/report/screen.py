@@ -237,7 +237,8 @@ def duration(seconds: float) -> str:
 def spoken_time(seconds: float) -> str:
     """``8 seconds``, ``2.5 minutes``, ``3.0 hours``."""
     if seconds < 100:
-        return f"{seconds:.0f} second{'' if round(seconds) == 1 else 's'}"
+        whole = max(1, round(seconds))
+        return f"{whole} second{'s' if whole > 1 else ''}"
     if seconds < 100 * 60:
         return f"{seconds / 60:.1f} minutes"
     return f"{seconds / 3600:.1f} hours"

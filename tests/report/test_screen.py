@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hypercl.report.screen import Screen
+from hypercl.report.screen import Screen, spoken_time
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -75,6 +75,13 @@ def test_a_terminal_gets_a_live_bar_and_a_table():
     assert "━" in text
     assert "─" in text
     assert any("step 50/100" in line for line in log)
+
+
+def test_times_are_spoken_in_a_unit_that_suits_them():
+    seconds = [0.2, 8.4, 150, 5990, 6010, 90000]
+    assert [spoken_time(each) for each in seconds] == [
+        "1 second", "8 seconds", "2.5 minutes", "99.8 minutes", "1.7 hours", "25.0 hours"
+    ]  # fmt: skip
 
 
 def test_a_reader_that_has_gone_does_not_end_the_run():

@@ -29,8 +29,8 @@ _MISSING = -0.12  # where a parallel axis has points to which an option is not g
 
 
 _STOPPED = (
-    "The value of one that stopped is that after fewer tasks, which are easier to keep: it may lie "
-    "above the best."
+    "The value of one that stopped is that after fewer tasks, which are easier to keep: it may "
+    "look better than the best."
 )
 
 
