@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hypercl.errors import InputErrors
-from hypercl.options import bearing_on_results
-from hypercl.ranges import as_argument
-from hypercl.sweeps.space import Domain, Plain, Space, frozen, is_same
-from hypercl.sweeps.spec import Point, Searched, Sweep
+from hypercl.sweeps.changes import FORMAT, contradictions, described
+from hypercl.sweeps.space import Domain, Plain, Space, frozen
+from hypercl.sweeps.spec import Point, Sweep
 from hypercl.sweeps.values import Value
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STATES = ("running", "finished", "stopped", "diverged", "failed")
-FORMAT = 1
 _DIGITS = 4  # of numbers from a range: what is printed is what was run
 _REDRAWN = 20  # times, a point that was there before
 _MOST_COUNTED = 100_000  # points of a space of choices
@@ -447,37 +445,12 @@ class Search:
                 with _quiet():
                     new = self._storage.create_new_study([_direction(self.sweep)], label)
                 self._studies[label] = new
-            described = self._described(searched)
-            if self._noted(label) != described:
-                self._storage.set_study_user_attr(self._studies[label], _SWEEP, described)
-
-    def _described(self, searched: Searched) -> dict[str, Any]:
-        """What is searched, as JSON has it."""
-        sweep, space = self.sweep, searched.space
-        when = [
-            [{n: list(v) for n, v in w.conditions.items()}, sorted(w.then), sorted(w.without)]
-            for w in space.when
-        ]
-        return {
-            "format": FORMAT,
-            "options": sorted(_bearing([*sweep.options, *searched.options])),
-            "seeds": sweep.seeds,
-            "first_seed": sweep.first_seed,
-            "metric": sweep.metric.name,
-            "search": sweep.search,
-            "seed": sweep.seed,
-            "stop": sweep.stop,
-            "chooses": sweep.chooses,
-            "at_once": self.at_once,
-            "block": self.block,
-            "points": searched.points,
-            "space": {key: domain.as_json() for key, (_, domain) in space.keyed().items()},
-            "when": when,
-        }
+            now = described(self.sweep, searched, self.at_once, self.block)
+            if self._noted(label) != now:
+                self._storage.set_study_user_attr(self._studies[label], _SWEEP, now)
 
     def _contradictions(self) -> Iterator[str]:
         """What of the file is not as it was when the points in the journal were made."""
-        mend = "put it back, or choose another --out_dir"
         for label in self._studies:
             noted = self._noted(label)
             if not noted:
@@ -485,49 +458,9 @@ class Search:
             if noted.get("format") != FORMAT:
                 yield f"{self.path} is of another version: choose another --out_dir"
                 return
-            if label not in self.sweep.labels:
-                yield f"{label} has been searched, and is gone: {mend}"
-                continue
-            searched, entries = self.sweep.of(label), self._entries[label]
-            described = self._described(searched)
-            for key in _FIXED:
-                if described[key] != noted[key]:
-                    there, here = _in_words(noted[key], described[key])
-                    yield f"{key} of {label} was {there}, and is {here}: {mend}"
-            at_once = self.sweep.at_once
-            if at_once is not None and max(at_once, self.block) != self.at_once:
-                yield f"at_once was {self.at_once}, and is {at_once}: {mend}"
-            if searched.points is not None and searched.points < len(entries):
-                yield (
-                    f"points of {label} = {searched.points} are fewer than the {len(entries)} that "
-                    f"have been tried: {mend}"
-                )
-            if self.sweep.search in ("grid", "list"):
-                yield from self._gone(label, mend)
-                continue
-            if described["when"] != noted["when"]:
-                yield f"the conditions of {label} have changed: {mend}"
-                continue
-            yield from _shrunk(label, noted["space"], searched.space, mend)
-
-    def _gone(self, label: str, mend: str) -> Iterator[str]:
-        """Points of a grid or a list that have been tried and are in the file no more."""
-        searched = self.sweep.of(label)
-        known = self._all_points[label] or []
-        there = {frozen(options) for options in known}
-        for entry in self._entries[label]:
-            point = entry.point
-            options = point.options
-            if point.name is not None:
-                named = searched.named.get(point.name)
-                if named is None or frozen(named) != frozen(options):
-                    yield f"point {point.name} of {label} has been tried, and has changed: {mend}"
-            elif frozen(options) not in there:
-                words = ", ".join(f"{n}={as_argument(v)}" for n, v in options.items())
-                yield f"{words} of {label} has been tried, and is in the grid no more: {mend}"
-
-
-_FIXED = ("options", "seeds", "first_seed", "metric", "search", "seed", "stop", "chooses")
+            tried = [entry.point for entry in self._entries.get(label, ())]
+            all_points = self._all_points.get(label) or []
+            yield from contradictions(noted, self.sweep, label, tried, all_points)
 
 
 class _Rung:
@@ -652,43 +585,3 @@ def _at_share(domain: Domain, share: float) -> Plain:
 def _seed(*parts: object) -> int:
     """A seed of 32 bits that follows from these."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4])
-
-
-def _bearing(options: list[str]) -> list[str]:
-    """Those of a command line on which results depend."""
-    names = {option.removeprefix("--").partition("=")[0]: option for option in options}
-    return list(bearing_on_results(names).values())
-
-
-def _in_words(there: Any, here: Any) -> tuple[str, str]:
-    """Two values that differ; of lists what one of them has and the other has not."""
-    if not isinstance(there, list):
-        return str(there), str(here)
-    gone, new = ([v for v in a if v not in b] for a, b in ((there, here), (here, there)))
-    return " ".join(gone) or "not given", " ".join(new) or "not given"
-
-
-def _shrunk(label: str, noted: Mapping[str, Any], space: Space, mend: str) -> Iterator[str]:
-    """What a space no longer has of what it had, and what it has beside."""
-    now = {key: domain for key, (_, domain) in space.keyed().items()}
-    for key in noted.keys() | now.keys():
-        if key not in now:
-            yield f"{key} of {label} has been searched, and is gone: {mend}"
-        elif key not in noted:
-            yield f"{key} of {label} is new, and earlier points have no value of it: {mend}"
-        elif not _has_grown(noted[key], now[key]):
-            yield f"{key} of {label} has lost values that it had: {mend}"
-
-
-def _has_grown(noted: Mapping[str, Any], domain: Domain) -> bool:
-    """Whether a domain has all that it had."""
-    if domain.choices is not None or "choices" in noted:
-        had = noted.get("choices")
-        return (
-            had is not None
-            and domain.choices is not None
-            and all(any(is_same(value, choice) for choice in domain.choices) for value in had)
-        )
-    low, high = map(float, domain.ends)
-    same = noted["log"] == domain.log and bool(noted.get("int")) == domain.is_int
-    return same and low <= noted["low"] and noted["high"] <= high
