@@ -53,7 +53,7 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True)
-class Task:
+class Handout:
     """Points that are handed out in one job."""
 
     points: tuple[Point, ...]
@@ -91,8 +91,8 @@ class Driver:
     ) -> None:
         self._sweep, self._search, self._out_dir = sweep, search, out_dir
         self._hands, self._watcher, self._may_share = hands, watcher, may_share
-        self._tasks: dict[int, Task] = {}  # handed out, by ticket
-        self._later: list[tuple[float, Task]] = []  # when they are handed out again
+        self._handed_out: dict[int, Handout] = {}  # handed out, by ticket
+        self._later: list[tuple[float, Handout]] = []  # when they are handed out again
         self._tested: set[str] = set()  # methods whose chosen points are tested
         self._came_to: dict[Path, int] = {}  # where a point was when its workers had died
         self._said: set[str] = set()
@@ -107,7 +107,7 @@ class Driver:
         """
         with interruption.grace():
             self._hand_out_all()
-            while self._tasks or self._later:
+            while self._handed_out or self._later:
                 if interruption.pending is not None:
                     self._leave()
                     interruption.leave()
@@ -122,36 +122,36 @@ class Driver:
 
     @property
     def _at_work(self) -> int:
-        return sum(len(task.points) for task in self._tasks.values())
+        return sum(len(handout.points) for handout in self._handed_out.values())
 
     def _hand_out_all(self) -> None:
         """Everything that can be done now."""
         now = time.monotonic()
-        due = [task for at, task in self._later if at <= now]
-        self._later = [(at, task) for at, task in self._later if at > now]
-        for task in due:
-            self._hand_out(task)
+        due = [handout for at, handout in self._later if at <= now]
+        self._later = [(at, handout) for at, handout in self._later if at > now]
+        for handout in due:
+            self._hand_out(handout)
         for label in self._sweep.labels:
             num_ended = None
             while num_ended != (num_ended := self._num_ended(label)):  # a stop makes room for more
                 while self._search.next(label) is not None:
                     pass
-                for task in list(self._next_tasks(label)):
-                    self._hand_out(task)
+                for handout in list(self._next_handouts(label)):
+                    self._hand_out(handout)
 
     def _num_ended(self, label: str) -> int:
         return sum(entry.state != "running" for entry in self._search.entries(label))
 
-    def _hand_out(self, task: Task) -> None:
-        self._tasks[self._hands.hand_out(task.job(self._sweep, self._out_dir))] = task
+    def _hand_out(self, handout: Handout) -> None:
+        self._handed_out[self._hands.hand_out(handout.job(self._sweep, self._out_dir))] = handout
 
-    def _next_tasks(self, label: str) -> Iterator[Task]:
+    def _next_handouts(self, label: str) -> Iterator[Handout]:
         """What is to be done of a method's points, and is not yet."""
         busy = {
             (point.label, point.number)
-            for task in (*self._tasks.values(), *(task for _, task in self._later))
-            for point in task.points
-            if not task.retested
+            for handout in (*self._handed_out.values(), *(handout for _, handout in self._later))
+            for point in handout.points
+            if not handout.retested
         }
         num_asked, size = len(self._search.entries(label)), self._search.block
         blocks: dict[int, list[tuple[Point, int | None]]] = {}
@@ -176,7 +176,7 @@ class Driver:
             self._tested.add(label)
             for entry in self._search.chosen(label):
                 self._watcher.say(f"{_name(entry.point)} is chosen, and tested with fresh seeds")
-                yield Task((entry.point,), None, retested=True)
+                yield Handout((entry.point,), None, retested=True)
 
     def _decide(self, point: Point) -> tuple[str, int | None]:
         """Whether a point goes on, and until after which task."""
@@ -191,7 +191,7 @@ class Driver:
                 return "stop", None
         return "go on", next((rung for rung in rungs if rung not in entry.rungs), None)
 
-    def _packs(self, points: Sequence[tuple[Point, int | None]]) -> Iterator[Task]:
+    def _packs(self, points: Sequence[tuple[Point, int | None]]) -> Iterator[Handout]:
         """The points of a block, in jobs: those that can share a step together."""
         packs: list[list[tuple[Point, int | None]]] = []
         for point, until in points:
@@ -203,48 +203,48 @@ class Driver:
             else:
                 packs.append([(point, until)])
         for pack in packs:
-            yield Task(tuple(point for point, _ in pack), pack[0][1])
+            yield Handout(tuple(point for point, _ in pack), pack[0][1])
 
     def _take_back(self, done: Done) -> None:
         """Enter what has become of a job."""
-        task = self._tasks.pop(done.ticket)
+        handout = self._handed_out.pop(done.ticket)
         if done.outcomes is None:
-            self._take_back_lost(task, done)
+            self._take_back_lost(handout, done)
             return
         if full := [one.message for one in done.outcomes if one.status == "no space"]:
             raise RunFailed(f"{full[0]}: make room, and give the same command again")
         waiting = []
-        for point, outcome in zip(task.points, done.outcomes, strict=True):
+        for point, outcome in zip(handout.points, done.outcomes, strict=True):
             for warning in outcome.warnings:
                 self._say_once(f"warning: {warning}")
             if outcome.status == "busy":
                 self._say_once(f"{_name(point)} waits: {outcome.message.partition(':')[0]}")
             if outcome.status in ("busy", "interrupted"):
                 waiting.append(point)
-            elif task.retested:
+            elif handout.retested:
                 self._enter_retest(point, outcome)
             else:
-                self._enter(point, task.until, outcome)
+                self._enter(point, handout.until, outcome)
         if waiting:
-            again = replace(task, points=tuple(waiting))
+            again = replace(handout, points=tuple(waiting))
             self._later.append((time.monotonic() + _BUSY, again))
 
-    def _take_back_lost(self, task: Task, done: Done) -> None:
+    def _take_back_lost(self, handout: Handout, done: Done) -> None:
         """A job whose workers have died, or whose client was told nothing."""
         if not done.lost:
             raise RunFailed(f"a worker cannot work ({done.error}): mend that, and start again")
-        for point in task.points:
-            alone = Task((point,), task.until, task.retested)
+        for point in handout.points:
+            alone = Handout((point,), handout.until, handout.retested)
             place = place_of(alone.job(self._sweep, self._out_dir).argvs[0])
             if self._has_come_further(place):
                 self._hand_out(alone)
                 continue
             message = "the workers that had it died, each time: its memory may be too little"
             outcome = Outcome("failed", None, message, 0.0, ())
-            if task.retested:
+            if handout.retested:
                 self._enter_retest(point, outcome)
             else:
-                self._enter(point, task.until, outcome)
+                self._enter(point, handout.until, outcome)
 
     def _has_come_further(self, place: Path) -> bool:
         """Whether a point has saved something since its workers died the last time."""
@@ -291,11 +291,11 @@ class Driver:
         if not self._hands.leave():
             return
         until = time.monotonic() + _LEAVING
-        while self._tasks and time.monotonic() < until:
+        while self._handed_out and time.monotonic() < until:
             with suppress(queue.Empty):
                 done = self._hands.come_back.get(timeout=_LOOK)
                 if done.outcomes is None:
-                    self._tasks.pop(done.ticket)
+                    self._handed_out.pop(done.ticket)
                 else:
                     self._take_back(done)
 
