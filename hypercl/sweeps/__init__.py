@@ -2,17 +2,18 @@
 with the project, a TOML file each, whose first line says in a comment what it is.
 
 ``spec.py`` has what a sweep is, ``space.py`` the options that it searches, ``values.py`` the
-metrics by which it chooses. ``reading.py`` reads it from a file and finds the mistakes there,
-``lines.py`` in which lines they are. ``search.py`` chooses the points and decides which stop,
-``journal.py`` keeps what was tried, and ``changes.py`` says how a file may change afterwards.
+metrics by which it chooses. ``reading.py`` reads it from a file, and ``read_space.py`` its space;
+``content.py`` and ``lines.py`` say in which line a mistake is. ``search.py`` chooses the points and
+decides which stop, ``journal.py`` keeps what was tried, and ``changes.py`` says how a file may
+change afterwards.
 
 ``driver.py`` hands the points out and takes them back, ``cluster.py`` has the workers, ``entry.py``
 is their door, and ``work.py`` what they do; ``live.py`` shows how it goes. Points that train in one
 step: ``together.py`` says which may, ``pack.py`` learns them, ``joined.py`` joins their numbers and
 takes them apart. ``hpsearch_config.py`` is for hypnettorch's own search.
 
-To add a sweep that comes with the project is to add a file to
-this folder; docs/sweeps.rst has the format.
+To add a sweep that comes with the project is to add a file to this folder; docs/sweeps.rst has the
+format.
 """
 
 from pathlib import Path

@@ -287,7 +287,9 @@ class Driver:
 
     def _leave(self) -> None:
         """Have the points saved that are learned, and enter what has ended meanwhile."""
-        self._watcher.say("the points that are learned are saved; a second signal ends at once")
+        self._watcher.say(
+            "the points at work are saved, which takes a moment; a second signal ends at once"
+        )
         if not self._hands.leave():
             return
         until = time.monotonic() + _LEAVING
