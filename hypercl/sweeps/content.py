@@ -10,7 +10,12 @@ from typing import Any
 from hypercl.options import all_options
 from hypercl.sweeps.lines import Place, line_of
 
+KEYS = (  # above the first table
+    "name", "options", "preset", "seeds", "metric", "search", "points", "stop", "seed", "together",
+    "at_once", "chooses", "retest", "retest_seeds", "space", "when", "methods", "point",
+)  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+ABOVE = "it stands above the first [table] of the file"
 _KINDS: dict[type, str] = {
     str: "a text", int: "a whole number", bool: "true or false", list: "an array, in [ ]",
     dict: "a table",
@@ -43,6 +48,8 @@ class Content:
                 of_tables = isinstance(value, list) and any(isinstance(v, Mapping) for v in value)
                 if key in all_options() and not (of_tables and close):
                     meant = f': an option goes into options, as "--{key}=...", or into [space]'
+                if path and key in KEYS:
+                    meant = f" in this table: {ABOVE}"
                 self._add((*path, key), f"there is no key {key}{meant}")
 
     def _at(self, path: Place) -> Any:

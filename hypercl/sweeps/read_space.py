@@ -17,7 +17,7 @@ from hypercl.options import (
 )
 from hypercl.ranges import as_argument
 from hypercl.registry import entries
-from hypercl.sweeps.content import Content
+from hypercl.sweeps.content import ABOVE, KEYS, Content
 from hypercl.sweeps.lines import Place
 from hypercl.sweeps.space import Domain, Plain, Space, When, is_same
 
@@ -37,7 +37,9 @@ class SpaceContent(Content):
 
     def _is_option(self, name: str, path: Place, known: Collection[str], chooses: bool) -> bool:
         """Whether points may differ in an option."""
-        if name not in known:
+        if name not in known and name in KEYS:
+            self._add(path, f"{name} is no option: {ABOVE}")
+        elif name not in known:
             meant = nearest(name, known)
             hint = f" (did you mean {meant}?)" if meant else ": --help lists the options"
             self._add(path, f"there is no option {name}{hint}")

@@ -18,7 +18,7 @@ from hypercl.measure import ACCURACY, ERROR
 from hypercl.options import OF_THE_PROCESS, Options
 from hypercl.ranges import as_argument
 from hypercl.report.metrics import BY_SCENARIO
-from hypercl.sweeps.content import did_you_mean
+from hypercl.sweeps.content import KEYS, did_you_mean
 from hypercl.sweeps.lines import Place, lines_of
 from hypercl.sweeps.read_space import SpaceContent, unread_of
 from hypercl.sweeps.space import Plain, Space, frozen
@@ -61,16 +61,11 @@ def read(path: str | Path, parse_args: ParseArgs) -> Sweep:
         content = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         at = re.search(r"at line (\d+)", str(error))
-        raise InputErrors(
-            [f"{file}:{at[1] if at else 1}: is not TOML ({error}): mend that"]
-        ) from None
+        mend = 'write texts in " "' if "Invalid value" in str(error) else "mend that"
+        raise InputErrors([f"{file}:{at[1] if at else 1}: is not TOML ({error}): {mend}"]) from None
     return _Reader(file, content, lines_of(text), parse_args).sweep()
 
 
-_KEYS = (
-    "name", "options", "preset", "seeds", "metric", "search", "points", "stop", "seed", "together",
-    "at_once", "chooses", "retest", "retest_seeds", "space", "when", "methods", "point",
-)  # fmt: skip
 _METHOD_KEYS = ("method", "label", "options", "preset", "points", "space", "when", "point")
 _CHANGE_TASKS = ("cl_exp", "num_tasks", "num_classes_per_task", "skip_tasks", "preset")
 
@@ -88,7 +83,7 @@ class _Reader(SpaceContent):
             InputErrors: Something is wrong.
         """
         content = self.content
-        self._refuse_unknown((), content, _KEYS)
+        self._refuse_unknown((), content, KEYS)
         options, first_seed = self._options(())
         search = self._one_of("search", SEARCHES)
         stop = self._one_of("stop", STOPS, "none")

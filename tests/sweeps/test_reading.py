@@ -192,6 +192,9 @@ GRID = SHORT + "[space]\n"
     [
         (GRID, 1, "there is no [space]"),
         (SHORT, 1, "there is no [space]"),
+        (GRID + "lr = [1]\nseeds = 3", 5, "seeds is no option: it stands above the first [table]"),
+        (GRID + "lr = [1]\n[[methods]]\nseeds = 3", 6, "no key seeds in this table: it stan"),
+        ("search = grid", 1, 'write texts in " "'),
         ("point = 3\n" + GRID + "lr = [1]", 1, "points says how many"),
         (GRID + "lr=[1]\n[[method]]\nmethod='ewc'", 5, "no key method (did you mean methods?)"),
         (GRID + "lr = [0.1, -3]", 4, "--lr: '-3' is not a number in (0, inf)"),
