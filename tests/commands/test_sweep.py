@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from hypercl.lock import Lock, is_held
 from hypercl.report.results import Report
 from hypercl.report.sweep.points import collect
 from hypercl.sweeps import cluster
+from hypercl.tasks import images
 
 ROOT = Path(__file__).parents[2]
 TINY = [*(option for option in FEW_STEPS if "--lr" not in option), "--num_tasks=2"]
@@ -230,9 +232,11 @@ def test_a_driver_is_killed_and_the_sweep_finds_the_same(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "_reported", collect)
     monkeypatch.setattr(Report, "_write_plots", lambda self: None)
-    Path("tiny.toml").write_text(
-        SWEEP.replace("--n_iter=6", "--n_iter=100").replace("1e-2, 1e30]", "1e-2]")
-    )
+    monkeypatch.setattr(images, "load_images", cache(images.load_images))  # they take a second
+    text = SWEEP.replace("1e-2, 1e30]", "1e-2]").replace("--n_iter=6", "--n_iter=100")
+    for often in ("--ckpt_iter=4", "--val_iter=3"):
+        text = text.replace(often, often[:-1] + "20")
+    Path("tiny.toml").write_text(text)
     process = start("--out_dir=killed")
     worker = worker_at("killed/points/tiny/00000", process)
     process.kill()
