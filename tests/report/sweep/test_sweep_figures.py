@@ -110,6 +110,19 @@ def test_each_option_has_axes_of_its_own(findings):
     assert low > 50  # what diverged, with 0 %, is marked at the edge
 
 
+def test_axes_of_few_decades_have_few_ticks(tmp_path):
+    rates = (2e-4, 1e-3, 6e-3)
+    figure = figures.metric_against_options(
+        found(tmp_path, *(write_point(tmp_path, "a", i, 90.0, lr=lr) for i, lr in enumerate(rates)))
+    )
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    shown = [t.get_text() for t in axes.get_xticklabels() if low <= t.get_position()[0] <= high]
+    assert shown == ["0.0003", "0.001", "0.003"]
+    assert not any(t.get_text() for t in axes.get_xticklabels(minor=True))
+
+
 def test_validations_have_gaps_between_tasks(findings):
     axes = figures.validation_curves(findings).axes[0]
     (best,) = [line for line in axes.lines if line.get_color() == "crimson"]
