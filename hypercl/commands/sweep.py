@@ -285,7 +285,8 @@ def try_out(spec: "Sweep", options: RunOptions) -> dict[str, Any]:
     at_most = "at most " if spec.stop != "none" else ""
     screen.say(
         f"{points} points on {workers} worker{'s' if workers > 1 else ''}, and the tests: "
-        f"{at_most}about {spoken_time(seconds)} and {num_bytes / 2**20:,.0f} MiB at a time"
+        f"{at_most}about {spoken_time(seconds)} of learning and "
+        f"{num_bytes / 2**20:,.0f} MiB at a time"
     )
     return {
         "points": points, "workers": workers, "seconds": seconds, "bytes": num_bytes,
