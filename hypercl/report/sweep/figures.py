@@ -143,7 +143,7 @@ def _draw_parallel(axes: Any, method: Method, findings: Findings) -> None:
     names, points = method.searched, _valued(method)
     scales = [Scale.of([o.options[n] for o in method.tried if n in o.options]) for n in names]
     values = _scale_of_values(points, findings)
-    colors = _colors(points, findings)
+    colors = _colors(_finished(points), findings)
     order = sorted(points, key=lambda one: -_merit(one, findings))[::-1]
     look: dict[str, Any] = {"lw": 0.8 if len(points) > _MANY else 1.2, "alpha": 0.75}
     for one in order:
@@ -156,7 +156,7 @@ def _draw_parallel(axes: Any, method: Method, findings: Findings) -> None:
         if one.rank == 1:
             special = {"color": _BEST, "lw": 2.5, "zorder": 9}
         elif one.status == "stopped":
-            special |= {"ls": ":"}
+            special |= {"color": _OTHER, "ls": ":"}
         axes.plot(range(len(y)), y, **special)
     lowest = 0.0
     for i, (name, scale) in enumerate(zip([*names, findings.metric.name], [*scales, values],
@@ -283,7 +283,7 @@ FIGURES: dict[str, tuple[Callable[[Findings], Figure | None], str, str]] = {
     "parallel_coordinates": (
         parallel_coordinates,
         "Parallel coordinates",
-        f"A line is a point; its color is its value, dotted ones stopped early. {_STOPPED}",
+        f"A line is a point; its color is its value, gray ones stopped early. {_STOPPED}",
     ),
     "metric_against_options": (
         metric_against_options,
@@ -336,11 +336,11 @@ def _draw_curves(
     curves: Sequence[tuple[Tried, Sequence[float], Sequence[float]]],
     findings: Findings,
 ) -> None:
-    """A line a point, by its value's color; the best is thick, and those without a value are
-    gray.
+    """A line a point, by its value's color; the best is thick, and those that have not learned all
+    tasks are gray.
     """
-    points = _valued(method)
-    colors = _colors(points, findings) if points else None
+    points = _finished(_valued(method))
+    colors, colored = _colors(points, findings) if points else None, {o.number for o in points}
     thin = 0.7 if len(curves) > _MANY else 1.1
     marker = "." if all(len(x) <= 20 for _, x, _ in curves) else ""
     named: set[str | None] = set()
@@ -349,7 +349,7 @@ def _draw_curves(
             continue
         if one.rank == 1:
             look: dict[str, Any] = {"color": _BEST, "lw": 2.2, "zorder": 9, "label": "best"}
-        elif colors is not None and _is_valued(one):
+        elif colors is not None and one.number in colored:
             look = {"color": colors.to_rgba(one.value), "lw": thin, "alpha": 0.8}
         else:
             look = {"color": _OTHER, "lw": thin, "ls": "--", "label": one.status}
@@ -431,6 +431,11 @@ def _explain(figure: Figure) -> None:
 def _valued(method: Method) -> list[Tried]:
     """The points with a value that can be shown."""
     return [one for one in method.tried if _is_valued(one)]
+
+
+def _finished(points: list[Tried]) -> list[Tried]:
+    """Those that have learned all tasks, which alone have values to be compared; else all."""
+    return [one for one in points if one.status == "finished"] or points
 
 
 def _is_valued(one: Tried) -> bool:
