@@ -1,5 +1,6 @@
 # make run  [ARGS="--cl_exp=permmnist ..."]   run an experiment
 # make test                                   lint, check types, test
+# A process of tests has a thread, as there is one for each processor.
 # Both make .venv from requirements.txt and tests/requirements.txt first, where it is missing or
 # older.
 
@@ -14,7 +15,7 @@ run: .venv/ready
 test: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	.venv/bin/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
 
 .venv/ready: requirements.txt tests/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
