@@ -197,7 +197,7 @@ class Findings:
                 "test_seeds": None if one.test is None else one.test.n,
                 "attempt": one.attempt,
                 "message": one.message,
-                "run": str(one.place),
+                "run": "/".join(one.place.parts[-3:]),  # in the sweep's folder, which may move
             }
             for method in self.methods
             for one in method.tried
