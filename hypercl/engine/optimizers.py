@@ -49,7 +49,12 @@ class Adam:
         weight_decay: Numbers = 0.0,
     ) -> None:
         self._parameters, self._gradient = parameters, gradient
-        self._numbers = lr, beta1, weight_decay
+        # The kernel takes one of each for all that it is given.
+        self._shared: Any = (lr, beta1, weight_decay)
+        self._own: list[tuple] | None = None  # of each member; of a tensor, views
+        if not all(isinstance(number, int | float) for number in self._shared):
+            of_members = (of_each(number, len(parameters)) for number in self._shared)
+            self._own = list(zip(*of_members, strict=True))
         self.state = {
             "mean": torch.zeros_like(parameters),
             "mean_square": torch.zeros_like(parameters),
@@ -73,13 +78,10 @@ class Adam:
 
     def _update(self, parameters: Tensor, mean: Tensor, mean_square: Tensor) -> None:
         gradient = self._gradient
-        numbers: Any = self._numbers
-        if all(isinstance(number, int | float) for number in numbers):
-            self._kernel(parameters, gradient, mean, mean_square, *numbers)
+        if self._own is None:
+            self._kernel(parameters, gradient, mean, mean_square, *self._shared)
             return
-        # The kernel takes one of each for all that it is given.
-        of_members = (of_each(number, len(parameters)) for number in numbers)
-        for i, own in enumerate(zip(*of_members, strict=True)):
+        for i, own in enumerate(self._own):
             self._kernel(parameters[i], gradient[i], mean[i], mean_square[i], *own)
 
     def _kernel(
