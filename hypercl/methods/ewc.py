@@ -95,6 +95,7 @@ class ElasticWeightConsolidation(OwnWeights):
             return None
         import torch
 
+        from hypercl.engine.members import by_member
         from hypercl.networks.heads import head_of_each_task
 
         net, tasks = self.setting.net, self.setting.tasks
@@ -106,10 +107,8 @@ class ElasticWeightConsolidation(OwnWeights):
                 first[: heads.shared] = 0
         else:
             first = torch.full((net.num_weights,), float(task_id == 0))
-        variance: float | Tensor = self.options.ewc_prior_variance
-        if isinstance(variance, torch.Tensor):  # of each member its own
-            variance = variance[:, None]
-        return first.to(self.setting.device) / variance
+        first = first.to(self.setting.device)
+        return first / by_member(self.options.ewc_prior_variance, first[None])
 
     def loss_with_anchor(
         self, weights: "Tensor", batch: Batch, anchor: Any, task_loss: "TaskLoss"
