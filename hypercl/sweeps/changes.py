@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hypercl.options import bearing_on_results
-from hypercl.ranges import as_argument
-from hypercl.sweeps.space import Domain, Plain, Space, frozen, is_same
+from hypercl.sweeps.space import Domain, Plain, Space, frozen, is_same, options_text
 from hypercl.sweeps.spec import Point, Searched, Sweep
 
 FORMAT = 1  # of what :func:`described` returns
@@ -95,7 +94,7 @@ def _gone(
                     f"point {point.name} of {point.label} has been tried, and has changed: {_MEND}"
                 )
         elif frozen(point.options) not in there:
-            words = ", ".join(f"{n}={as_argument(v)}" for n, v in point.options.items())
+            words = options_text(point.options)
             yield f"{words} of {point.label} has been tried, and is in the grid no more: {_MEND}"
 
 

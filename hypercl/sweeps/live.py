@@ -15,7 +15,7 @@ from rich.text import Text
 
 from hypercl.report.screen import Screen, duration
 from hypercl.sweeps.search import Search
-from hypercl.sweeps.space import Plain
+from hypercl.sweeps.space import options_text
 from hypercl.sweeps.spec import Sweep
 
 _TABLE_SECONDS, _LINE_SECONDS = 0.5, 10.0  # at least, from one table, or line, to the next
@@ -58,14 +58,6 @@ def states_of(
             options = f"{name}: {options}" if name and options else name or options
         states.append(State(label, num_points, ended, counts, best, options, rate, left))
     return states
-
-
-def options_text(options: Mapping[str, Plain]) -> str:
-    """``beta=0.01, lr=0.001``."""
-    return ", ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in options.items()
-    )
 
 
 class Watch:

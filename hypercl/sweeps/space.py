@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypercl.errors import InputError
+from hypercl.ranges import as_argument
 
 Plain = str | int | float | bool  # a value as the command line has it; a list is "50,50"
 
@@ -184,6 +185,17 @@ class Space:
                 for value in domain.ends:
                     yield having({**first, name: value})
         yield from itertools.islice(self.combinations(ends=True), most)
+
+
+def value_text(value: Plain) -> str:
+    """A value as the command line has it, floats with few digits."""
+    text = f"{value:.4g}" if isinstance(value, float) else as_argument(value)
+    return text or '""'
+
+
+def options_text(options: Mapping[str, Plain]) -> str:
+    """``beta=0.01, lr=0.001``."""
+    return ", ".join(f"{name}={value_text(value)}" for name, value in options.items())
 
 
 def is_same(value: Plain, other: Plain) -> bool:

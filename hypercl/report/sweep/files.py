@@ -20,12 +20,12 @@ from hypercl.report.sweep.points import Findings, Searching, Tried, collect
 from hypercl.report.sweep.tables import (
     as_csv,
     chosen_table,
-    options_text,
     points_table,
     samples,
     tried_table,
 )
 from hypercl.rundir.stored import CONFIG, read_sealed
+from hypercl.sweeps.space import options_text
 from hypercl.sweeps.spec import Sweep
 from hypercl.whole import replace_file
 
@@ -101,7 +101,7 @@ def _as_toml(one: Tried, recorded: Mapping[str, Any], findings: Findings) -> str
         f"The best{so_far} of {method.num_ended} points of {one.label} in the sweep "
         f"{findings.sweep.name}: point {one.title},",
         f"{samples(findings)}: {findings.text(one.value, one.sem)}",
-        f"searched: {options_text(one)}",
+        f"searched: {options_text(one.options)}",
     ]
     comment = "\n".join(f"# {' '.join(line.split())}" for line in lines)
     return comment + "\n\n" + "".join(f"{name} = {_toml(options[name])}\n" for name in names)

@@ -4,11 +4,11 @@ import csv
 import io
 from collections.abc import Sequence
 
-from hypercl.ranges import as_argument
 from hypercl.report.comparison.table import Table
 from hypercl.report.summary import number, ranges
 from hypercl.report.sweep.points import Findings, Method, Tried
 from hypercl.sweeps.search import STATES
+from hypercl.sweeps.space import options_text, value_text
 
 
 def tried_table(findings: Findings) -> Table:
@@ -44,7 +44,9 @@ def chosen_table(findings: Findings) -> Table:
     for one in chosen:
         value, test = findings.text(one.value, one.sem), findings.test_text(one)
         seeds = ranges(one.test_seeds)
-        rows.append([one.label, str(one.rank), one.title, options_text(one), value, test, seeds])
+        rows.append(
+            [one.label, str(one.rank), one.title, options_text(one.options), value, test, seeds]
+        )
     header = ["", "rank", "point", "options", f"{name}, validation", f"{name}, test", "test seeds"]
     title = f"Chosen on validation samples{_spread(findings)}"
     notes = []
@@ -65,17 +67,12 @@ def points_table(method: Method, findings: Findings) -> Table:
     shown = sorted(method.tried, key=lambda one: (one.rank or len(method.tried) + 1, _order(one)))
     rows = []
     for one in shown:
-        options = [_argument(one, name) for name in method.options]
+        options = [_given(one, name) for name in method.options]
         seconds = "-" if one.seconds is None else f"{one.seconds:.0f}"
         value = findings.text(one.value, one.sem)
         rows.append([one.title, one.status, *options, value, str(one.num_tasks), seconds])
     header = ["point", "status", *method.options, findings.metric.name, "tasks learned", "seconds"]
     return Table(f"{method.label}, {samples(findings)}{_spread(findings)}", header, rows, [])
-
-
-def options_text(one: Tried) -> str:
-    """``beta=0.01, lr=0.001``."""
-    return ", ".join(f"{name}={_argument(one, name)}" for name in one.options)
 
 
 def samples(findings: Findings) -> str:
@@ -108,10 +105,6 @@ def _order(one: Tried) -> tuple[int, int]:
     return STATES.index(one.status), one.number
 
 
-def _argument(one: Tried, name: str) -> str:
-    """An option as the command line has it, floats with few digits; ``-`` where it is not given."""
-    if name not in one.options:
-        return "-"
-    value = one.options[name]
-    text = f"{value:.4g}" if isinstance(value, float) else as_argument(value)
-    return text or '""'
+def _given(one: Tried, name: str) -> str:
+    """The value of an option; ``-`` where it is not given."""
+    return value_text(one.options[name]) if name in one.options else "-"
