@@ -414,20 +414,28 @@ class Range:
         """Let a case happen, and say what was wrong."""
         if self.place.exists():
             shutil.rmtree(self.place)
-        shutil.copytree(self.template, self.place)
+        shutil.copytree(self.template, self.place, symlinks=True)
         if case.damage is not None:
-            damage(self.place, *case.damage)
-        before = others(self.place)
+            self.damage(*case.damage)
+        before = self.others()
         if case.environment is None:
             end = in_child(self.place, case.argv)
         else:
             end = in_process(self.place, case.argv, case.environment)
         found = judge(end)
-        if others(self.place) != before:
+        if self.others() != before:
             found.append("foreign: a file that was not the run's has changed")
         if end.code == 0 and "--help" not in case.argv:
             found += self.check(case)
         return end, found
+
+    def damage(self, *what: Any) -> None:
+        """Do what a case says to a file."""
+        damage(self.place, *what)
+
+    def others(self) -> dict[str, bytes]:
+        """The files that no run may change."""
+        return others(self.place)
 
     def check(self, case: Case) -> list[str]:
         """What is wrong with the results of a command that ended well."""

@@ -81,6 +81,7 @@ class Case(NamedTuple):
     argv: list[str]
     damage: list[Any] | None  # [file or folder, kind, numbers]; None: nothing
     job: str | None = None  # of which a run is there
+    environment: dict[str, str] | None = None  # the same for all
 
 
 # --- what is drawn -------------------------------------------------------------------------------
@@ -261,7 +262,7 @@ def damage(place: Path, target: str, kind: str, numbers: list[int]) -> None:
 # --- what happens --------------------------------------------------------------------------------
 
 
-class Range:
+class Range(fuzz.Range):
     """A folder with data and code of the user's, and with runs, finished and stopped."""
 
     def __init__(self, folder: Path) -> None:
@@ -279,21 +280,13 @@ class Range:
             self.expected[name] = fuzz.results_in(self.place / f"finished-{name}")
         self.place.rename(self.template)
 
-    def meet(self, case: Case) -> tuple[fuzz.End, list[str]]:
-        """Let a case happen, and say what was wrong."""
-        if self.place.exists():
-            shutil.rmtree(self.place)
-        shutil.copytree(self.template, self.place, symlinks=True)
-        if case.damage is not None:
-            damage(self.place, *case.damage)
-        before = others(self.place)
-        end = fuzz.in_child(self.place, case.argv)
-        found = fuzz.judge(end)
-        if others(self.place) != before:
-            found.append("foreign: a file that was not the run's has changed")
-        if end.code == 0 and "--help" not in case.argv:
-            found += self.check(case)
-        return end, found
+    def damage(self, *what: Any) -> None:
+        """See :func:`damage`."""
+        damage(self.place, *what)
+
+    def others(self) -> dict[str, bytes]:
+        """See :func:`others`."""
+        return others(self.place)
 
     def check(self, case: Case) -> list[str]:
         """What is wrong with the results of a command that ended well."""
