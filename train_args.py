@@ -180,20 +180,8 @@ def make_parser(choices: Mapping[str, Any] = MappingProxyType({})) -> argparse.A
     )
     published = parser.add_argument_group("published runs")
     _add(published, "preset", known)
-    published.add_argument(
-        "--list_presets",
-        action=_ListPresets,
-        nargs=0,
-        dest=argparse.SUPPRESS,
-        help="show the presets, what was published and what was measured here, and exit",
-    )
-    parser.add_argument(
-        "--list_sweeps",
-        action=_ListSweeps,
-        nargs=0,
-        dest=argparse.SUPPRESS,
-        help="show the sweeps that come with the project, and exit",
-    )
+    shown = "show the presets, what was published and what was measured here, and exit"
+    _add_list(published, "list_presets", _ListPresets, shown)
     for group in GROUPS.values():
         titled = parser.add_argument_group(group.title)
         own = [] if group.registry is None else [*entries(group.registry).values()]
@@ -203,7 +191,17 @@ def make_parser(choices: Mapping[str, Any] = MappingProxyType({})) -> argparse.A
         for name in names:
             if name != "preset":
                 _add(titled, name, known)
+            if name == "sweep":
+                shown = "show the sweeps that come with the project, and exit"
+                _add_list(titled, "list_sweeps", _ListSweeps, shown)
     return parser
+
+
+def _add_list(
+    group: argparse._ArgumentGroup, name: str, action: type[argparse.Action], help_text: str
+) -> None:
+    """Add an option that shows what there is, and leaves."""
+    group.add_argument(f"--{name}", action=action, nargs=0, dest=argparse.SUPPRESS, help=help_text)
 
 
 def _add(group: argparse._ArgumentGroup, name: str, known: Mapping[str, Field]) -> None:

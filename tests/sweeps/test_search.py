@@ -467,9 +467,7 @@ def test_other_contradictions(journal):
     journal.unlink()
     grid = a_sweep(Space({"lr": Domain((1, 2))}), None, search="grid")
     opened(journal, grid).next("m")
-    refused(
-        a_sweep(Space({"lr": Domain((2, 3))}), None, search="grid"), "lr=1 of m has been tried"
-    )
+    refused(a_sweep(Space({"lr": Domain((2, 3))}), None, search="grid"), "lr=1 of m has been tried")
     data = journal.read_bytes()
     journal.write_bytes(data.replace(b'"format":1', b'"format":9'))
     refused(grid, "is of another version")
