@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             not be written, or ``--eval`` found others.
         Interrupted: By a signal; what was learned has been saved.
     """
-    started = time.monotonic()
+    started, used = time.monotonic(), time.process_time()
     argv = sys.argv[1:] if argv is None else argv
     options = parse_args(argv)
     with Interruption() as interruption:
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         if options.run.dry_run:
             require_memory(options)
             import_torch(interruption)
-            return try_out_run(options)
+            return try_out_run(options, used)
         with open_run_dir(options) as run_dir:
             if run_dir.finished:
                 from hypercl.report.summary import show_again
@@ -251,8 +251,12 @@ def export_run(options: Options, interruption: Interruption) -> dict[str, Any]:
     return export(options)
 
 
-def try_out_run(options: Options) -> dict[str, Any]:
-    """``--dry_run``: say what a run would take."""
+def try_out_run(options: Options, used: float) -> dict[str, Any]:
+    """``--dry_run``: say what a run would take.
+
+    Args:
+        used: Seconds of the processor that the process had taken before.
+    """
     from hypercl.code import within_run
     from hypercl.commands.continue_from import find_source
     from hypercl.commands.dry_run import try_out
@@ -264,7 +268,8 @@ def try_out_run(options: Options) -> dict[str, Any]:
         num_learned = find_source(options).num_tasks
     experiment = Experiment.build(options)
     with within_run(options.kinds[1:]):
-        return try_out(experiment, TaskTraining.at, num_learned)
+        begun = time.process_time() - used
+        return try_out(experiment, TaskTraining.at, num_learned, begun)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 import run
 from benchmarks.common import last_wins
 from hypercl import load_run, testing
-from hypercl.commands import dry_run
+from hypercl.commands import cost, dry_run
 from hypercl.commands import eval as eval_command
 from hypercl.errors import InputError, RunFailed
 from hypercl.evaluation import SCENARIOS, evaluate_tasks
@@ -720,14 +721,19 @@ def test_unequal_tasks_in_another_order_tested_now_and_then(tmp_path, capsys):
 
 def test_a_dry_run_reckons_with_the_sizes_of_what_is_tested(monkeypatch):
     """As if a test took a microsecond a sample."""
-    sizes = []
-    monkeypatch.setattr(dry_run, "evaluate", lambda *args: sizes.append(len(args[3].labels)))
-    monkeypatch.setattr(dry_run, "_seconds", lambda function, *_: function() or 1e-6 * sizes[-1])
+
+    class OfSamples(cost.Stopwatch):
+        def time(self, work):
+            return None, 1e-6 * work()
+
+    monkeypatch.setattr(cost, "evaluate", lambda *args: len(args[3].labels))
     uneven = {"num_classes_per_task": [1, 8]}, (980 + 8011) / 2
     for values, mean in (uneven, ({"test_with_val_set": True}, 100)):
         experiment = Experiment.build(Options.of({"no_cuda": True, **values}))
         position = Position.start([[42]]).on_device(experiment.device, experiment.method.init)
-        assert dry_run.time_evaluation(experiment, position) == pytest.approx(1e-6 * mean)
+        position = replace(position, stats=[{}])
+        found = cost.time_tests(experiment, position, OfSamples(experiment.device))
+        assert found == pytest.approx((1e-6 * 100, 1e-6 * mean))
 
 
 @pytest.mark.parametrize("test_iter", [1, 2])

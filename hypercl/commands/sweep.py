@@ -20,7 +20,7 @@ from hypercl.errors import InputError, RunFailed
 from hypercl.interruption import Interrupted, Interruption
 from hypercl.lock import Held, Lock
 from hypercl.options import Options, RunOptions
-from hypercl.report.screen import Screen, spoken_time
+from hypercl.report.screen import Screen, spoken_time_at
 from hypercl.shell import one_line
 from hypercl.whole import replace_file
 
@@ -274,23 +274,26 @@ def try_out(spec: "Sweep", options: RunOptions) -> dict[str, Any]:
                 "seconds_a_point": said["seconds"],
                 "bytes": said["bytes"],
                 "seconds": said["seconds"] * (number + retests),
+                "share": said["share"],
             }
             screen.say(
-                f"{label}: {number} points, one takes about {spoken_time(said['seconds'])} and "
+                f"{label}: {number} points, one takes about "
+                f"{spoken_time_at(said['seconds'], said['share'])}; "
                 f"{said['bytes'] / 2**20:,.0f} MiB beside the images, on this machine"
             )
     points = sum(method["points"] for method in methods.values())
     seconds = sum(method["seconds"] for method in methods.values()) / min(workers, points)
+    share = min(method["share"] for method in methods.values())
     num_bytes = max(method["bytes"] for method in methods.values()) * min(workers, points)
     at_most = "at most " if spec.stop != "none" else ""
     screen.say(
         f"{points} points on {workers} worker{'s' if workers > 1 else ''}, and the tests: "
-        f"{at_most}about {spoken_time(seconds)} of learning and "
+        f"{at_most}about {spoken_time_at(seconds, share)}; "
         f"{num_bytes / 2**20:,.0f} MiB at a time"
     )
     return {
-        "points": points, "workers": workers, "seconds": seconds, "bytes": num_bytes,
-        "methods": methods,
+        "points": points, "workers": workers, "seconds": seconds, "share": share,
+        "bytes": num_bytes, "methods": methods,
     }  # fmt: skip
 
 

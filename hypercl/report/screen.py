@@ -18,6 +18,7 @@ Row = Sequence[str]
 _SHORTEST_BAR = 4
 _NARROWEST = 20
 _INDENT = "  "  # of a table, and of a sentence from its second line on
+_QUIET = 0.9  # of a processor: what a run gets where nothing is in its way, at least
 
 
 class _Console(Console):
@@ -242,6 +243,22 @@ def spoken_time(seconds: float) -> str:
     if seconds < 100 * 60:
         return f"{seconds / 60:.1f} minutes"
     return f"{seconds / 3600:.1f} hours"
+
+
+def spoken_time_at(seconds: float, share: float) -> str:
+    """How long a run takes with a processor of its own and, where it gets less, how long then.
+
+    Args:
+        seconds: Of a processor.
+        share: Of a processor, that the machine gives.
+    """
+    alone = spoken_time(seconds)
+    if share >= _QUIET:
+        return alone
+    return (
+        f"{alone} alone; this machine seems to give it {share:.1f} of a processor now, which makes "
+        f"{spoken_time(seconds / share)}"
+    )
 
 
 def show_presets(console: Console | None = None) -> None:
