@@ -90,6 +90,7 @@ def learn_next_task(
     after = training.result(position)
     if after.seeds:
         left = experiment.of_members(after.seeds)
+        after = testing.with_scales(left, after)
         testing.after_task(left, after, report, partial(checkpoints.leave_at, position))
     return after
 
@@ -355,6 +356,7 @@ class TaskTraining:
             task_id=task_id + 1,
             params=params,
             stats=[select_members(in_task, going) for in_task in stats],
+            scales=select_members(position.scales, going),
             memory=memory,
             training=None,
         )

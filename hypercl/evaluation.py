@@ -7,14 +7,14 @@ CL1, task-incremental: the task is known, and so the network that classifies.
 CL2, domain-incremental: the task is inferred; the class within it must be right.
 CL3, class-incremental: the task is inferred, and both task and class must be right.
 
-A task is inferred by letting the networks of all tasks classify the sample, and taking the one with
-the lowest entropy of its predictive distribution, or with the highest confidence in a class. Both
-rules are as published, and of tasks with unequal numbers of classes favor the smaller ones: with k
-classes, the entropy is at most log k and the confidence at least 1 / k.
+A task is inferred by letting the networks of all tasks classify the sample; inference.py has the
+rules by which one of them is taken. The published rules favor, of tasks with unequal numbers of
+classes, the smaller ones: with k classes, the entropy is at most log k and the confidence at least
+1 / k.
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from hypercl.engine.members import Params, num_members
+from hypercl.inference import QUANTITIES, Outputs, Rule, confusion_of, margin, rules_with
 from hypercl.methods.base import Method
 from hypercl.networks.main_net import MainNetwork
 from hypercl.tasks.task import Split, Task
@@ -29,6 +30,9 @@ from hypercl.tasks.task import Split, Task
 _POINTS = 121  # of a curve
 _BEYOND = 0.2  # of the width of a task's inputs, on each side
 _NUMBERS = 1 << 25  # generated at once, at most; 128 MiB in float32
+_SAMPLES = 2000  # of a task's training set, at most, of which the median margin is
+
+_NO_SCALES: Params = {}
 
 
 class Learned(NamedTuple):
@@ -38,6 +42,7 @@ class Learned(NamedTuple):
     method: Method
     params: Params  # [members, …] each
     stats: Sequence[Params]  # running statistics by task, [members, …] each
+    scales: Params = _NO_SCALES  # what rules keep of each task, [members, tasks] each
 
     @property
     def num_members(self) -> int:
@@ -150,30 +155,66 @@ def curves(learned: Learned, tasks: Sequence[Task]) -> list[list[list[float]]]:
     return [list(of_member) for of_member in zip(*by_task, strict=True)]
 
 
+@torch.no_grad()
+def median_margins(learned: Learned, task: Task, task_id: int, batch_size: int) -> Tensor:
+    """The scale of a task's networks: the median, over samples of the task's training set, of the
+    margin between the two largest logits. Of an even number of samples, the lower one in the
+    middle.
+
+    2000 samples at most, from the whole set at equal distances, as it may be in the order of the
+    classes.
+
+    Args:
+        task: Of classification, with two classes or more.
+        batch_size: Samples at a time.
+
+    Returns:
+        [members], on the device.
+    """
+    number, device = len(task.train.labels), task.train.labels.device
+    taken = min(number, _SAMPLES)
+    chosen = torch.arange(taken, device=device) * number // taken
+    split = Split(*(values[chosen] for values in task.train))
+
+    def of_member(weights: Tensor, inputs: Tensor, stats: Params) -> Tensor:
+        return margin(learned.net.logits(weights, inputs, stats)[:, task.outputs])
+
+    weights = learned.weights(torch.tensor([task_id], device=device)).squeeze(1)
+    each = learned.net.each_member(of_member, shared=(1,))
+    with learned.net.evaluating():
+        parts = [
+            each(weights, task.inputs(images), learned.stats[task_id])
+            for images, _ in split.batches(batch_size)
+        ]
+    return torch.cat(parts, dim=1).sort().values[:, (taken - 1) // 2]
+
+
+class ByRule(NamedTuple):
+    """How often a rule is right, of one member; percent, one entry a task."""
+
+    cl2: list[float]
+    cl3: list[float]
+    task_inference: list[float]
+    confusion: list[list[float]]  # row, the true task; column, the one inferred
+
+
 class Inference(NamedTuple):
-    """By how much each rule is right, of one member; percent, one entry a task."""
+    """What is right with the task known, and with each rule that infers it, of one member."""
 
-    cl1: list[float]
-    cl2_entropy: list[float]
-    cl2_confidence: list[float]
-    cl3_entropy: list[float]
-    cl3_confidence: list[float]
-    task_inference_entropy: list[float]
-    task_inference_confidence: list[float]
-    task_confusion: list[list[float]]  # by entropy: row, the true task; column, the one inferred
-
-
-SCENARIOS = tuple(name for name in Inference._fields if name != "task_confusion")
+    cl1: list[float]  # percent, one entry a task
+    by_rule: Mapping[str, ByRule]
 
 
 def as_json(inference: Inference) -> dict[str, Any]:
-    """For each number its values by task and their mean; the confusion matrix as it is."""
-    content: dict[str, Any] = {}
-    for name, values in inference._asdict().items():
-        if name in SCENARIOS:
-            values = {"tasks": values, "mean": statistics.fmean(values)}
-        content[name] = values
-    return content
+    """For each number its values by task and their mean; the confusion matrices as they are."""
+    by_rule = inference.by_rule
+    numbers = {"cl1": inference.cl1}
+    for quantity in QUANTITIES:
+        numbers |= {f"{quantity}_{rule}": getattr(own, quantity) for rule, own in by_rule.items()}
+    return {
+        **{n: {"tasks": values, "mean": statistics.fmean(values)} for n, values in numbers.items()},
+        **{confusion_of(rule): own.confusion for rule, own in by_rule.items()},
+    }
 
 
 @torch.no_grad()
@@ -183,6 +224,7 @@ def infer_tasks(
     splits: Sequence[Split],
     batch_size: int,
     *,
+    rules: Mapping[str, Rule] | None = None,
     between: Callable[[], None] = lambda: None,
 ) -> list[Inference]:
     """Classify the samples of all tasks with the networks of all tasks.
@@ -190,55 +232,55 @@ def infer_tasks(
     Args:
         tasks: Those learned; ``splits``: of each, the samples to classify.
         batch_size: Samples at a time.
+        rules: By which tasks are inferred; None: all that can be followed.
         between: Called before the samples of each task; may raise to break off.
 
     Returns:
         One entry a member.
     """
+    rules = rules_with(learned.scales) if rules is None else rules
     members, num_tasks = learned.num_members, len(tasks)
     device = splits[0].labels.device
-    counts = torch.zeros(7, members, num_tasks, dtype=torch.int64, device=device)
-    confusion = torch.zeros(members, num_tasks, num_tasks, dtype=torch.int64, device=device)
+    known = torch.zeros(members, num_tasks, dtype=torch.int64, device=device)
+    size = len(rules), members, num_tasks
+    right = torch.zeros(*size, len(QUANTITIES), dtype=torch.int64, device=device)
+    confused = torch.zeros(*size, num_tasks, dtype=torch.int64, device=device)
     for true, (task, split) in enumerate(zip(tasks, splits, strict=True)):
         between()
-        answers = answers_of_all(learned, tasks, task, split, batch_size)
-        right = [answers.predicted[:, true] == split.labels]
-        by_rule = (answers.tasks("entropy"), answers.tasks("confidence"))  # [members, N]
-        classes = [answers.classes(task_ids) == split.labels for task_ids in by_rule]
-        inferred = [task_ids == true for task_ids in by_rule]
-        right += classes
-        right += [a & b for a, b in zip(classes, inferred, strict=True)]
-        right += inferred
-        counts[:, :, true] = torch.stack([correct.sum(1) for correct in right])
-        for other in range(num_tasks):
-            confusion[:, true, other] = (by_rule[0] == other).sum(1)
+        answers = answers_of_all(learned, tasks, task, split, batch_size, rules)
+        known[:, true] = (answers.predicted[:, true] == split.labels).sum(1)
+        for number, rule in enumerate(rules):
+            task_ids = answers.tasks(rule)  # [members, N]
+            of_class, of_task = answers.classes(task_ids) == split.labels, task_ids == true
+            correct = (of_class, of_class & of_task, of_task)  # as QUANTITIES has them
+            right[number, :, true] = torch.stack([each.sum(1) for each in correct], dim=1)
+            for other in range(num_tasks):
+                confused[number, :, true, other] = (task_ids == other).sum(1)
     sizes = torch.tensor([len(split.labels) for split in splits], device=device)
-    shares = (100 * counts.double() / sizes).transpose(0, 1).tolist()
-    confused = (100 * confusion.double() / sizes[:, None]).tolist()
+    shares_known = (100 * known.double() / sizes).tolist()
+    shares = (100 * right.double() / sizes[:, None]).transpose(2, 3).tolist()
+    confusion = (100 * confused.double() / sizes[:, None]).tolist()
     return [
-        Inference._make((*of_member, matrix))
-        for of_member, matrix in zip(shares, confused, strict=True)
+        Inference(
+            shares_known[member],
+            {
+                rule: ByRule._make((*shares[number][member], confusion[number][member]))
+                for number, rule in enumerate(rules)
+            },
+        )
+        for member in range(members)
     ]
 
 
 class Answers(NamedTuple):
-    """What the networks of all tasks make of some samples, [members, tasks, N] each.
+    """What the networks of all tasks make of some samples."""
 
-    The doubt is the logarithm of 1 - confidence, the probability of all other classes: many
-    confidences are 1 in float32, and then the doubt still tells which is higher.
-    """
-
-    entropy: Tensor
-    doubt: Tensor
-    predicted: Tensor  # int64, the class within the task
+    scores: Mapping[str, Tensor]  # by rule, [members, tasks, N] each
+    predicted: Tensor  # [members, tasks, N] int64, the class within the task
 
     def tasks(self, rule: str) -> Tensor:
-        """The tasks inferred, [members, N] int64.
-
-        Args:
-            rule: One of :data:`RULES`.
-        """
-        return (self.entropy if rule == "entropy" else self.doubt).argmin(1)
+        """The tasks inferred by a rule, [members, N] int64."""
+        return self.scores[rule].argmax(1)
 
     def classes(self, task_ids: Tensor) -> Tensor:
         """The classes within tasks, [members, N] int64.
@@ -249,12 +291,14 @@ class Answers(NamedTuple):
         return self.predicted.gather(1, task_ids[:, None]).squeeze(1)
 
 
-RULES = ("entropy", "confidence")
-
-
 @torch.no_grad()
 def answers_of_all(
-    learned: Learned, tasks: Sequence[Task], task: Task, split: Split, batch_size: int
+    learned: Learned,
+    tasks: Sequence[Task],
+    task: Task,
+    split: Split,
+    batch_size: int,
+    rules: Mapping[str, Rule],
 ) -> Answers:
     """Let the networks of all tasks classify samples; leaves no trace, as :func:`evaluate`.
 
@@ -262,14 +306,24 @@ def answers_of_all(
         tasks: Those learned; ``task``: the one of the samples, which says how they become inputs.
         split: The samples.
         batch_size: At a time.
+        rules: Whose scores are wanted.
     """
     device = split.labels.device
     # tasks whose networks are generated, and classify, together
     most = min(learned.net.most_together(device), _NUMBERS // learned.net.num_weights)
     groups = _groups(tasks, int(max(1, most // learned.num_members)), device)
     with learned.net.evaluating():
-        parts = [_predict(learned, tasks, group, task, split, batch_size) for group in groups]
-    return Answers._make(torch.cat(values, dim=1) for values in zip(*parts, strict=True))
+        parts = [
+            _predict(learned, tasks, group, task, split, batch_size, rules) for group in groups
+        ]
+    return _joined(parts, 1)
+
+
+def _joined(parts: Sequence[Answers], dim: int) -> Answers:
+    scores = {
+        rule: torch.cat([each.scores[rule] for each in parts], dim) for rule in parts[0].scores
+    }
+    return Answers(scores, torch.cat([each.predicted for each in parts], dim))
 
 
 def _groups(tasks: Sequence[Task], most: int, device: torch.device) -> list[Tensor]:
@@ -289,6 +343,7 @@ def _predict(
     task: Task,
     split: Split,
     batch_size: int,
+    rules: Mapping[str, Rule],
 ) -> Answers:
     """The answers of a group of tasks with equal numbers of classes, [members, group, N] each."""
     weights = learned.weights(group).flatten(0, 1)  # [members * group, num_weights]
@@ -303,11 +358,8 @@ def _predict(
         each = learned.net.each_member(learned.net.logits, shared=(1,))
         logits = each(weights, task.inputs(images), stats)
         logits = logits.view(learned.num_members, len(columns), len(images), -1)
-        own = [logits[:, i, :, outputs] for i, outputs in enumerate(columns)]
-        log_probabilities = torch.stack(own, dim=1).log_softmax(-1)
-        probabilities = log_probabilities.exp()
-        entropy = -(probabilities * log_probabilities).sum(-1)
-        predicted = log_probabilities.argmax(-1)
-        others = log_probabilities.scatter(-1, predicted[..., None], -torch.inf)
-        parts.append((entropy, others.logsumexp(-1), predicted))
-    return Answers._make(torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
+        own = torch.stack([logits[:, i, :, own] for i, own in enumerate(columns)], dim=1)
+        outputs = Outputs(own, own.log_softmax(-1), group)
+        scores = {name: rule(outputs) for name, rule in rules.items()}
+        parts.append(Answers(scores, outputs.log_probabilities.argmax(-1)))
+    return _joined(parts, -1)

@@ -120,6 +120,13 @@ class Experiment:
         own = self.method.network_by_task or self.options.task.has_heads
         return own and not self.options.task.is_regression
 
+    @property
+    def keeps_scales(self) -> bool:
+        """Whether the margin of each task's networks is kept, by which tasks are inferred: a
+        network of one class has none.
+        """
+        return self.tells_tasks_apart and all(task.num_classes > 1 for task in self.tasks)
+
     def length(self, task: Task) -> Length:
         """How long a task is learned."""
         return length_of_task(self.options.train, len(task.train.labels))

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from hypercl.engine.members import Params, select_members, stack_members, to_device
 from hypercl.errors import InputError
-from hypercl.evaluation import RULES, Answers, Learned, answers_of_all
+from hypercl.evaluation import Learned, answers_of_all
 from hypercl.experiment import Experiment
+from hypercl.inference import RULES, rules_with
 from hypercl.measure import ACCURACY, ERROR, Measure
 from hypercl.networks.task_net import TaskNet, require_shape
 from hypercl.options import Options, defaults, differing, require_known
@@ -49,7 +50,8 @@ def save_weights(
     stats = {seed: list(position.learned_stats[seed]) for seed in position.learned}
     tested_together = [[s for s in group if s in stats] for group in position.groups]
     groups = [group for group in tested_together if group]
-    data = _encode(experiment, position.learned, stats, groups, config)
+    scales = position.learned_scales
+    data = _encode(experiment, position.learned, stats, scales, groups, config)
     run_dir.write_bytes(_AT_END, data)
 
 
@@ -66,6 +68,7 @@ def keep_weights(
         experiment,
         {seed: of_seed.params for seed, of_seed in by_seed.items()},
         {seed: of_seed.stats for seed, of_seed in by_seed.items()},
+        {seed: of_seed.scales for seed, of_seed in by_seed.items()},
         [list(position.seeds)],
         config,
     )
@@ -81,6 +84,7 @@ def _encode(
     experiment: Experiment,
     learned: Mapping[int, Params],
     stats: Mapping[int, list[Params]],
+    scales: Mapping[int, Params],
     groups: list[list[int]],
     config: Mapping[str, Any],
 ) -> bytes:
@@ -91,6 +95,7 @@ def _encode(
             seed: method.state_dict(params) for seed, params in learned.items()
         },
         "stats": dict(stats),
+        "scales": {seed: scales.get(seed, {}) for seed in learned},
         "groups": groups,
         "options": dict(config),
     }
@@ -120,6 +125,7 @@ class Run:
     params: dict[int, Params]  # by seed
     stats: dict[int, list[Params]]  # running statistics by seed and task, empty dicts without them
     groups: list[list[int]]  # of seeds that were trained and tested together
+    scales: dict[int, Params]  # by seed, [tasks] each; empty of a run of an earlier version
 
     def __repr__(self) -> str:
         return f"<run of {self.num_tasks} tasks with the seeds {list(self.params)}>"
@@ -193,7 +199,8 @@ class Run:
             images: [N, H, W, C], as the data set has them; grey ones may lack C.
             task: Of all of them, counted from 0. None: inferred for each, as ``evaluation`` has it;
                 in scenario 3 it is the one that has the class.
-            rule: By which a task is inferred: "entropy", the lowest, or "confidence", the highest.
+            rule: By which a task is inferred: "entropy", "confidence" or "scaled"; see
+                inference.py.
             inputs_of: Where tasks prepare their images each in its own way, as permuted ones do,
                 and the task is to be inferred: the task whose way it is.
             seed: None: the first.
@@ -236,9 +243,14 @@ class Run:
                 f"{self.experiment.options.method.method} has one network, with the same outputs, "
                 "for all tasks: give task"
             )
-        answers: Answers = answers_of_all(
-            self.of([seed]), tasks, tasks[prepared_as], split, self._batch_size
-        )
+        learned = self.of([seed])
+        rules = {name: own for name, own in rules_with(learned.scales).items() if name == rule}
+        if not rules:
+            raise InputError(
+                f"rule={rule!r} needs the scale of each task's network, which this run does not "
+                "have: an earlier version learned it, or a task has one class; take another rule"
+            )
+        answers = answers_of_all(learned, tasks, tasks[prepared_as], split, self._batch_size, rules)
         task_ids = answers.tasks(rule)
         return Predictions(task_ids[0].cpu(), answers.classes(task_ids)[0].cpu())
 
@@ -300,7 +312,8 @@ class Run:
             for task_id in range(self.num_tasks)
         ]
         params = stack_members([self.params[seed] for seed in seeds])
-        return Learned(self.experiment.net, self.experiment.method, params, stats)
+        scales = stack_members([self.scales[seed] for seed in seeds])
+        return Learned(self.experiment.net, self.experiment.method, params, stats, scales)
 
     @property
     def _batch_size(self) -> int:
@@ -432,6 +445,10 @@ def load(
     for file, part in zip(files, parts, strict=True):
         if not _fit(experiment, part[method], part["stats"], part["groups"], num_tasks):
             raise refused(file)
+        if any(
+            len(scale) != num_tasks for own in part["scales"].values() for scale in own.values()
+        ):
+            raise refused(file)
     params = {
         seed: experiment.method.load_state_dict(state)
         for part in parts
@@ -442,9 +459,13 @@ def load(
         for part in parts
         for seed, by_task in part["stats"].items()
     }
-    return Run(
-        folder, experiment, params, stats, [group for part in parts for group in part["groups"]]
-    )
+    groups = [group for part in parts for group in part["groups"]]
+    scales = {
+        seed: to_device(part["scales"].get(seed, {}), experiment.device)
+        for part in parts
+        for seed in part["stats"]
+    }
+    return Run(folder, experiment, params, stats, groups, scales)
 
 
 def _files(run: Path, after_task: int | None) -> list[Path]:
@@ -489,7 +510,9 @@ def _read(folder: Path, path: Path, after_task: int | None) -> dict[str, Any]:
     method = stored.get("method", defaults()["method"])
     if method not in saved:
         raise InputError(f"{path} holds no weights: put a good copy there")
-    if not fits(saved, {method: {int: _TENSORS}, "stats": {int: [_TENSORS]}, "groups": [[int]]}):
+    saved.setdefault("scales", {})  # an earlier version's has none
+    by_seed = {method: {int: _TENSORS}, "stats": {int: [_TENSORS]}, "scales": {int: _TENSORS}}
+    if not fits(saved, {**by_seed, "groups": [[int]]}):
         raise refused(path)
     return saved
 

@@ -3,10 +3,41 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from hypercl.evaluation import Learned, curves, evaluate_tasks, has_curve, infer_tasks
+import torch
+
+from hypercl.engine.members import Params
+from hypercl.evaluation import (
+    Learned,
+    curves,
+    evaluate_tasks,
+    has_curve,
+    infer_tasks,
+    median_margins,
+)
 from hypercl.experiment import Experiment
 from hypercl.report.results import Report
 from hypercl.rundir.checkpoint import Position, parted
+
+
+def with_scales(experiment: Experiment, position: Position) -> Position:
+    """The position with what rules that infer tasks keep of the task just learned.
+
+    It is measured now, as the task's training samples are not at hand later. A run of which an
+    earlier version learned the first tasks goes on without it.
+    """
+    if not experiment.keeps_scales:
+        return position
+    number, params, stats = position.task_id, position.ready_params, position.stats
+    learned = Learned(experiment.net, experiment.method, params, stats)
+    task = experiment.tasks_to_test(number)[number - 1]
+    batch_size = experiment.options.evaluation.val_batch_size
+    scales: Params = {}
+    if number == 1:
+        scales["margin"] = median_margins(learned, task, 0, batch_size)[:, None]
+    elif "margin" in position.scales:
+        of_task = median_margins(learned, task, number - 1, batch_size)
+        scales["margin"] = torch.cat([position.scales["margin"], of_task[:, None]], dim=1)
+    return replace(position, scales=scales)
 
 
 def after_task(
@@ -19,7 +50,8 @@ def after_task(
         between: Called before each task; may raise to break off.
     """
     num_learned, options = position.task_id, experiment.options.evaluation
-    learned = Learned(experiment.net, experiment.method, position.ready_params, position.stats)
+    params, stats, scales = position.ready_params, position.stats, position.scales
+    learned = Learned(experiment.net, experiment.method, params, stats, scales)
     tasks = experiment.tasks_to_test(num_learned)[:num_learned]
     splits = experiment.splits_to_test(num_learned)
     at_end = num_learned == len(experiment.tasks)

@@ -1,13 +1,22 @@
 """Accuracies with the task known and inferred, against slow loops over samples and networks."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from helpers import CIFAR_SHAPE, make_experiment, make_task
 
 from hypercl import evaluation
-from hypercl.evaluation import Learned, evaluate, evaluate_tasks, infer_tasks
+from hypercl.evaluation import (
+    Learned,
+    as_json,
+    evaluate,
+    evaluate_tasks,
+    infer_tasks,
+    median_margins,
+)
+from hypercl.inference import RULES
 from hypercl.tasks.task import Split, Task, with_heads, with_shared_outputs
 
 
@@ -15,7 +24,22 @@ def learned(experiment, seeds=(0,), scale=1.0):
     """Networks as they are initialized, their parameters scaled."""
     params = {n: scale * v for n, v in experiment.method.init(seeds).items()}
     stats = experiment.net.fresh_stats(len(seeds), torch.device("cpu"))
-    return Learned(experiment.net, experiment.method, params, [stats] * len(experiment.tasks))
+    networks = Learned(experiment.net, experiment.method, params, [stats] * len(experiment.tasks))
+    margins = [median_margins(networks, t, i, 16) for i, t in enumerate(experiment.tasks)]
+    return networks._replace(scales={"margin": torch.stack(margins, dim=1)})
+
+
+def margin_of(logits):
+    first, second, *_ = sorted(logits.double().tolist(), reverse=True)
+    return first - second
+
+
+def scale_of(networks, member, task_id, task):
+    """The lower median of the margins of all training samples."""
+    inputs = task.inputs(task.train.images)
+    logits = logits_of(networks, member, task_id, inputs)[:, task.outputs]
+    margins = sorted(margin_of(row) for row in logits)
+    return margins[(len(margins) - 1) // 2]
 
 
 def logits_of(networks, member, task_id, inputs):
@@ -25,28 +49,33 @@ def logits_of(networks, member, task_id, inputs):
 
 
 def by_hand(networks, member, tasks):
-    """CL1, CL2 and CL3 by entropy, the task inferred, by task."""
-    rules = ("entropy", "confidence")
+    """CL1, and by each rule CL2, CL3 and the task inferred, by task."""
     found = {"cl1": []} | {
-        f"{what}_{rule}": [] for what in ("cl2", "cl3", "task") for rule in rules
+        f"{what}_{rule}": [] for what in ("cl2", "cl3", "task_inference") for rule in RULES
     }
+    scales = [scale_of(networks, member, task_id, task) for task_id, task in enumerate(tasks)]
     for true, task in enumerate(tasks):
         right = dict.fromkeys(found, 0)
         for image, label in zip(*task.test, strict=True):
-            entropies, confidences, classes = [], [], []
+            entropies, confidences, margins, classes = [], [], [], []
             for other, that in enumerate(tasks):
                 inputs = task.inputs(image[None])
                 logits = logits_of(networks, member, other, inputs)[0, that.outputs]
                 chances = logits.double().softmax(0).tolist()
                 entropies.append(-sum(p * math.log(p) for p in chances if p > 0))
                 confidences.append(max(chances))
+                margins.append(margin_of(logits) / scales[other])
                 classes.append(chances.index(max(chances)))
             right["cl1"] += classes[true] == label
-            by_rule = (entropies.index(min(entropies)), confidences.index(max(confidences)))
-            for rule, inferred in zip(rules, by_rule, strict=True):
+            by_rule = {
+                "entropy": entropies.index(min(entropies)),
+                "confidence": confidences.index(max(confidences)),
+                "scaled": margins.index(max(margins)),
+            }
+            for rule, inferred in by_rule.items():
                 right[f"cl2_{rule}"] += classes[inferred] == label
                 right[f"cl3_{rule}"] += classes[inferred] == label and inferred == true
-                right[f"task_{rule}"] += inferred == true
+                right[f"task_inference_{rule}"] += inferred == true
         for name, count in right.items():
             found[name].append(100 * float(count) / len(task.test.labels))
     return found
@@ -71,18 +100,25 @@ def test_accuracies_of_the_scenarios(multi_head, at_once, monkeypatch):
     networks = learned(experiment, seeds=[0, 1])
     found = infer_tasks(networks, tasks, [t.test for t in tasks], 7)
     for member, inference in enumerate(found):
-        expected = by_hand(networks, member, tasks)
-        assert inference.cl1 == pytest.approx(expected["cl1"])
-        for rule in ("entropy", "confidence"):
-            content = inference._asdict()
-            assert content[f"cl2_{rule}"] == pytest.approx(expected[f"cl2_{rule}"])
-            assert content[f"cl3_{rule}"] == pytest.approx(expected[f"cl3_{rule}"])
-            assert content[f"task_inference_{rule}"] == pytest.approx(expected[f"task_{rule}"])
-        diagonal = [row[i] for i, row in enumerate(inference.task_confusion)]
-        assert diagonal == pytest.approx(expected["task_entropy"])
-        assert [sum(row) for row in inference.task_confusion] == pytest.approx([100] * 3)
-    assert any(x.task_inference_confidence != x.task_inference_entropy for x in found)
-    assert 0 < sum(found[0].task_inference_entropy) < 300
+        require_same(inference, by_hand(networks, member, tasks))
+        for own in inference.by_rule.values():
+            assert [row[i] for i, row in enumerate(own.confusion)] == own.task_inference
+            assert [sum(row) for row in own.confusion] == pytest.approx([100] * 3)
+    for rule in ("confidence", "scaled"):
+        assert any(
+            x.by_rule[rule].task_inference != x.by_rule["entropy"].task_inference for x in found
+        )
+    assert 0 < sum(found[0].by_rule["entropy"].task_inference) < 300
+
+
+def require_same(inference, expected):
+    """Whether an inference is what was counted by hand."""
+    content = as_json(inference)
+    assert {name: content[name]["tasks"] for name in expected} == {
+        name: pytest.approx(values) for name, values in expected.items()
+    }
+    for name in expected:
+        assert content[name]["mean"] == pytest.approx(sum(expected[name]) / len(expected[name]))
 
 
 @pytest.mark.parametrize("multi_head", [True, False])
@@ -96,11 +132,7 @@ def test_accuracies_of_tasks_with_unequal_numbers_of_classes(multi_head):
     networks = learned(make_experiment(tasks, multi_head=multi_head), seeds=[0, 1])
     found = infer_tasks(networks, tasks, [t.test for t in tasks], 7)
     for member, inference in enumerate(found):
-        expected, content = by_hand(networks, member, tasks), inference._asdict()
-        assert content["cl1"] == pytest.approx(expected["cl1"])
-        for rule in ("entropy", "confidence"):
-            assert content[f"cl3_{rule}"] == pytest.approx(expected[f"cl3_{rule}"])
-            assert content[f"task_inference_{rule}"] == pytest.approx(expected[f"task_{rule}"])
+        require_same(inference, by_hand(networks, member, tasks))
     (row, _) = evaluate_tasks(networks, tasks, [t.test for t in tasks], 7, task_ids=[1, 3])
     assert row == pytest.approx([found[0].cl1[1], found[0].cl1[3]])
 
@@ -121,8 +153,9 @@ def test_saturated_networks_have_an_entropy():
     tasks = [make_task((6, 6, 1)), make_task((6, 6, 1), seed=1)]
     networks = learned(make_experiment(tasks), scale=50)
     (found,) = infer_tasks(networks, tasks, [t.test for t in tasks], 100)
-    assert not any(math.isnan(value) for values in found[:-1] for value in values)
-    assert [sum(row) for row in found.task_confusion] == pytest.approx([100] * 2)
+    for own in found.by_rule.values():
+        assert not any(map(math.isnan, [*own.cl2, *own.cl3, *own.task_inference]))
+        assert [sum(row) for row in own.confusion] == pytest.approx([100] * 2)
 
 
 def test_of_two_classes_the_lower_entropy_is_the_higher_confidence():
@@ -133,8 +166,27 @@ def test_of_two_classes_the_lower_entropy_is_the_higher_confidence():
     logits = [logits_of(networks, 0, task_id, inputs) for task_id in range(3)]
     assert (torch.stack(logits).softmax(-1).amax(-1) == 1).float().mean() > 0.3
     (found,) = infer_tasks(networks, tasks, [t.test for t in tasks], 100)
-    assert found.task_inference_confidence == found.task_inference_entropy
-    assert found.cl3_confidence == found.cl3_entropy
+    assert found.by_rule["confidence"] == found.by_rule["entropy"]
+
+
+@pytest.mark.parametrize("number", [1, 2, 7, 30])
+def test_the_median_margin_of_many_samples_is_that_of_some_at_equal_distances(number, monkeypatch):
+    """Also where the training set is in the order of the classes."""
+    monkeypatch.setattr(evaluation, "_SAMPLES", number)
+    task = make_task((6, 6, 1), n=30)
+    networks = learned(make_experiment([task] * 2), seeds=[0, 1])
+    chosen = [30 * i // number for i in range(number)]
+    fewer = replace(task, train=Split(*(values[chosen] for values in task.train)))
+    margins = median_margins(networks, task, 1, 8)
+    expected = [scale_of(networks, member, 1, fewer) for member in range(2)]
+    assert margins.tolist() == pytest.approx(expected)
+
+
+def test_what_has_no_scales_does_without_the_rule_that_needs_them():
+    task = make_task((6, 6, 1))
+    networks = learned(make_experiment([task] * 2))._replace(scales={})
+    (found,) = infer_tasks(networks, [task] * 2, [task.test] * 2, 100)
+    assert list(found.by_rule) == ["entropy", "confidence"]
 
 
 @pytest.mark.parametrize("was_training", [True, False])

@@ -2,6 +2,8 @@
 
 import builtins
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from benchmarks.common import last_wins
 from hypercl import load_run
 from hypercl.errors import InputError
 from hypercl.evaluation import infer_tasks
+from hypercl.rundir import saving
 from hypercl.tasks import images as files_of_images
 
 load_images = files_of_images.load_images  # the fixture few_digits replaces it
@@ -69,7 +72,7 @@ def check_inference(learned):
     splits = experiment.splits_to_test(len(tasks))
     for seed in learned.params:
         (expected,) = infer_tasks(learned.of([seed]), tasks, splits, learned._batch_size)
-        for rule in ("entropy", "confidence"):
+        for rule, right_by in expected.by_rule.items():
             inferred, classes, both = [], [], []
             for task_id, (images, labels) in enumerate(splits):
                 inputs_of = None if tasks[1].permutation is None else task_id
@@ -81,9 +84,9 @@ def check_inference(learned):
                     (both, of_task & of_class),
                 ):
                     rows.append(100 * right.double().mean().item())
-            assert inferred == pytest.approx(getattr(expected, f"task_inference_{rule}"))
-            assert classes == pytest.approx(getattr(expected, f"cl2_{rule}"))
-            assert both == pytest.approx(getattr(expected, f"cl3_{rule}"))
+            assert inferred == pytest.approx(right_by.task_inference)
+            assert classes == pytest.approx(right_by.cl2)
+            assert both == pytest.approx(right_by.cl3)
 
 
 def check_all_classes(learned):
@@ -113,6 +116,30 @@ def test_networks_and_predictions(kind):
         check_all_classes(learned)
     else:
         check_inference(learned)
+
+
+def test_the_rule_that_needs_scales_where_there_are_none():
+    """Of a run that an earlier version left, and where a task has one class."""
+    main("--num_seeds=2")
+    content = saving.decode(Path("run/weights.pt").read_bytes())
+    assert {seed: own["margin"].shape for seed, own in content["scales"].items()} == {
+        42: (3,), 43: (3,)
+    }  # fmt: skip
+    del content["scales"]
+    Path("run/weights.pt").write_bytes(saving.encode(content))
+    learned = loaded()
+    check_inference(learned)
+    images = learned.tasks[0].test.images
+    with pytest.raises(InputError, match=r"rule='scaled' needs the scale .* take another rule"):
+        learned.predict(images, rule="scaled")
+    content["scales"] = {42: {"margin": torch.ones(2)}, 43: {}}
+    Path("run/weights.pt").write_bytes(saving.encode(content))
+    with pytest.raises(InputError, match="holds what no run of this version has written"):
+        loaded()
+    shutil.rmtree("run")
+    results = run.main(last_wins([*FEW_STEPS, "--num_classes_per_task=1,2", "--out_dir=run"]))
+    assert "cl3_entropy" in results["summary"]
+    assert "cl3_scaled" not in results["summary"]
 
 
 CONVOLUTIONAL = {

@@ -23,8 +23,9 @@ from hypercl import load_run, testing
 from hypercl.commands import cost, dry_run
 from hypercl.commands import eval as eval_command
 from hypercl.errors import InputError, RunFailed
-from hypercl.evaluation import SCENARIOS, evaluate_tasks
+from hypercl.evaluation import evaluate_tasks
 from hypercl.experiment import Experiment
+from hypercl.inference import RULES, confusion_of, names_by
 from hypercl.options import EvaluationOptions, Options
 from hypercl.report import metrics
 from hypercl.rundir.checkpoint import Position
@@ -114,14 +115,16 @@ def test_results_are_as_documented(finished):
         assert seed[name] == metric(seed)
         assert stored["summary"][name] == {"mean": seed[name], "std": None, "sem": None, "n": 1}
     scenarios = seed["scenarios"]
-    assert list(scenarios) == [*SCENARIOS, "task_confusion"]
+    names = ["cl1", *names_by(RULES)]
+    assert list(scenarios) == [*names, *map(confusion_of, RULES)]
     assert scenarios["cl1"]["tasks"] == pytest.approx(seed["accuracy"][-1], rel=1e-12)
-    for name in SCENARIOS:
+    for name in names:
         assert len(scenarios[name]["tasks"]) == 3
         assert stored["summary"][name]["mean"] == scenarios[name]["mean"]
-    inferred = [row[i] for i, row in enumerate(scenarios["task_confusion"])]
-    assert inferred == pytest.approx(scenarios["task_inference_entropy"]["tasks"])
-    assert scenarios["cl3_entropy"]["mean"] <= scenarios["task_inference_entropy"]["mean"]
+    for rule in RULES:
+        inferred = [row[i] for i, row in enumerate(scenarios[confusion_of(rule)])]
+        assert inferred == pytest.approx(scenarios[f"task_inference_{rule}"]["tasks"])
+        assert scenarios[f"cl3_{rule}"]["mean"] <= scenarios[f"task_inference_{rule}"]["mean"]
     assert len(stored["seconds"]["train"]) == len(stored["seconds"]["test"]) == 3
     assert stored["seconds"]["total"] > sum(stored["seconds"]["train"])
 

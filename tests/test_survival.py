@@ -631,6 +631,9 @@ IMPOSSIBLE = {
     "parameters of another shape": lambda c: change(c["params"], lambda v: v[:, :1]),
     "parameters of another type": lambda c: change(c["params"], torch.Tensor.double),
     "statistics of nothing": lambda c: c.update(stats=[]),
+    "scales of other tasks": lambda c: c.update(scales={"margin": torch.zeros(1, 3)}),
+    "scales that are none": lambda c: c.update(scales=[1]),
+    "scales of seeds that are none": lambda c: c.update(learned_scales={"42": {}}),
     "a memory of other members": lambda c: c.update(memory={"kept": torch.zeros(3)}),
     "what is learned of others": lambda c: c.update(learned={7: {}}),
     "a training of no fields": lambda c: c.update(training={}),
@@ -690,6 +693,24 @@ def test_checkpoints_that_no_run_can_have_written(unfinished):
             error.value
         ), name
         assert files_in(unfinished) == left, name
+
+
+def test_a_run_that_kept_no_scales_goes_on_without_their_rule(unfinished):
+    """As an earlier version left it, in its second task."""
+    path = unfinished / "checkpoint.pt"
+    content = saving.decode(path.read_bytes())
+    assert content["scales"]["margin"].shape == (1, 1)
+    assert content.pop("scales")
+    assert content.pop("learned_scales") == {}
+    path.write_bytes(saving.encode(content))
+    main()
+    found, whole = outcome("run"), expected("plain")
+    assert found["weights"] == whole["weights"]
+    of_rule = [name for name in whole["summary"] if name.endswith("_scaled")]
+    assert len(of_rule) == 3
+    assert found["summary"] == {n: v for n, v in whole["summary"].items() if n not in of_rule}
+    assert not any("scaled" in name for name in found["seeds"][0]["scenarios"])
+    assert saving.decode(path.read_bytes())["learned_scales"] == {42: {}}
 
 
 def test_weights_that_no_run_can_have_written(finished):

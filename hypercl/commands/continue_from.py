@@ -109,7 +109,8 @@ def _extended(experiment: "Experiment", seed: int, end: "Position", num_tasks: i
     memory = to_device(stack_members([end.learned_memory[seed]]), device)
     params, memory = method.extended(params, memory, [seed], num_tasks)
     params, memory = (select_members(to_device(v, "cpu"), 0) for v in (params, memory))
-    return OfSeed(params, memory, list(end.learned_stats[seed]))
+    scales = dict(end.learned_scales.get(seed, {}))
+    return OfSeed(params, memory, list(end.learned_stats[seed]), scales)
 
 
 def _end_of(source: Source, experiment: "Experiment", described: Mapping[str, Any]) -> "Position":

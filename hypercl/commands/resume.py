@@ -116,6 +116,10 @@ def _tensors_fit(experiment: "Experiment", position: "Position") -> bool:
         return False
     if len(position.stats) != position.task_id:
         return False
+    if not _scales_fit(position.scales, [num_seeds, position.task_id]):
+        return False
+    if not all(_scales_fit(own, [num_tasks]) for own in position.learned_scales.values()):
+        return False
     return (
         all(_like(in_task, stats, [num_seeds]) for in_task in position.stats)
         and all(_like(learned, params, []) for learned in position.learned.values())
@@ -124,6 +128,11 @@ def _tensors_fit(experiment: "Experiment", position: "Position") -> bool:
             for by_task in position.learned_stats.values()
         )
     )
+
+
+def _scales_fit(scales: Mapping[str, Any], shape: Sequence[int]) -> bool:
+    """Whether there is a number of each task learned, or none at all."""
+    return all([*each.shape] == [*shape] for each in scales.values())
 
 
 def _like(values: Mapping[str, Any], one: Mapping[str, Any], members: Sequence[int]) -> bool:

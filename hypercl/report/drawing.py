@@ -5,6 +5,7 @@ with the checkpoint: with or without breaks the same.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hypercl.inference import RULES, confusion_of
 from hypercl.measure import measure_of
 from hypercl.report import plots
 from hypercl.report.summary import furthest, ranges
@@ -45,9 +46,14 @@ def draw_all(
         if fits:
             write("fit", plots.fit(fits, title))
         if "scenarios" in done[0]:
-            confusion = [seed["scenarios"]["task_confusion"] for seed in done]
-            inferred = names[: len(confusion[0])]
-            write("task_confusion", plots.task_confusion(confusion, inferred, title))
+            inferred = [seed["scenarios"] for seed in done]
+            by_rule = {
+                rule: [of_seed[name] for of_seed in inferred]
+                for rule in RULES
+                if all((name := confusion_of(rule)) in of_seed for of_seed in inferred)
+            }
+            tested = names[: len(by_rule["entropy"][0])]
+            write("task_confusion", plots.task_confusion(by_rule, tested, title))
         history = plots.LossHistory.of(run_dir.read_metrics(), seeds)
         of_training = f"{results['experiment']}, seed{plural} {ranges(seeds)}"
         write("losses", plots.losses(history, of_training))

@@ -55,16 +55,30 @@ def accuracy_matrix(
     return figure
 
 
-def task_confusion(matrices: Sequence[Matrix], task_names: Sequence[str], title: str) -> Figure:
-    """Heatmap of the share (%) of each task's samples (row) taken for each task (column).
+def task_confusion(
+    by_rule: Mapping[str, Sequence[Matrix]], task_names: Sequence[str], title: str
+) -> Figure:
+    """Heatmaps of the share (%) of each task's samples (row) taken for each task (column), one for
+    each rule that infers tasks.
 
     Args:
-        matrices: One for each seed; their mean is shown.
+        by_rule: One matrix for each seed; their mean is shown.
     """
+    width, number = _width_of(len(task_names)), len(by_rule)
+    size = 0.75 * width * number + 1.5, 0.75 * width + 0.6
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, number, squeeze=False, sharey=True)[0]
+    scale = mpl.colors.Normalize(0, 100)
+    for axes, (rule, matrices) in zip(panels, by_rule.items(), strict=True):
+        shares = np.array(mean_matrix(matrices), dtype=float)
+        image = _draw_square(axes, shares, task_names, scale, "viridis", "{:.1f}".format)
+        right = np.diagonal(shares).mean()
+        axes.set_title(f"by {rule}: {right:.1f} % right", fontsize=10)
+        axes.set_xlabel("task inferred")
+    panels[0].set_ylabel("task")
     label = "share of the task's samples (%)"
-    shares = np.array(mean_matrix(matrices), dtype=float)
-    figure = _heatmap(shares, task_names, _of_mean(title, len(matrices)), 0, label)
-    figure.axes[0].set(xlabel="task inferred, by the lowest entropy", ylabel="task")
+    figure.colorbar(image, ax=panels, shrink=0.8, label=label)
+    figure.suptitle(_of_mean(title, len(next(iter(by_rule.values())))), fontsize=10)
     return figure
 
 
@@ -103,13 +117,32 @@ def _square_of(
     colors: str,
     text: Callable[[float], str],
 ) -> Figure:
-    size = len(cells)
-    width = max(6.0, min(12.0, 1.5 + 0.75 * size))
+    width = _width_of(len(cells))
     figure = Figure(figsize=(width, 0.85 * width), layout="constrained")
     axes = figure.subplots()
+    image = _draw_square(axes, cells, task_names, scale, colors, text)
+    figure.colorbar(image, ax=axes, shrink=0.8, label=label)
+    axes.set_title(title, fontsize=10)
+    return figure
+
+
+def _width_of(size: int) -> float:
+    """Of a square over so many tasks with its colors' scale, in inches."""
+    return max(6.0, min(12.0, 1.5 + 0.75 * size))
+
+
+def _draw_square(
+    axes,
+    cells: np.ndarray,
+    task_names: Sequence[str],
+    scale: mpl.colors.Normalize,
+    colors: str,
+    text: Callable[[float], str],
+) -> mpl.image.AxesImage:
+    """Cells over tasks, with their numbers where these can be read."""
+    size = len(cells)
     extent = (0.5, size + 0.5, size + 0.5, 0.5)  # tasks are counted from 1
     image = axes.imshow(cells, cmap=colors, norm=scale, extent=extent)
-    figure.colorbar(image, ax=axes, shrink=0.8, label=label)
     if size <= _MAX_NUMBERS:
         dark_below = not colors.endswith("_r")
         for (t, k), value in np.ndenumerate(cells):
@@ -122,8 +155,7 @@ def _square_of(
         labels = [f"{i + 1}: {name}" for i, name in enumerate(task_names)]
         axes.set_xticks(range(1, size + 1), labels, rotation=45, ha="right")
         axes.set_yticks(range(1, size + 1), labels)
-    axes.set_title(title, fontsize=10)
-    return figure
+    return image
 
 
 def accuracy_over_time(

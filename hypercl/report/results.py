@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from hypercl import presets
 from hypercl.engine.threads import processor
 from hypercl.errors import RunFailed
-from hypercl.evaluation import SCENARIOS, Inference, as_json, curve_inputs
+from hypercl.evaluation import Inference, as_json, curve_inputs
 from hypercl.experiment import Experiment
+from hypercl.inference import RULES, names_by
 from hypercl.measure import ACCURACY, Measure
 from hypercl.options import bearing_on_results
 from hypercl.report import metrics
@@ -385,9 +386,10 @@ class Report:
             }
             for seed, row in measured.items()
         }
-        for seed in inferred or ():
-            scenarios = self._seeds[seed]["scenarios"]
-            curves[seed] |= {name: scenarios[name]["mean"] for name in SCENARIOS}
+        scenarios = {seed: self._seeds[seed]["scenarios"] for seed in inferred or ()}
+        for seed, of_seed in scenarios.items():
+            names = _inferred_in(list(scenarios.values()))
+            curves[seed] |= {name: of_seed[name]["mean"] for name in names}
         self._write_curves(task_id + 1, f"{self._tested_on}/", curves)
         show_row(self._screen, self._tested_on, rows, len(self._task_names), self._measure)
         if inferred is not None and not at_end:  # the summary shows the last ones
@@ -470,8 +472,14 @@ def _summary_of(scenarios: Sequence[Mapping[str, Any]]) -> dict[str, metrics.Sum
     """Of each number its mean over tasks, summarized over the seeds whose scenarios are given."""
     return {
         name: metrics.summarize([of_seed[name]["mean"] for of_seed in scenarios])
-        for name in SCENARIOS
+        for name in _inferred_in(scenarios)
     }
+
+
+def _inferred_in(scenarios: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The numbers that all seeds have; what an earlier version left has fewer."""
+    names = ("cl1", *names_by(RULES))
+    return [name for name in names if all(name in of_seed for of_seed in scenarios)]
 
 
 # Of the results, in a checkpoint.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hypercl import presets
+from hypercl.inference import rules_in
 from hypercl.measure import ACCURACY, Measure, measure_of
 from hypercl.report import metrics
 from hypercl.report.screen import Screen
@@ -111,7 +112,7 @@ def show_summary(screen: Screen, results: Mapping[str, Any], path: object) -> No
                 for k, (name, last) in enumerate(zip(names, mean[-1], strict=True))
             ],
         )
-    if "cl3_entropy" in results["summary"]:
+    if rules_in(results["summary"]):
         show_scenarios(screen, results["summary"])
     for name, entry in results["summary"].items():
         if name not in metrics.metrics_of(measure):
@@ -142,7 +143,7 @@ def show_scenarios(screen: Screen, summary: Mapping[str, metrics.Summary]) -> No
         ["task inferred by", "the task", "class (CL2)", "both (CL3)"],
         [
             [rule, *(mean_and_std(summary[f"{column}_{rule}"]) for column in columns)]
-            for rule in ("entropy", "confidence")
+            for rule in rules_in(summary)
         ],
     )
 

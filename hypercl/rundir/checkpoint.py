@@ -40,6 +40,7 @@ _FORM = {
     "report": str,  # JSON
     "lengths": {str: int},  # of the files that grow
 }
+_NO_SCALES: Params = {}  # of an earlier version's
 _SUMS = {str: (str, None)}
 _REPORT = {"results": PROGRESS, "task_seconds": float}
 
@@ -60,10 +61,13 @@ class Position:
     # What the method keeps, [members, …] each, and with --keep_optimizer the optimizer's state.
     memory: Params = field(default_factory=dict)
     stats: Sequence[Params] = ()  # running statistics by task learned, [members, …] each
+    # What rules that infer tasks keep of each task learned, [members, tasks] each.
+    scales: Params = field(default_factory=dict)
     training: Mapping[str, Any] | None = None  # train.TaskState as a dict; None: at the first step
     learned: Mapping[int, Params] = field(default_factory=dict)  # of the groups done, by seed
     learned_stats: Mapping[int, Sequence[Params]] = field(default_factory=dict)  # by seed and task
     learned_memory: Mapping[int, Params] = field(default_factory=dict)  # the same, by seed
+    learned_scales: Mapping[int, Params] = field(default_factory=dict)  # by seed, [tasks] each
     # Of the groups to come, where an earlier run is continued: by seed, OfSeed as a dict.
     waiting: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -95,6 +99,7 @@ class Position:
             stack_members([of_seed.params for of_seed in own]),
             stack_members([of_seed.memory for of_seed in own]),
             [stack_members(in_task) for in_task in zip(*(w.stats for w in own), strict=True)],
+            stack_members(of_all([of_seed.scales for of_seed in own])),
             waiting={seed: w for seed, w in waiting.items() if seed not in seeds},
             **learned,
         )
@@ -118,17 +123,20 @@ class Position:
             params=init(self.seeds) if self.params is None else to_device(self.params, device),
             memory=to_device(self.memory, device),
             stats=[to_device(in_task, device) for in_task in self.stats],
+            scales=to_device(self.scales, device),
         )
 
     def by_seed(self) -> dict[int, "OfSeed"]:
         """What this group has learned so far, on the CPU."""
         params, memory = to_device(self.params or {}, "cpu"), to_device(self.memory, "cpu")
         stats = [to_device(in_task, "cpu") for in_task in self.stats]
+        scales = to_device(self.scales, "cpu")
         return {
             seed: OfSeed(
                 select_members(params, i),
                 select_members(memory, i),
                 [select_members(in_task, i) for in_task in stats],
+                select_members(scales, i),
             )
             for i, seed in enumerate(self.seeds)
         }
@@ -146,6 +154,7 @@ class Position:
             learned={**self.learned, **{seed: of.params for seed, of in by_seed}},
             learned_stats={**self.learned_stats, **{seed: of.stats for seed, of in by_seed}},
             learned_memory={**self.learned_memory, **{seed: of.memory for seed, of in by_seed}},
+            learned_scales={**self.learned_scales, **{seed: of.scales for seed, of in by_seed}},
         )
 
     def describe(self, num_tasks: int) -> str:
@@ -155,6 +164,12 @@ class Position:
         step = 0 if self.training is None else self.training["step"]
         group = f" of group {self.group + 1}" if len(self.groups) > 1 else ""
         return f"task {self.task_id + 1}/{num_tasks}{group}, step {step}"
+
+
+def of_all(scales: Sequence[Params]) -> list[Params]:
+    """What all have: of a run that an earlier version began, a part has no scales."""
+    names = [name for name in scales[0] if all(name in own for own in scales)]
+    return [{name: own[name] for name in names} for own in scales]
 
 
 def parted(memory: Params) -> tuple[Params, Params]:
@@ -173,6 +188,7 @@ class OfSeed(NamedTuple):
     params: Params
     memory: Params
     stats: list[Params]  # running statistics by task
+    scales: Params = _NO_SCALES  # [tasks] each
 
 
 class Checkpoints:
@@ -354,6 +370,8 @@ def require_form(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         if fits(content, _FORM) and min(content["lengths"].values(), default=0) >= 0:
             made_by, report = json.loads(content["made_by"]), json.loads(content["report"])
             sums = content.get("sums", {})
-            if fits(made_by, MADE_BY) and fits(report, _REPORT) and fits(sums, _SUMS):
+            scales, by_seed = (content.get(n, {}) for n in ("scales", "learned_scales"))
+            kept = fits(scales, _TENSORS) and fits(by_seed, {int: _TENSORS})
+            if fits(made_by, MADE_BY) and fits(report, _REPORT) and fits(sums, _SUMS) and kept:
                 return made_by
     raise refused(path)

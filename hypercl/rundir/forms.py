@@ -12,6 +12,7 @@ Such content is not damaged, but may have been made by hand or by another versio
 from collections.abc import Mapping
 from typing import Any
 
+from hypercl.inference import names_by, rules_in
 from hypercl.measure import is_known, measure_of
 
 
@@ -67,11 +68,6 @@ _PUBLISHED = {
     "difference": float,
     "within": bool,
 }
-_INFERRED = [
-    f"{what}_{rule}"
-    for what in ("task_inference", "cl2", "cl3")
-    for rule in ("entropy", "confidence")
-]
 
 
 def matrix_of(seed: Mapping[str, Any]) -> Any:
@@ -96,7 +92,8 @@ def is_progress(content: Any, num_tasks: int) -> bool:
         for seed in content["seeds"]
     )
     summary = content["summary"]
-    shown = ["cl1", *_INFERRED] if any(name in summary for name in _INFERRED) else []
+    rules = rules_in(summary)
+    shown = ["cl1", *names_by(rules)] if rules else []
     means = all(summary.get(name, {}).get("mean") is not None for name in shown)
     counts = all((entry["mean"] is not None) == (entry["n"] > 0) for entry in summary.values())
     return rows_fit and means and counts

@@ -16,7 +16,7 @@ from torch import Tensor
 from hypercl.engine.members import Params, select_members
 from hypercl.experiment import Experiment
 from hypercl.options import Options, options_of
-from hypercl.rundir.checkpoint import Position
+from hypercl.rundir.checkpoint import Position, of_all
 
 _Group = TypeVar("_Group")
 # Of what a task's steps change (train.TaskState), what all members have in common.
@@ -120,6 +120,7 @@ def join_positions(positions: Sequence[Position]) -> Position:
         _joined([position.ready_params for position in positions]),
         _joined([position.memory for position in positions]),
         [_joined(in_task) for in_task in zip(*(p.stats for p in positions), strict=True)],
+        _joined(of_all([position.scales for position in positions])),
         training,
     )
 
@@ -173,6 +174,7 @@ def _part(together: Position, position: Position, own: range) -> Position:
         params=select_members(together.ready_params, rows),
         memory=select_members(together.memory, rows),
         stats=[select_members(in_task, rows) for in_task in together.stats],
+        scales=select_members(together.scales, rows),
         training=training,
     )
 

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hypercl.errors import InputError
+from hypercl.inference import RULES, names_by
 from hypercl.measure import ACCURACY, Measure, measure_of
 from hypercl.options import Options
 from hypercl.report.metrics import BY_SCENARIO, metrics_of, summarize
 
-# Measured where the tasks of samples are inferred; hypercl.evaluation has what they are.
-INFERRED = (
-    "cl2_entropy", "cl2_confidence", "cl3_entropy", "cl3_confidence",
-    "task_inference_entropy", "task_inference_confidence",
-)  # fmt: skip
+INFERRED = names_by(RULES)  # measured where the tasks of samples are inferred
 _OF_EARLIER_TASKS = ("backward_transfer", "forgetting", "forward_transfer")
 
 
@@ -50,7 +47,10 @@ def metrics_for(options: Options) -> tuple[str, ...]:
     direct = BY_SCENARIO[(options.scenario or 1) - 1]
     # As experiment.py has it, where the method is made: each task has a network or outputs.
     own = task.has_heads or options.method.kind.scenarios == (1,)
-    inferred = INFERRED if own and not task.is_regression else ()
+    sizes = task.num_classes_per_task
+    has_margins = 1 not in (sizes if isinstance(sizes, tuple) else (sizes,))
+    rules = [rule for rule in RULES if has_margins or rule != "scaled"]
+    inferred = names_by(rules) if own and not task.is_regression else ()
     return (*metrics_of(task.measure), direct, *inferred)
 
 

@@ -119,9 +119,15 @@ def test_losses_of_one_task_and_of_many_can_be_drawn(tasks, seeds, tmp_path):
 def test_task_confusion_shows_every_share(size):
     confusion = [[100.0 if k == t else 0.0 for k in range(size)] for t in range(size)]
     confusion[1][0], confusion[1][1] = 25.0, 75.0
-    figure = task_confusion([confusion], [f"t{i}" for i in range(size)], "title")
-    axes = figure.axes[0]
-    assert axes.images[0].get_array()[1, 0] == 25
-    shown = [text.get_text() for text in axes.texts]
+    perfect = [[100.0 if k == t else 0.0 for k in range(size)] for t in range(size)]
+    by_rule = {"entropy": [confusion], "scaled": [perfect]}
+    figure = task_confusion(by_rule, [f"t{i}" for i in range(size)], "title")
+    of_entropy, of_scaled, _ = figure.axes  # and the colors' scale
+    assert of_entropy.images[0].get_array()[1, 0] == 25
+    assert of_scaled.images[0].get_array()[1, 0] == 0
+    shown = [text.get_text() for text in of_entropy.texts]
     assert shown.count("25.0") == (size == 3)
-    assert axes.get_ylabel() == "task"
+    assert of_entropy.get_ylabel() == "task"
+    right = 100 * (1 - 0.25 / size)
+    assert of_entropy.get_title() == f"by entropy: {right:.1f} % right"
+    assert of_scaled.get_title() == "by scaled: 100.0 % right"

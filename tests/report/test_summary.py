@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from hypercl import presets
+from hypercl.inference import RULES
 from hypercl.report import metrics
 from hypercl.report.screen import Screen
 from hypercl.report.summary import furthest, mean_and_std, ranges, show_row, show_summary
@@ -90,7 +91,7 @@ def test_no_line_is_wider_than_the_screen_and_no_number_is_cut(width, num_seeds)
         matrices = [[[v - i / 3 for v in row] for row in matrix] for i in range(num_seeds)]
         results = results_of(*matrices, num_tasks=num_tasks)
         names = ("task_inference", "cl2", "cl3")
-        scenarios = ["cl1", *(f"{n}_{rule}" for n in names for rule in ("entropy", "confidence"))]
+        scenarios = ["cl1", *(f"{n}_{rule}" for n in names for rule in RULES)]
         numbers = metrics.summarize([100.0, 0.0, 54.5][:num_seeds])
         results["summary"] |= dict.fromkeys(scenarios, numbers)
         results["config"]["preset"] = "paper-splitmnist"
