@@ -618,7 +618,8 @@ import sys, numpy, zarr
 with zarr.storage.ZipStore(sys.argv[2], mode="w") as store:
     group = zarr.create_group(store)
     for name, array in numpy.load(sys.argv[1]).items():
-        group.create_array(name, data=array)
+        blosc = zarr.codecs.BloscCodec()
+        group.create_array(name, data=array, chunks=(50, *array.shape[1:]), compressors=blosc)
 """
 
 
