@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-from hypnettorch.mnets.classifier_interface import Classifier
 from torch import Tensor
+
+from hypercl.networks.library import Classifier
 
 
 class Functional(Classifier):

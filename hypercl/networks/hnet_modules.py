@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from hypnettorch.hnets import HMLP, ChunkedHMLP, HyperNetInterface
 from torch import nn
 
 from hypercl.engine.members import Params
@@ -17,6 +16,7 @@ from hypercl.engine.seeding import derive_seed, seeded_globally
 from hypercl.errors import InputError
 from hypercl.networks.activations import MODULES
 from hypercl.networks.hypernet import Hypernet
+from hypercl.networks.library import HMLP, ChunkedHMLP, HyperNetInterface
 from hypercl.networks.main_net import MainNetwork
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from hypnettorch.mnets import MLP, MainNetInterface
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,6 +19,7 @@ from hypercl.networks import plain_mlp
 from hypercl.networks.activations import Activation
 from hypercl.networks.criteria import Criterion, of_labels
 from hypercl.networks.dropout import replace_dropout
+from hypercl.networks.library import MLP, MainNetInterface
 from hypercl.networks.module_net import ModuleNet
 
 _IN_CACHE = 1 << 20  # weights of main networks, together, that a thread is fast with

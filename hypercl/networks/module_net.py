@@ -6,7 +6,6 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
-from hypnettorch.mnets.classifier_interface import Classifier
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrize import ParametrizationList
@@ -16,6 +15,7 @@ from hypercl.engine.seeding import drawing_from, seeded_globally
 from hypercl.errors import InputError
 from hypercl.networks import module_trial
 from hypercl.networks.dropout import replace_dropout
+from hypercl.networks.library import Classifier
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 

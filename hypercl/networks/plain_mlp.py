@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from hypnettorch.mnets import MLP, MainNetInterface
 from torch import Tensor
 
 from hypercl.engine.products import linear, product, sum_over_rows
 from hypercl.networks.activations import ACTIVATIONS, Activation, name_of
 from hypercl.networks.criteria import Criterion
+from hypercl.networks.library import MLP, MainNetInterface
 
 
 def plain_activation(mnet: MainNetInterface) -> Activation | None:

@@ -21,9 +21,8 @@ from hypercl.networks.heads import head_of_each_task, one_head
 from hypercl.networks.main_net import TaskLoss
 
 if TYPE_CHECKING:
-    from hypnettorch.hnets import HyperNetInterface
-
     from hypercl.methods.hnet import Hnet
+    from hypercl.networks.library import HyperNetInterface
 
 
 class HnetAnchor(NamedTuple):

@@ -10,8 +10,7 @@ from hypercl.machine import FLOAT
 from hypercl.registry import Entry, Part
 
 if TYPE_CHECKING:
-    from hypnettorch.mnets import MainNetInterface
-
+    from hypercl.networks.library import MainNetInterface
     from hypercl.options import MainNetOptions, Options
 
 # Why a network cannot have an option; see Entry.cannot.

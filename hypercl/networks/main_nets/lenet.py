@@ -36,7 +36,7 @@ class Lenet(MainNet):
             )
 
     def build(self, options, in_shape, num_outputs):
-        from hypnettorch.mnets import LeNet
+        from hypercl.networks.library import LeNet
 
         with fresh_table(LeNet, "_ARCHITECTURES"):
             return LeNet(

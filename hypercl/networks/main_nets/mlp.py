@@ -32,9 +32,8 @@ class Mlp(MainNet):
         return sum(a * b for a, b in pairwise(widths)), ("mlp_arch",)
 
     def build(self, options, in_shape, num_outputs):
-        from hypnettorch.mnets import MLP
-
         from hypercl.networks.activations import MODULES
+        from hypercl.networks.library import MLP
 
         return MLP(
             n_in=prod(in_shape),

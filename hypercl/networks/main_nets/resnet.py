@@ -38,7 +38,7 @@ class Resnet(MainNet):
         return number, ("resnet_block_depth", "resnet_channel_sizes")
 
     def build(self, options, in_shape, num_outputs):
-        from hypnettorch.mnets import ResNet
+        from hypercl.networks.library import ResNet
 
         return ResNet(
             in_shape=in_shape,

@@ -30,7 +30,7 @@ class Wrn(MainNet):
         return number, ("wrn_block_depth", "wrn_widening_factor")
 
     def build(self, options, in_shape, num_outputs):
-        from hypnettorch.mnets import WRN
+        from hypercl.networks.library import WRN
 
         return WRN(
             in_shape=in_shape,

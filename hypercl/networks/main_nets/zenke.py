@@ -37,7 +37,7 @@ class Zenke(MainNet):
             )
 
     def build(self, options, in_shape, num_outputs):
-        from hypnettorch.mnets import ZenkeNet
+        from hypercl.networks.library import ZenkeNet
 
         with fresh_table(ZenkeNet, "_architectures"):
             return ZenkeNet(
