@@ -69,20 +69,26 @@ def machine() -> dict[str, Any]:
     return info
 
 
-def begin_training(options: Sequence[str], task_id: int, num_seeds: int = 1) -> TaskTraining:
-    """A task of random images, ready to be trained on the CPU after so many earlier ones."""
-    chosen = parse_args([*options, "--no_cuda"])
+def begin_training(
+    options: Sequence[str], task_id: int, num_seeds: int = 1, *, cuda: bool = False
+) -> TaskTraining:
+    """A task of random images, ready to be trained after so many earlier ones.
+
+    Args:
+        cuda: On the GPU, where there is one; else on the CPU.
+    """
+    chosen = parse_args([*options, *([] if cuda else ["--no_cuda"])])
     device = pick_device(chosen.run)
     # More tasks than some sequences have, which is for the command line alone to refuse.
     chosen = chosen.having(num_tasks=task_id + 1, n_iter=10_000, epochs=None)
-    tasks = [fake_task(chosen.task.cl_exp)] * (task_id + 1)
+    tasks = [fake_task(chosen.task.cl_exp, device)] * (task_id + 1)
     experiment = Experiment.of(chosen, tasks, device)
     position = Position.start([list(range(num_seeds))])
     position = position.on_device(experiment.device, experiment.method.init)
     return TaskTraining.at(experiment, replace(position, task_id=task_id))
 
 
-def fake_task(experiment: str) -> Task:
+def fake_task(experiment: str, device: torch.device | str = "cpu") -> Task:
     """Random images of the right shape; the time of a step does not depend on what they show."""
     shape = {"splitmnist": (28, 28, 1), "permmnist": (32, 32, 1), "splitcifar": (32, 32, 3)}
     classes = 10 if experiment == "permmnist" else 2
@@ -90,8 +96,10 @@ def fake_task(experiment: str) -> Task:
     images = torch.randint(
         256, (2000, *shape[experiment]), generator=generator, dtype=torch.uint8
     )  # fmt: skip
-    split = Split(images, torch.arange(2000) % classes)
-    permutation = torch.randperm(1024) if experiment == "permmnist" else None
+    split = Split(images.to(device), (torch.arange(2000) % classes).to(device))
+    permutation = (
+        torch.randperm(1024, generator=generator).to(device) if experiment == "permmnist" else None
+    )
     return Task(
         "", classes, split, split, split, permutation, augmented=experiment == "splitcifar"
     )  # fmt: skip

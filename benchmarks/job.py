@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -71,20 +72,24 @@ def timed(command: list[str]) -> tuple[float, str]:
     return time.perf_counter() - started, done.stdout
 
 
-def plain_job(seed: int) -> float:
-    """Final accuracy (%) of the default job by the plain loop."""
-    experiment = Experiment.build(parse_args(["--no_cuda", "--num_threads=1"]))
-    options, tasks = experiment.options, experiment.tasks
-    module = experiment.method.fresh_module(seed)
+def plain_job(seed: int, options: Sequence[str] = ("--no_cuda", "--num_threads=1")) -> float:
+    """Final accuracy (%) of the default job by the plain loop.
+
+    Args:
+        options: Of the command line; without --no_cuda, on the GPU where there is one.
+    """
+    experiment = Experiment.build(parse_args(list(options)))
+    chosen, tasks = experiment.options, experiment.tasks
+    module = experiment.method.fresh_module(seed).to(experiment.device)
     loop = PlainLoop(
-        experiment.net.module, module, lr=options.train.lr, beta=options.method.kind.beta
+        experiment.net.module, module, lr=chosen.train.lr, beta=chosen.method.kind.beta
     )
     loop.random.seed(seed)
     for task_id, task in enumerate(tasks):
         loop.start_task(task_id)
         plain_task = PlainTask(task)
-        for _ in range(options.train.n_iter):
-            loop.step(plain_task, options.train.batch_size)
+        for _ in range(chosen.train.n_iter):
+            loop.step(plain_task, chosen.train.batch_size)
         accuracy = [loop.test(seen, seen_id) for seen_id, seen in enumerate(tasks[: task_id + 1])]
     return statistics.fmean(accuracy)
 

@@ -22,8 +22,8 @@ class PlainTask:
     """A task as the plain loop holds it: images flat in numpy, normalized or scaled beforehand."""
 
     def __init__(self, task: Task) -> None:
-        self.inputs = task.inputs(task.train.images).numpy()
-        self.labels = task.train.labels.numpy()
+        self.inputs = task.inputs(task.train.images).cpu().numpy()
+        self.labels = task.train.labels.cpu().numpy()
         self.shape = task.in_shape
         self.augmented = task.augmented
 
@@ -54,6 +54,7 @@ class PlainLoop:
         self.mnet, self.module = mnet, module
         self.lr, self.beta = lr, beta
         self.random = np.random.RandomState(0)
+        self.device = next(module.parameters()).device  # where batches are brought
 
     def start_task(self, task_id: int) -> None:
         """Take the targets and make a new optimizer."""
@@ -65,7 +66,7 @@ class PlainLoop:
 
     def step(self, task: PlainTask, batch_size: int = 32) -> float:
         """One step; returns the loss, as a script that logs it does."""
-        inputs, labels = task.batch(self.random, batch_size)
+        inputs, labels = (part.to(self.device) for part in task.batch(self.random, batch_size))
         self.optimizer.zero_grad()
         logits = self.mnet.forward(inputs, weights=self.module.forward(cond_id=self.task_id))
         loss = F.cross_entropy(logits, labels)

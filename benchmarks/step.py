@@ -86,18 +86,21 @@ def measure(options: list[str], rate: float) -> list[dict]:
 
 
 def in_turn(
-    *functions: Callable[[], object], clock: Callable[[], float] = time.perf_counter
+    *functions: Callable[[], object],
+    clock: Callable[[], float] = time.perf_counter,
+    seconds: float | None = None,
 ) -> list[float]:
     """Medians of the seconds that functions take, in turn, three rounds each.
 
     Args:
         clock: ``time.process_time``: seconds of the processor, where others need it, too.
+        seconds: Of each function in all; None: as the benchmark of steps has it.
     """
     times = [[] for _ in functions]
     for _ in range(3):
         for function, taken in zip(functions, times, strict=True):
             function()  # caches belong to it again
-            until = time.perf_counter() + SECONDS / 3
+            until = time.perf_counter() + (SECONDS if seconds is None else seconds) / 3
             while True:
                 started = clock()
                 function()
