@@ -268,8 +268,7 @@ def try_out_run(options: Options, used: float) -> dict[str, Any]:
         num_learned = find_source(options).num_tasks
     experiment = Experiment.build(options)
     with within_run(options.kinds[1:]):
-        begun = time.process_time() - used
-        return try_out(experiment, TaskTraining.at, num_learned, begun)
+        return try_out(experiment, TaskTraining.at, num_learned, used)
 
 
 if __name__ == "__main__":

@@ -736,7 +736,7 @@ def test_a_dry_run_reckons_with_the_sizes_of_what_is_tested(monkeypatch):
         position = Position.start([[42]]).on_device(experiment.device, experiment.method.init)
         position = replace(position, stats=[{}])
         found = cost.time_tests(experiment, position, OfSamples(experiment.device))
-        assert found == pytest.approx((1e-6 * 100, 1e-6 * mean))
+        assert found == pytest.approx((1e-6 * 100, 1e-6 * mean, 0))
 
 
 @pytest.mark.parametrize("test_iter", [1, 2])

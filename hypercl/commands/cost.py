@@ -92,7 +92,9 @@ class Cost(NamedTuple):
 
     steps: list[float]  # one step, by task
     timed: list[float]  # the same of the tasks of which steps were timed
-    begins: list[float]  # before the steps of a task: what is remembered and drawn; by task
+    # Before the steps of a task, what is remembered and drawn, and on a GPU the capture; by task.
+    begins: list[float]
+    once: float  # what the first steps and tests of a process take longer than others
     end: float  # after the steps of a task: what is kept of it
     validation: float  # a test of the validation samples
     test: float  # a test of one task, on average over the tasks
@@ -112,22 +114,28 @@ def measure(experiment: Experiment, start_training: StartTraining, stopwatch: St
     timed = sorted({*range(min(3, num_tasks)), num_tasks - 1})
     position = Position.start(experiment.groups_of_seeds())
     position = position.on_device(experiment.device, experiment.init)
-    steps, begins, end = [], [], 0.0
+    steps, begins, end, once = [], [], 0.0, 0.0
     for task_id in timed:
         training, seconds = stopwatch.time(
             partial(start_training, _long_enough(experiment), replace(position, task_id=task_id))
         )
-        begins.append(seconds)
-        steps.append(_time_step(experiment, training, stopwatch))
+        step, slow = _time_step(experiment, training, stopwatch)
+        steps.append(step)
+        captured = experiment.device.type == "cuda"
+        begins.append(seconds + slow if captured else seconds)
+        once += 0 if captured else slow
         if task_id == 0:
             position, end = stopwatch.time(partial(training.result, position))
     every = range(num_tasks)
+    validation, test, slow = time_tests(experiment, position, stopwatch)
     return Cost(
         np.interp(every, timed, steps).tolist(),
         steps,
         np.interp(every, timed, begins).tolist(),
+        once + slow,
         end,
-        *time_tests(experiment, position, stopwatch),
+        validation,
+        test,
     )
 
 
@@ -138,8 +146,12 @@ def _long_enough(experiment: Experiment) -> Experiment:
     return replace(experiment, options=experiment.options.having(n_iter=n_iter, epochs=None))
 
 
-def _time_step(experiment: Experiment, training: Training, stopwatch: Stopwatch) -> float:
-    """Seconds of a step: the mean, as some of a run's steps take long, too."""
+def _time_step(
+    experiment: Experiment, training: Training, stopwatch: Stopwatch
+) -> tuple[float, float]:
+    """Seconds of a step, the mean, as some of a run's steps take long, too; and how many more the
+    first ones take.
+    """
     eager = experiment.net.reads_values
     step = StepRunner(training.step, experiment.device, training.generator, eager=eager)
     at_once = _AT_ONCE if experiment.device.type == "cuda" else 1
@@ -148,19 +160,19 @@ def _time_step(experiment: Experiment, training: Training, stopwatch: Stopwatch)
         for _ in range(number):
             step()
 
-    take(_SLOW)
+    first = stopwatch.time(partial(take, _SLOW))[1]
     taken, seconds = 0, 0.0
     while taken < _FEWEST or (taken < _MOST and seconds < _ENOUGH):
         seconds += stopwatch.time(partial(take, at_once))[1]
         taken += at_once
-    return seconds / taken
+    return seconds / taken, max(0.0, first - _SLOW * seconds / taken)
 
 
 def time_tests(
     experiment: Experiment, position: Position, stopwatch: Stopwatch
-) -> tuple[float, float]:
-    """Seconds that a test of the first task's validation samples takes, and a test of one task on
-    average over the tasks.
+) -> tuple[float, float, float]:
+    """Seconds that a test of the first task's validation samples takes; a test of one task, on
+    average over the tasks; and how many more the very first one.
 
     Args:
         position: Behind the first task.
@@ -168,14 +180,16 @@ def time_tests(
     task, batch_size = experiment.tasks[0], experiment.options.evaluation.val_batch_size
     learned = Learned(experiment.net, experiment.method, position.ready_params, position.stats)
 
-    def seconds_of(split: Split) -> float:
+    def seconds_of(split: Split) -> tuple[float, float]:
         test = partial(evaluate, learned, task, 0, split, batch_size)
-        return median(stopwatch.time(test)[1] for _ in range(_REPEATS))
+        seconds = [stopwatch.time(test)[1] for _ in range(_REPEATS)]
+        return median(seconds), max(0.0, seconds[0] - median(seconds))
 
     splits = experiment.splits_to_test(len(experiment.tasks))
     sizes = [len(split.labels) for split in splits]
-    test = seconds_of(splits[0]) * float(np.mean(sizes)) / sizes[0]
-    return seconds_of(task.validation) if len(task.validation.labels) else 0.0, test
+    test, slow = seconds_of(splits[0])
+    validation = seconds_of(task.validation)[0] if len(task.validation.labels) else 0.0
+    return validation, test * float(np.mean(sizes)) / sizes[0], slow
 
 
 def time_plots(experiment: Experiment, stopwatch: Stopwatch) -> float:

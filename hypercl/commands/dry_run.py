@@ -1,5 +1,6 @@
 """--dry_run: what a run would take, without running it."""
 
+import time
 from typing import Any
 
 import numpy as np
@@ -15,24 +16,27 @@ def try_out(
     experiment: Experiment,
     start_training: StartTraining,
     num_learned: int = 0,
-    begun: float = 0.0,
+    used: float = 0.0,
 ) -> dict[str, Any]:
     """Say what a run would take; makes no run directory.
 
     Args:
         start_training: Begins the training of a position's task; train.TaskTraining.at.
         num_learned: Tasks that the run which it continues has learned.
-        begun: Seconds of the processor that it has taken up to here, as the run would.
+        used: Seconds of the processor that the process had taken before the command. What it has
+            taken since, to begin, a run takes as well.
 
     Returns:
         What is said: numbers of weights, bytes, seconds of a processor, and what share of one the
         machine gives now.
     """
     options, seeds = experiment.options, experiment.groups_of_seeds()
+    begun = time.process_time() - used
     stopwatch = Stopwatch(experiment.device)
     cost = measure(experiment, start_training, stopwatch)
-    ends = begun + time_plots(experiment, stopwatch)
-    seconds = ends + len(seeds) * seconds_of_learning(experiment, cost, num_learned)
+    plots = time_plots(experiment, stopwatch)
+    learning = len(seeds) * seconds_of_learning(experiment, cost, num_learned)
+    seconds = begun + cost.once + learning + plots
     steps = sum(experiment.length(task).num_steps for task in experiment.tasks[num_learned:])
     num_bytes = len(seeds[0]) * experiment.bytes_per_member()
     content = {

@@ -35,7 +35,7 @@ def test_waiting_is_in_the_share_and_not_in_the_seconds():
     before = stopwatch.share
     _, seconds = stopwatch.time(lambda: time.sleep(0.2))
     assert seconds < 0.05
-    assert stopwatch.share < before * 0.5
+    assert stopwatch.share < before
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_later_tasks_are_timed_with_what_is_kept_of_earlier_ones(method):
 
 def test_all_parts_of_a_run_are_added_up():
     experiment = make_experiment([make_task()] * 3, **SMALL | {"val_iter": 2})
-    measured = Cost([1.0, 2.0, 4.0], [], [0.1, 0.2, 0.4], 0.01, 0.001, 0.0001)
+    measured = Cost([1.0, 2.0, 4.0], [], [0.1, 0.2, 0.4], 9.0, 0.01, 0.001, 0.0001)
     # Tests after the tasks, of tasks yet to be learned, and of all samples by all networks.
     num_tests = (1 + 2 + 3) + 2 * 2 + 3 * 3
     expected = 5 * 7 + 0.7 + 3 * 0.01 + 3 * 3 * 0.001 + num_tests * 0.0001
@@ -94,7 +94,9 @@ def test_groups_of_seeds_take_their_turns_and_what_begins_and_ends_is_there_once
     monkeypatch.setattr("hypercl.experiment.Experiment.groups_of_seeds", lambda self: [[42], [43]])
     given = ["--no_cuda", "--dry_run", "--num_tasks=1", "--n_iter=10", "--num_seeds=2"]
     seconds = run.main(given)["seconds"]
-    assert 2 * 10 + 7 < seconds < 2 * 10 + 7 + 30  # with the seconds up to there, on a busy machine
+    assert (
+        2 * 10 + 7 + 5 < seconds < 2 * 10 + 7 + 5 + 30
+    )  # with the seconds up to there, on a busy machine
 
 
-COST = Cost([1.0], [1.0], [0.0], 0.0, 0.0, 0.0)
+COST = Cost([1.0], [1.0], [0.0], 5.0, 0.0, 0.0, 0.0)
