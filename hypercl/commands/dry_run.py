@@ -9,6 +9,7 @@ from hypercl.commands.cost import Cost, StartTraining, Stopwatch, measure, time_
 from hypercl.engine import groups
 from hypercl.experiment import Experiment
 from hypercl.options import EvaluationOptions
+from hypercl.report.results import PLOT_SECONDS
 from hypercl.report.screen import Screen, spoken_time_at
 
 
@@ -34,9 +35,12 @@ def try_out(
     begun = time.process_time() - used
     stopwatch = Stopwatch(experiment.device)
     cost = measure(experiment, start_training, stopwatch)
-    plots = time_plots(experiment, stopwatch)
+    plots, again = time_plots(experiment, stopwatch)
     learning = len(seeds) * seconds_of_learning(experiment, cost, num_learned)
     seconds = begun + cost.once + learning + plots
+    # Once more on the way, at the end of a task, where the run is not over by then.
+    if len(experiment.tasks) > 1 and seconds / stopwatch.share > PLOT_SECONDS:
+        seconds += again
     steps = sum(experiment.length(task).num_steps for task in experiment.tasks[num_learned:])
     num_bytes = len(seeds[0]) * experiment.bytes_per_member()
     content = {

@@ -34,7 +34,7 @@ from hypercl.tasks.task import describe
 
 FORMAT = 2  # of results.json
 _MILESTONE = 500  # steps from one line of progress to the next, where nothing is validated
-_PLOT_SECONDS = 30  # at least, from one drawing of the plots to the next; one takes a second
+PLOT_SECONDS = 30  # at least, from one drawing of the plots to the next; one takes a second
 _PLOT_SHARE = 50  # and so many times as long as the last drawing took: long runs have more to draw
 
 
@@ -87,7 +87,7 @@ class Report:
         known = options.run.preset in presets.names()  # a stored run's may be gone since
         self._preset = options.run.preset if known else None
         self._task_started = time.monotonic()
-        self._next_plots = started + _PLOT_SECONDS
+        self._next_plots = started + PLOT_SECONDS
         self._pauses = False
         self._steps_before = 0  # of the earlier tasks, for TensorBoard's axis
         self._tag = ""  # before TensorBoard's tags, where there are several groups of seeds
@@ -459,7 +459,7 @@ class Report:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             warnings.warn(f"the plots could not be drawn ({reason[0]})", stacklevel=2)
         ended = time.monotonic()
-        self._next_plots = ended + max(_PLOT_SECONDS, _PLOT_SHARE * (ended - started))
+        self._next_plots = ended + max(PLOT_SECONDS, _PLOT_SHARE * (ended - started))
 
 
 def _named(values: MemberProgress, measure: Measure) -> dict[str, float | None]:

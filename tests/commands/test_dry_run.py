@@ -90,7 +90,7 @@ def test_all_parts_of_a_run_are_added_up():
 
 def test_groups_of_seeds_take_their_turns_and_what_begins_and_ends_is_there_once(monkeypatch):
     monkeypatch.setattr("hypercl.commands.dry_run.measure", lambda *args: COST)
-    monkeypatch.setattr("hypercl.commands.dry_run.time_plots", lambda *args: 7.0)
+    monkeypatch.setattr("hypercl.commands.dry_run.time_plots", lambda *args: (7.0, 3.0))
     monkeypatch.setattr("hypercl.experiment.Experiment.groups_of_seeds", lambda self: [[42], [43]])
     given = ["--no_cuda", "--dry_run", "--num_tasks=1", "--n_iter=10", "--num_seeds=2"]
     seconds = run.main(given)["seconds"]
