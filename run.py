@@ -5,7 +5,7 @@ python run.py --help
 
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
                 return show_again(run_dir)
             require_memory(options)
+            start_drawer()
             import_torch(interruption)
             return learn(options, argv, run_dir, interruption, started)
 
@@ -233,6 +234,18 @@ def import_torch(interruption: Interruption) -> None:
         Screen(lambda line: None).say("loading torch, which takes some seconds")
     with interruption.grace(), importing():
         import train  # noqa: F401
+
+
+def start_drawer() -> None:
+    """Have another process import matplotlib while this one imports torch.
+
+    Where torch is there already, that can wait for the first plots.
+    """
+    if "torch" not in sys.modules:
+        from hypercl.report import drawer
+
+        with suppress(OSError):  # they will be drawn in this process
+            drawer.start()
 
 
 def retest_run(path: Path, argv: list[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from helpers import HYPERNETS, fake_images, make_hypernet
 
 from hypercl.engine import groups
 from hypercl.interruption import ENDING
+from hypercl.report import drawer
 from hypercl.report.results import Report
 from hypercl.tasks import images
 from hypercl.tasks.mixture import Mixture
@@ -40,6 +41,16 @@ def few_digits(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "load_images", lambda name, data_dir: made)
     monkeypatch.setattr(Report, "_write_plots", lambda self: None)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def drawn_here(monkeypatch):
+    """Plots are drawn in this process, as where no other one can be started."""
+
+    def refuse():
+        raise OSError
+
+    monkeypatch.setattr(drawer, "start", refuse)
 
 
 @pytest.fixture

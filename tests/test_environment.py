@@ -46,7 +46,7 @@ def test_matplotlibs_settings_do_not_reach_into_a_run(backend, tmp_path):
         assert picture.read_bytes() == (tmp_path / "run" / "plots" / picture.name).read_bytes()
 
 
-def test_a_picture_that_cannot_be_drawn_costs_a_warning(monkeypatch, tmp_path):
+def test_a_picture_that_cannot_be_drawn_costs_a_warning(monkeypatch, tmp_path, drawn_here):
     def fail(*args):
         raise RuntimeError("no such font\nand more")
 

@@ -333,7 +333,7 @@ def test_targets_may_be_a_single_number():
     assert load_run("a", no_cuda=True).tasks[0].train.labels.shape == (28, 1)
 
 
-def test_the_toy_is_learned_and_drawn(tmp_path, monkeypatch):
+def test_the_toy_is_learned_and_drawn(tmp_path, monkeypatch, drawn_here):
     monkeypatch.setattr(Report, "_write_plots", WRITE_PLOTS)
     fits = []
     monkeypatch.setattr(plots, "fit", lambda *given: fits.append(given[0]) or FIT(*given))

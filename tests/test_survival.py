@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import fake_images, read_json
-from matplotlib.figure import Figure
 
 import run
 import train
@@ -579,7 +578,7 @@ def test_what_is_removed_while_the_run_is_running_costs_no_run(name, monkeypatch
         warnings.simplefilter("always")
         stopping(patch, train.TaskTraining, "step", 8, WHILE_RUNNING[name])
         patch.setattr(
-            Report, "_write_plots", lambda self: self._run_dir.write_figure("empty", Figure())
+            Report, "_write_plots", lambda self: self._run_dir.write_plot("empty", {"png": b""})
         )
         main()
     for what in ("seeds", "weights"):

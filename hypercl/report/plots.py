@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from hypercl.measure import ACCURACY, Measure
+from hypercl.report.drawing import Fit
 from hypercl.report.metrics import Matrix, mean_matrix, mean_of_whole
 
 _MAX_NUMBERS = 20  # tasks beyond which numbers in the cells could not be read
@@ -331,16 +332,6 @@ def losses(history: LossHistory, title: str) -> Figure:
     bottom.set_xlabel("steps")
     figure.suptitle(_with_spread(title, len(history.task_loss)), fontsize=10)
     return figure
-
-
-class Fit(NamedTuple):
-    """A task of regression with one input and one output, and what networks make of it."""
-
-    name: str
-    inputs: Sequence[float]  # [points], in their order
-    outputs: Sequence[Sequence[float]]  # [seeds, points]
-    train: Sequence[Sequence[float]]  # inputs and targets
-    test: Sequence[Sequence[float]]  # the same
 
 
 def fit(fits: Sequence[Fit], title: str) -> Figure:

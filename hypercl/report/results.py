@@ -4,6 +4,7 @@ import shlex
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from traceback import format_exception
 from typing import Any, NamedTuple
 
@@ -15,10 +16,9 @@ from hypercl.experiment import Experiment
 from hypercl.inference import RULES, names_by
 from hypercl.measure import ACCURACY, Measure
 from hypercl.options import bearing_on_results
-from hypercl.report import metrics
-from hypercl.report.drawing import draw_all
+from hypercl.report import drawer, metrics
+from hypercl.report.drawing import FORMATS, Drawing, Drawn, Fit
 from hypercl.report.overview import overview
-from hypercl.report.plots import Fit
 from hypercl.report.screen import Screen
 from hypercl.report.summary import (
     furthest,
@@ -88,6 +88,8 @@ class Report:
         self._preset = options.run.preset if known else None
         self._task_started = time.monotonic()
         self._next_plots = started + PLOT_SECONDS
+        self._drawings: list[Future[Drawn]] = []  # under way, the oldest first; two at most
+        self._undrawn = False  # whether there are results that no drawing shows
         self._pauses = False
         self._steps_before = 0  # of the earlier tasks, for TensorBoard's axis
         self._tag = ""  # before TensorBoard's tags, where there are several groups of seeds
@@ -124,6 +126,8 @@ class Report:
             self.results |= state["results"]
             self._restored_seconds = state["task_seconds"]
             self._fits = dict(state.get("fits", {}))
+            # The last drawing may have been under way when the run was stopped.
+            self._undrawn = any(seed.get(measure.name) for seed in self.results["seeds"])
         for seed in self.results["seeds"]:  # an earlier version's may lack it
             seed |= self._not_yet_learned(len(seed[measure.name])) | seed
         self._seeds = {seed["seed"]: seed for seed in self.results["seeds"]}
@@ -134,8 +138,19 @@ class Report:
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
+        self._screen.stop_progress()
         try:
-            self._screen.stop_progress()
+            self._end_plots(complete=error is None and not self._pauses, wait=error is None)
+        except BaseException as problem:  # a plot cannot be written, or a second signal has come
+            self._end(error or problem)
+            if error is None:
+                raise
+        else:
+            self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Write and say how the run has ended."""
+        try:
             if error is None and self._pauses:
                 self.results["status"] = "paused"
             elif error is None:
@@ -277,6 +292,7 @@ class Report:
             step: Steps done in this task.
             members: By seed, of those that have not failed.
         """
+        self._take_plots()
         if not members:
             return
         for seed, values in members.items():
@@ -376,7 +392,9 @@ class Report:
             self.results["summary"] |= _summary_of([seed["scenarios"] for seed in done])
         at_end = task_id + 1 == len(self._task_names)
         self._write_results()
-        if at_end or time.monotonic() > self._next_plots:
+        self._undrawn = True
+        self._take_plots()
+        if at_end or (not self._drawings and time.monotonic() > self._next_plots):
             self._write_plots()
         rows = list(measured.values())
         curves: dict[int, dict[str, float | None]] = {
@@ -448,18 +466,50 @@ class Report:
         return fits
 
     def _write_plots(self) -> None:
-        """Draw; what cannot be drawn costs a warning, never a training."""
-        started = time.monotonic()
+        """Have the plots drawn, and written when they are there."""
+        for drawing in self._drawings:
+            drawing.cancel()  # what is not begun yet would be older
+        self._drawings = [drawing for drawing in self._drawings if not drawing.cancelled()]
+        path, length = self._run_dir.metrics_so_far()
+        formats = FORMATS[self._experiment.options.run.plot_format]
+        newest = Drawing(self.results, path, length, formats, self._drawn_fits())
+        self._drawings.append(drawer.submit(newest))
+        self._undrawn = False
+
+    def _take_plots(self, *, wait: bool = False) -> None:
+        """Write the plots that have been drawn; what cannot be drawn costs a warning, never a
+        training.
+
+        Args:
+            wait: For those that are being drawn.
+        """
+        while self._drawings and (wait or self._drawings[0].done()):
+            drawn = self._drawings[0].result()
+            del self._drawings[0]
+            for plot in drawn.plots:
+                self._run_dir.write_plot(plot.name, plot.files)
+            for text in drawn.warnings:
+                warnings.warn(text, stacklevel=2)
+            if drawn.error is not None:
+                warnings.warn(f"the plots could not be drawn ({drawn.error})", stacklevel=2)
+            pause = max(PLOT_SECONDS, _PLOT_SHARE * drawn.seconds)
+            self._next_plots = time.monotonic() + pause
+
+    def _end_plots(self, *, complete: bool, wait: bool) -> None:
+        """Write the last plots.
+
+        Args:
+            complete: They are to show all results.
+            wait: False: what is being drawn is given up, as a signal or an error ends the run.
+        """
         try:
-            plot_format = self._experiment.options.run.plot_format
-            draw_all(self._run_dir, self.results, plot_format, self._drawn_fits())
-        except RunFailed:  # a file cannot be written
-            raise
-        except Exception as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            warnings.warn(f"the plots could not be drawn ({reason[0]})", stacklevel=2)
-        ended = time.monotonic()
-        self._next_plots = ended + max(PLOT_SECONDS, _PLOT_SHARE * (ended - started))
+            if complete and self._undrawn:
+                self._write_plots()
+            self._take_plots(wait=wait)
+        finally:  # also where a second signal ends the waiting
+            for drawing in self._drawings:
+                drawing.cancel()  # what is begun ends by itself, for nobody
+            self._drawings = []
 
 
 def _named(values: MemberProgress, measure: Measure) -> dict[str, float | None]:

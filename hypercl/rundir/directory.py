@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,6 @@ _OVERVIEW = "performance_overview.txt"
 _FILES = (RESULTS, *_GROWING, _WEIGHTS, *CHECKPOINTS, _OVERVIEW)
 _CODE = "code"
 _FOLDERS = ("summary", "plots", _WEIGHTS_BY_TASK, _CODE)
-_FIGURE_METADATA: Mapping[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}}
 
 
 class RunDir:
@@ -310,28 +309,31 @@ class RunDir:
         """Replace checkpoint.pt, and keep the one before."""
         self._replace(_CHECKPOINT, lambda part: part.write_bytes(data), keep=_CHECKPOINT_BEFORE)
 
-    def write_figure(self, name: str, figure, formats: Sequence[str] = ("png",)) -> None:
-        """Write a matplotlib figure as plots/<name>.png, .pdf or both.
+    def write_plot(self, name: str, files: Mapping[str, bytes]) -> None:
+        """Write plots/<name>.png, .pdf or both.
 
-        An older one in a format that is not asked for goes, as it would show something else.
+        An older one in a format that is not given goes, as it would show something else.
+
+        Args:
+            files: The content, by format.
         """
-        for kind, metadata in _FIGURE_METADATA.items():
-            file = f"plots/{name}.{kind}"
-            if kind in formats:
-                options = {"format": kind, "dpi": 150, "metadata": metadata}
-                self._replace(file, lambda part, options=options: figure.savefig(part, **options))
+        for kind in ("png", "pdf"):
+            if kind in files:
+                self.write_bytes(f"plots/{name}.{kind}", files[kind])
             else:
                 with suppress(OSError):
-                    (self.path / file).unlink(missing_ok=True)
+                    (self.path / "plots" / f"{name}.{kind}").unlink(missing_ok=True)
 
     def write_metrics(self, row: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
         self._append("metrics.jsonl", json.dumps(row))
 
-    def read_metrics(self) -> Iterator[dict[str, Any]]:
-        """The lines of metrics.jsonl, those written before a break too."""
-        with (self.path / _GROWING[0]).open(encoding="utf-8") as file:
-            yield from map(json.loads, file)
+    def metrics_so_far(self) -> tuple[Path, int]:
+        """Where metrics.jsonl is, those lines that were written before a break too, and its length
+        in bytes.
+        """
+        name = _GROWING[0]
+        return (self.path / name).absolute(), self._growing[name].length
 
     def write_log(self, text: str) -> None:
         """Append text to logfile.txt."""
