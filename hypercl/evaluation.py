@@ -352,14 +352,12 @@ def _predict(
         name: torch.stack([in_task[name] for in_task in chosen], dim=1).flatten(0, 1)
         for name in chosen[0]
     }
-    columns = [tasks[i].outputs for i in group.tolist()]
+    columns = [tasks[i].outputs for i in group.tolist()] * learned.num_members
+    classify = learned.net.on_same_inputs(weights, stats, columns)
     parts = []
     for images, _ in split.batches(batch_size):
-        each = learned.net.each_member(learned.net.logits, shared=(1,))
-        logits = each(weights, task.inputs(images), stats)
-        logits = logits.view(learned.num_members, len(columns), len(images), -1)
-        own = torch.stack([logits[:, i, :, own] for i, own in enumerate(columns)], dim=1)
-        outputs = Outputs(own, own.log_softmax(-1), group)
+        logits = classify(task.inputs(images)).unflatten(0, (learned.num_members, len(group)))
+        outputs = Outputs(logits, logits.log_softmax(-1), group)
         scores = {name: rule(outputs) for name, rule in rules.items()}
         parts.append(Answers(scores, outputs.log_probabilities.argmax(-1)))
     return _joined(parts, -1)

@@ -1,9 +1,16 @@
 """The benchmarks' own code, with a few steps each; what they find is for a quiet machine."""
 
-import pytest
+import math
 
-from benchmarks import job, plain, profile, seeds, step, together
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import FEW_STEPS
+
+import run
+from benchmarks import inference, job, many_tasks, plain, profile, seeds, step, together
 from benchmarks.common import begin_training, machine
+from hypercl.inference import QUANTITIES, RULES, Outputs, negative_entropy
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +61,56 @@ def test_points_with_numbers_of_their_own_take_a_step():
     small = ["--mlp_arch=10", "--hmlp_arch=10"]
     together.ready_step(small, together.POINTS[:3])()
     assert len(set(map(tuple, together.POINTS))) == 16
+
+
+def test_the_temperature_is_the_one_of_the_lowest_cross_entropy():
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(2, 50, 3, generator=generator)
+    labels = logits[0].argmax(-1).where(torch.arange(50) % 3 > 0, torch.arange(50) % 3)
+    fitted = inference.fit_temperature(logits, labels)
+
+    def loss(member, temperature):
+        return F.cross_entropy(logits[member] / temperature, labels)
+
+    by_hand = 10 ** torch.linspace(-3, 3, 601)
+    for member in range(2):
+        lowest = min(loss(member, temperature) for temperature in by_hand)
+        assert loss(member, fitted[member]) <= lowest + 1e-6
+    assert 1 < fitted[0] < fitted[1]  # the second's labels have nothing to do with its logits
+    (cold,) = inference.fit_temperature(logits[:1], logits[0].argmax(-1))
+    assert cold < 1e-3
+
+
+def test_rules_that_infer_tasks_are_measured_on_a_finished_run(few_digits, monkeypatch, capsys):
+    results = run.main([*FEW_STEPS, "--num_tasks=2", "--num_seeds=2", "--out_dir=run"])
+    saved = {}
+    monkeypatch.setattr(inference, "save", saved.__setitem__)
+    inference.main(["run", "--save"])
+    rules = saved["inference"]["runs"]["run"]["rules"]
+    assert set(rules) == {*RULES, "scaled at the end", "energy", "temperature"}
+    for rule in RULES:
+        for quantity in QUANTITIES:
+            stored = results["summary"][f"{quantity}_{rule}"]["mean"]
+            assert rules[rule][quantity]["mean"] == pytest.approx(stored)
+    assert "scaled at the end" in capsys.readouterr().out
+
+
+def test_both_ways_of_many_tasks_make_the_same(monkeypatch, few_digits):
+    monkeypatch.setattr(many_tasks, "REPEAT", 1)
+    row = many_tasks.measure(2, "--mlp_arch=5,4")
+    assert row["times as fast"] == row["s, the general way"] / row["s, together"]
+    assert row["largest difference of a score"] < 1e-4
+
+
+def test_energy_and_a_temperature_of_1_say_what_they_should():
+    logits = torch.tensor([[[[1.0, 1.0]], [[0.0, 1.5]]]])
+    outputs = Outputs(logits, logits.log_softmax(-1), torch.tensor([0, 1]))
+    energies = inference.negative_energy(outputs).flatten().tolist()
+    assert energies == pytest.approx([1 + math.log(2), math.log(1 + math.exp(1.5))])
+    ones = torch.ones(1, 2)
+    torch.testing.assert_close(inference.entropy_at(outputs, ones), negative_entropy(outputs))
+    hot = inference.entropy_at(outputs, torch.tensor([[1.0, 1e6]])).flatten()
+    assert hot.tolist() == pytest.approx([-math.log(2)] * 2)
 
 
 def test_the_plain_job_learns(monkeypatch):

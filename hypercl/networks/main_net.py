@@ -1,7 +1,7 @@
 """The main network as a function of weights in one row, and its half of a step: the task loss."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -81,6 +81,27 @@ class MainNetwork:
         if not stats:
             return self.module.forward(inputs, weights=tensors)
         return self.module.forward(inputs, weights=tensors, distilled_params=list(stats.values()))
+
+    def on_same_inputs(
+        self, weights: Tensor, stats: Params, outputs: Sequence[slice]
+    ) -> Callable[[Tensor], Tensor]:
+        """A function from inputs [B, H * W * C] to what several networks make of them,
+        [networks, B, classes].
+
+        Args:
+            weights: [networks, num_weights]; ``stats``: [networks, …] each.
+            outputs: Of each network, equally many.
+        """
+        activation = plain_mlp.plain_activation(self.module)
+        if activation is not None:
+            return plain_mlp.on_same_inputs(activation, self.split(weights), outputs)
+        each = self.each_member(self.logits, shared=(1,))
+
+        def all_logits(inputs: Tensor) -> Tensor:
+            made = each(weights, inputs, stats)
+            return torch.stack([own[:, which] for own, which in zip(made, outputs, strict=True)])
+
+        return all_logits
 
     def fresh_weights(self, generator: torch.Generator, *, xavier: bool = False) -> Tensor:
         """Initial weights, [num_weights], on the CPU.

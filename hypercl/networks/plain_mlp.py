@@ -5,7 +5,7 @@ several times as long as the products of a small network. This is the same funct
 without batch normalization, dropout and reduced precision; the others go the general way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -90,6 +90,42 @@ def squared_gradients(
 def logits(activation: Activation, tensors: list[Tensor], inputs: Tensor) -> Tensor:
     """Of all outputs, [members, B, outputs]."""
     return _forward(activation, *_layers(tensors, slice(None)), inputs)[-1]
+
+
+def on_same_inputs(
+    activation: Activation, tensors: list[Tensor], outputs: Sequence[slice]
+) -> Callable[[Tensor], Tensor]:
+    """A function from inputs [B, inputs], which all networks have in common, to the logits of each,
+    [networks, B, classes].
+
+    Their first layers are one product, and of the last ones only the outputs asked for are
+    computed. So a logit rounds otherwise than that of the network alone.
+
+    Args:
+        tensors: As :func:`loss_and_gradient` has them, [networks, …] each; copied where they must
+            lie together.
+        outputs: Of each network, equally many.
+    """
+    weights, biases = _layers(tensors, slice(None))
+    biases = list(biases)
+
+    def own(values: Tensor) -> Tensor:
+        return torch.stack([value[which] for value, which in zip(values, outputs, strict=True)])
+
+    weights[-1] = own(weights[-1])
+    if (last := biases[-1]) is not None:
+        biases[-1] = own(last)
+    first, networks = weights[0].flatten(0, 1)[None], len(outputs)
+    of_first = None if (bias := biases[0]) is None else bias.reshape(1, -1)
+
+    def all_logits(inputs: Tensor) -> Tensor:
+        x = linear(inputs[None], first, of_first)  # [1, B, networks * features]
+        x = x.view(len(inputs), networks, -1).transpose(0, 1)
+        if len(weights) == 1:
+            return x
+        return _forward(activation, weights[1:], biases[1:], activation.forward(x))[-1]
+
+    return all_logits
 
 
 def _forward(

@@ -56,6 +56,24 @@ def test_other_outputs_take_no_part():
         torch.testing.assert_close(gradient[i], torch.autograd.grad(expected, weights)[0][i])
 
 
+@pytest.mark.parametrize("values", [{}, {"no_bias": True}, {"batchnorm": True}], ids=str)
+@pytest.mark.parametrize("arch", [[], [5], [5, 7]])
+@pytest.mark.parametrize("outputs", [[(0, 2), (4, 6), (2, 4)], [(0, 6)] * 3], ids=["heads", "all"])
+def test_networks_on_the_same_inputs_make_what_each_makes_alone(outputs, arch, values):
+    """Batch normalization is no plain MLP, and goes the general way."""
+    net = build_main_net("mlp", (3, 3, 1), 6, mlp_arch=arch, net_act="tanh", **values)
+    weights = torch.randn(3, net.num_weights, dtype=torch.float64)
+    inputs = torch.randn(5, 9, dtype=torch.float64)
+    stats = {name: value.double() for name, value in net.fresh_stats(3, weights.device).items()}
+    columns = [slice(*ends) for ends in outputs]
+    with net.evaluating():
+        made = net.on_same_inputs(weights, stats, columns)(inputs)
+        for i, which in enumerate(columns):
+            own = {name: value[i] for name, value in stats.items()}
+            alone = net.logits(weights[i], inputs, own)[:, which]
+            torch.testing.assert_close(made[i], alone)
+
+
 def test_saturated_logits_give_a_finite_loss_and_gradient():
     net = build_main_net("mlp", (1, 1, 1), 2, mlp_arch=[])
     weights = torch.tensor([[1e4, -1e4, 0.0, 0.0]])
