@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from helpers import FEW_STEPS
 
 import run
-from benchmarks import inference, job, many_tasks, plain, profile, seeds, step, together
+from benchmarks import inference, job, many_tasks, plain, profile, seeds, startup, step, together
 from benchmarks.common import begin_training, machine
 from hypercl.inference import QUANTITIES, RULES, Outputs, negative_entropy
 
@@ -118,3 +118,13 @@ def test_the_plain_job_learns(monkeypatch):
     few = ["--num_tasks=2", "--n_iter=60", "--mlp_arch=20", "--lr=0.001"]
     monkeypatch.setattr(job, "parse_args", lambda argv: parse([*argv, *few]))
     assert job.plain_job(1) > 70
+
+
+def test_the_shortest_run_is_timed_beside_the_import(monkeypatch):
+    monkeypatch.setattr(startup, "SHORTEST", ["-c", "import this"])
+    monkeypatch.setattr(startup, "IMPORT", ["-c", "import numpy.testing, asyncio"])
+    found = startup.measure(pairs=2)
+    assert found["pairs"] == 2
+    assert 0 < found["run s"] < found["torch s"]
+    assert 0 < found["run processor s"] < found["torch processor s"]
+    assert found["least ratio"] <= found["ratio"] <= found["most ratio"] < 1
