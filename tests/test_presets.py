@@ -1,5 +1,8 @@
 """The presets, and the comparison of a run with what was published."""
 
+import math
+import random
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
@@ -7,6 +10,9 @@ import pytest
 
 from hypercl import presets
 from hypercl.measure import measure_of
+from hypercl.report.metrics import summarize
+from hypercl.report.screen import Screen
+from hypercl.report.summary import show_published
 from train_args import altered_options, parse_args
 
 TABLE = Path(__file__).parent.parent.joinpath("docs", "published.rst").read_text()
@@ -31,6 +37,9 @@ def test_every_preset_is_a_command_line_that_is_accepted(name):
             assert value.metric in ("cl1", "cl2", "cl3", "cl3_entropy")
             assert 10 < value.value < 100
         assert value.printed
+        assert (value.sem is None) == (value.n == 1)
+        assert value.n == 1 or not value.best_of_search
+    assert len({(value.n, value.best_of_search) for value in preset.published}) <= 1
 
 
 def test_options_beside_a_preset_win():
@@ -47,16 +56,76 @@ def test_a_run_is_compared_with_what_was_published():
     preset = presets.load("paper-splitmnist")
     summary = {
         "cl1": {"mean": 99.2, "std": 0.1, "n": 5},
-        "cl3_entropy": {"mean": 68.75, "std": 1.5, "n": 5},
+        "cl3_entropy": {"mean": 67.5, "std": 1.5, "n": 5},
     }
     first, second = presets.compare(preset, summary)
     assert first["published"] == 99.79
     assert first["difference"] == pytest.approx(-0.59)
-    assert not first["within"]  # half a point is wider than the published spread
-    assert second["within"]  # the published spread, 0.8, is wider than half a point
+    assert first["standard_errors"] == pytest.approx(-0.59 / math.hypot(0.01, 0.1 / math.sqrt(5)))
+    assert not first["within"]
+    assert second["within"]  # 1.98 by a standard error of 1.04
     assert (second["std"], second["n"]) == (1.5, 5)
+    assert (second["published_sem"], second["published_n"]) == (0.8, 20)
     assert presets.compare(preset, {}) == []
     assert presets.compare(presets.load("paper-permmnist-100"), summary) == []
+
+
+def test_single_runs_are_taken_to_spread_as_the_other_side():
+    mean = presets.Value("cl1", 90.0, "here", sem=0.5, n=16)
+    single = presets.Value("cl1", 90.0, "here")
+    # As in the variance of a mean's difference to one more draw: s² / n + s².
+    assert presets.standard_error(single, 2.0, 4) == pytest.approx(math.sqrt(2**2 / 4 + 2**2))
+    assert presets.standard_error(mean, None, 1) == pytest.approx(math.sqrt(0.5**2 + 2**2))
+    assert presets.standard_error(single, None, 1) is None
+    assert presets.standard_error(single, 0.0, 3) is None  # nothing is known of the spread
+    assert presets.standard_error(mean, 0.0, 3) == 0.5
+
+
+def test_the_same_experiment_published_twice_is_mostly_within():
+    """Draws from one distribution: as often outside as Student's t with n - 1 degrees says."""
+    preset, draw = presets.load("splitmnist-small"), random.Random(0)
+    verdicts = []
+    for _ in range(2000):
+        published = [presets.Value("cl1", draw.gauss(70, 3), "here")]
+        ours = summarize([draw.gauss(70, 3) for _ in range(5)])
+        (row,) = presets.compare(replace(preset, published=published), {"cl1": ours})
+        verdicts.append(row["within"])
+    assert verdicts.count(False) / 2000 == pytest.approx(0.116, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "off_by", "verdict"),
+    [
+        ("paper-splitmnist", ["-5.0", "-5.1"], "outside"),
+        ("splitmnist-large", ["-0.1", "-1.2"], "within"),
+    ],
+)
+def test_the_screen_says_by_how_many_standard_errors(name, off_by, verdict, capsys):
+    results = presets.measured(name)
+    rows = presets.compare(presets.load(name), results["summary"])
+    show_published(Screen(lambda line: None), name, rows)
+    shown = capsys.readouterr().out
+    for text in off_by:
+        assert f"{text}, {verdict} two" in shown
+    assert presets.kind(rows[0]["published_n"], best_of_search=rows[0]["best_of_search"]) in shown
+
+
+def test_what_an_earlier_version_compared_shows_its_own_verdict(capsys):
+    rows = presets.measured("paper-splitmnist")["published"]
+    assert "spread" in rows[0]
+    show_published(Screen(lambda line: None), "paper-splitmnist", rows)
+    shown = capsys.readouterr().out
+    assert "within by an earlier rule" in shown
+    assert "outside by an earlier rule" in shown
+
+
+def test_two_single_runs_say_nothing(capsys):
+    rows = presets.compare(
+        presets.load("permmnist-large"), {"cl1": {"mean": 90.0, "std": None, "n": 1}}
+    )
+    assert rows[0]["within"] is None
+    show_published(Screen(lambda line: None), "permmnist-large", rows)
+    assert "unknown" in capsys.readouterr().out
 
 
 def test_no_preset_of_that_name():
@@ -74,8 +143,10 @@ def test_the_list_shows_every_preset(capsys):
         (line,) = [line for line in shown.splitlines() if line.split()[:1] == [name]]
         networks = presets.load(name).networks
         assert networks in line
-    assert "99.79 / 69.48" in shown  # without the spread, which may be a standard error
+    assert "99.79 / 69.48, mean of 20 runs" in shown  # the ± is kept for standard deviations
+    assert "99.91 / 82.75, best of a search" in shown
     assert "99.67 ± 0.10 / 63.14 ± 4.19, n = 20" in shown
+    assert "-5.0 / -5.1" in " ".join(shown.split())
     assert "± standard deviation over n" in shown
 
 
@@ -110,11 +181,13 @@ def test_the_table_says_what_was_measured(name):
     accuracies = ("cl1", "cl3_entropy")
     for metric in accuracies if by_metric.keys() & set(accuracies) else by_metric:
         if metric not in by_metric:  # nothing was published
-            expected += ["none", "none"]
+            expected += ["none", "none", "none"]
             continue
         found = by_metric[metric]
-        spread = f" ± {text(found['spread'])}" if found["spread"] else ""
+        sem = f" ± {text(found['published_sem'])}" if found["published_sem"] else ""
         std = f" ± {text(found['std'])}" if found["n"] > 1 else ""
-        expected += [f"{text(found['published'])}{spread}", f"{text(found['measured'])}{std}"]
+        off = found["standard_errors"]
+        expected += [f"{text(found['published'])}{sem}", f"{text(found['measured'])}{std}"]
+        expected += ["unknown" if off is None else f"{off:+.1f}"]
     n, minutes = results["summary"]["cl1"]["n"], results["seconds"]["total"] / 60
     assert cells == [*expected, str(n), f"{minutes:.0f}"]

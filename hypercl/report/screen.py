@@ -269,9 +269,11 @@ def show_presets(console: Console | None = None) -> None:
     screen = Screen(lambda line: None, console=console)
     title = (
         "accuracy (%), task known / inferred by entropy, or mean squared error; "
-        "± standard deviation over n seeds"
+        "± standard deviation over n seeds; off by so many standard errors of the difference"
     )
-    header = ("preset", "experiment", "networks", "published", "measured here", "minutes")
+    header = (
+        "preset", "experiment", "networks", "published", "measured here", "off by", "minutes"
+    )  # fmt: skip
     rows = [_preset_row(name) for name in presets.names()]
     if screen.fits([header, *rows]):
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
@@ -279,24 +281,31 @@ def show_presets(console: Console | None = None) -> None:
         screen.table(title, table[0], table[1:])
         return
     screen.say(title)
-    for name, experiment, networks, published, measured, minutes in rows:
+    for name, experiment, networks, published, measured, off_by, minutes in rows:
         screen.say(f"{name}  {experiment}, {networks}")
         if published:
             screen.say(f"    published  {published}")
         if measured:
-            screen.say(f"    measured   {measured}, {minutes} minutes")
+            screen.say(f"    measured   {measured}, off by {off_by}, {minutes} minutes")
 
 
-def _preset_row(name: str) -> tuple[str, str, str, str, str, str]:
+def _preset_row(name: str) -> tuple[str, str, str, str, str, str, str]:
     preset, results = presets.load(name), presets.measured(name)
     measure = measure_of({"measure": preset.measure})
     published = " / ".join(measure.text(v.value) for v in preset.published)
+    if preset.published:
+        first = preset.published[0]
+        published += f", {presets.kind(first.n, best_of_search=first.best_of_search)}"
     if results is None:
-        return name, preset.experiment, preset.networks, published, "", ""
+        return name, preset.experiment, preset.networks, published, "", "", ""
+    compared = presets.compare(preset, results["summary"])
     measured = " / ".join(
         measure.text(row["measured"]) + (f" ± {measure.text(row['std'])}" if row["n"] > 1 else "")
-        for row in presets.compare(preset, results["summary"])
+        for row in compared
+    )
+    off_by = " / ".join(
+        "?" if (off := row["standard_errors"]) is None else f"{off:+.1f}" for row in compared
     )
     measured += f", n = {results['summary'][f'final_{measure.name}']['n']}"
     minutes = f"{results['seconds']['total'] / 60:.1f}"
-    return name, preset.experiment, preset.networks, published, measured, minutes
+    return name, preset.experiment, preset.networks, published, measured, off_by, minutes

@@ -156,21 +156,27 @@ def show_published(
 ) -> None:
     """Published numbers beside the run's.
 
-    The spreads that were published may be of another kind than the ± of the run; each shows as the
-    difference that is allowed, where it is that.
+    The standard errors that were published do not show, as the ± of the run is a standard
+    deviation; the difference is given in units of both. What an earlier version wrote has no such
+    unit, and a verdict by another rule.
     """
-    columns = ("metric", "published", "measured", "off by", "")
+    columns = ("metric", "published", "which is a", "measured", "off by", "in standard errors")
     body = []
     for row in rows:
         measured: metrics.Summary = {
             "mean": row["measured"], "std": row["std"], "sem": None, "n": row["n"]
         }  # fmt: skip
-        verdict = "within" if row["within"] else "outside"
-        allowed = presets.allowed(measure, row["published"], row["spread"])
+        what, verdict = "", "within" if row["within"] else "outside"
+        if "spread" in row:
+            verdict += " by an earlier rule"
+        else:
+            what = presets.kind(row["published_n"], best_of_search=row["best_of_search"])
+            off = row["standard_errors"]
+            verdict = "unknown" if off is None else f"{off:+.1f}, {verdict} two"
         metric = _SHOWN_METRICS.get(row["metric"], row["metric"])
         body.append(
-            [metric, measure.text(row["published"]), mean_and_std(measured, measure),
-             measure.change(row["difference"]), f"{verdict} {allowed:.3g}"]
+            [metric, measure.text(row["published"]), what, mean_and_std(measured, measure),
+             measure.change(row["difference"]), verdict]
         )  # fmt: skip
     inferred = ""
     of_unit = f" ({measure.unit or measure.title})"

@@ -58,16 +58,23 @@ RESULTS = {
     "tasks": [str],
     "tested_on": str,
 }
-_PUBLISHED = {
+_COMPARED = {
     "metric": str,
     "published": float,
-    "spread": (float, None),
     "measured": float,
     "std": (float, None),
     "n": int,
     "difference": float,
-    "within": bool,
 }
+_PUBLISHED = {
+    **_COMPARED,
+    "published_n": int,
+    "best_of_search": bool,
+    "standard_errors": (float, None),
+    "within": (bool, None),
+}
+# Of versions that judged by half a point, or by the published spread.
+_PUBLISHED_BEFORE = {**_COMPARED, "spread": (float, None), "within": bool}
 
 
 def matrix_of(seed: Mapping[str, Any]) -> Any:
@@ -117,7 +124,7 @@ def is_results(content: Any) -> bool:
     measure = measure_of(content)
     if any(measure.name not in seed for seed in content["seeds"]):
         return False
-    if not fits(content.get("published") or [], [_PUBLISHED]):
+    if not fits(content.get("published") or [], [(_PUBLISHED, _PUBLISHED_BEFORE)]):
         return False
     if not fits(content.get("altered") or [], [str]):
         return False
