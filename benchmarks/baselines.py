@@ -20,7 +20,7 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,7 +66,7 @@ class Cell(NamedTuple):
             chosen["method"] = self.method
         if self.method == "separate":
             chosen.pop("keep_optimizer")
-        return [f"--{name}{_value(value)}" for name, value in chosen.items()]
+        return as_options(chosen)
 
     @property
     def published(self) -> Sequence[presets.Value]:
@@ -85,12 +85,11 @@ def main() -> None:
     parser.add_argument("--rst", action="store_true", help="print the table of docs/methods.rst")
     args = parser.parse_args()
     if not args.collect:
-        first, _, last = args.seeds.partition("-")
         chosen = list(cells(args.experiment, args.methods.split(","), args.scenarios.split(",")))
         with ThreadPoolExecutor(args.jobs) as pool:
             jobs = [
                 pool.submit(run_cell, args.out, cell, seed)
-                for seed in range(int(first), int(last or first) + 1)
+                for seed in seeds_in(args.seeds)
                 for cell in chosen
             ]
             for job in jobs:
@@ -108,16 +107,30 @@ def cells(experiment: str, methods: list[str], scenarios: list[str]) -> Iterator
                 yield Cell(experiment, method, scenario)
 
 
+def seeds_in(text: str) -> range:
+    """``42-61`` and ``42``."""
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
 def run_cell(out: Path, cell: Cell, seed: int) -> None:
-    place = out / cell.name / str(seed)
-    if (place / "results.json").exists() and _status(place) == "finished":
+    train(out / cell.name / str(seed), cell.options(), seed, cell.name)
+
+
+def train(place: Path, options: Sequence[str], seed: int, name: str) -> None:
+    """A run in a process with one thread; it goes on where it was stopped, and says how it ended.
+
+    Args:
+        name: For what is said.
+    """
+    if finished(place) is not None:
         return
     place.mkdir(parents=True, exist_ok=True)
-    options = [*cell.options(), f"--random_seed={seed}", f"--out_dir={place}", "--num_threads=1"]
-    command = [sys.executable, "run.py", *options, "--no_cuda", "--loglevel_info"]
+    own = [f"--random_seed={seed}", f"--out_dir={place.resolve()}", "--num_threads=1"]
+    command = [sys.executable, "run.py", *options, *own, "--no_cuda", "--loglevel_info"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     said = done.stderr.strip().splitlines()[-1:] if done.returncode else [_accuracy(place)]
-    print(f"{cell.name} seed {seed}: exit {done.returncode}, {''.join(said)}", flush=True)
+    print(f"{name} seed {seed}: exit {done.returncode}, {''.join(said)}", flush=True)
 
 
 def collect(out: Path, experiment: str) -> list[dict[str, Any]]:
@@ -125,7 +138,7 @@ def collect(out: Path, experiment: str) -> list[dict[str, Any]]:
     rows, lines = [], []
     for cell in cells(experiment, list(METHODS), ["1", "2", "3"]):
         places = sorted((out / cell.name).glob("*"), key=lambda place: int(place.name))
-        found = [(int(p.name), _results(p)) for p in places if _status(p) == "finished"]
+        found = [(int(p.name), results) for p in places if (results := finished(p)) is not None]
         if not found:
             continue
         names = found[0][1]["summary"]
@@ -161,7 +174,7 @@ def as_rst(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     scenarios = sorted({scenario for _, scenario in by_cell})
     heads = [f"CL{s} {what}" for s in scenarios for what in ("published", "measured")]
     yield from (".. list-table::", "   :header-rows: 1", "")
-    yield from _rst_row(["Method", *heads, "n"])
+    yield from rst_row(["Method", *heads, "n"])
     for method in METHODS:
         texts, counts = [method], []
         for scenario in scenarios:
@@ -181,10 +194,11 @@ def as_rst(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
             counts.append(len(values))
         if counts:
             same = len(set(counts)) == 1
-            yield from _rst_row([*texts, str(counts[0]) if same else ", ".join(map(str, counts))])
+            yield from rst_row([*texts, str(counts[0]) if same else ", ".join(map(str, counts))])
 
 
-def _rst_row(texts: Sequence[str]) -> Iterator[str]:
+def rst_row(texts: Sequence[str]) -> Iterator[str]:
+    """Lines of a row of a list-table."""
     for i, text in enumerate(texts):
         yield f"   {'*' if i == 0 else ' '} - {text}".rstrip()
 
@@ -216,20 +230,25 @@ def _line(cell: Cell, metric: str, values: list[float], row: dict[str, Any]) -> 
     return line
 
 
-def _value(value: Any) -> str:
-    return "" if value is True else f"={'off' if value is False else value}"
+def as_options(values: Mapping[str, Any]) -> list[str]:
+    """Options of the command line; a switch is ``--name`` or ``--name=off``."""
+    return [
+        f"--{name}" + ("" if value is True else f"={'off' if value is False else value}")
+        for name, value in values.items()
+    ]
 
 
-def _results(place: Path) -> dict[str, Any]:
-    return json.loads((place / "results.json").read_text())
-
-
-def _status(place: Path) -> str | None:
-    return _results(place)["status"] if (place / "results.json").exists() else None
+def finished(place: Path) -> dict[str, Any] | None:
+    """The results of the run in a folder; None where none has finished."""
+    file = place / "results.json"
+    results = json.loads(file.read_text()) if file.exists() else {"status": None}
+    return results if results["status"] == "finished" else None
 
 
 def _accuracy(place: Path) -> str:
-    results = _results(place)
+    results = finished(place)
+    if results is None:
+        return "not finished"
     seconds = results["seconds"]["total"]
     return f"{results['summary']['final_accuracy']['mean']:.2f} % in {seconds:.0f} s"
 

@@ -1,0 +1,117 @@
+"""benchmarks/paper.py: the table of the paper from what is committed and from runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import run
+from benchmarks import paper
+from hypercl import presets
+from hypercl.whole import replace_file
+
+PAGE = Path(__file__).parent.parent.joinpath("docs", "published.rst").read_text()
+PRESET = "vandeven-splitmnist-ewc-cl3"
+TINY = ["--n_iter=3", "--num_train_samples=50", "--mlp_arch=10", "--no_cuda"]
+
+
+def write(place, **changed):
+    """A finished run's results.json with one seed, 50, of the preset of EWC."""
+    content = {
+        "status": "finished",
+        "config": {"preset": PRESET},
+        "published": [{"metric": "cl3"}],
+        "altered": [],
+        "seeds": [{"seed": 50, "cl3": 30.0}],
+    }
+    place.mkdir(parents=True)
+    (place / "results.json").write_text(json.dumps(content | changed))
+
+
+def test_every_cell_has_a_published_mean_of_twenty_runs():
+    rows = dict(paper.table())
+    assert len(rows) == 6
+    for cells in rows.values():
+        assert len(cells) == len(paper.METHODS)
+        for cell in cells:
+            assert cell.published.n == 20
+    assert rows["SplitMNIST, CL3"][0].published.value == 69.48
+    assert rows["PermutedMNIST-10, CL2"][0].preset == "paper-permmnist-cl2"
+
+
+def test_docs_have_the_table_of_what_is_committed():
+    """``python -m benchmarks.paper --rst`` prints it."""
+    assert "\n".join(paper.as_rst(paper.committed())) in PAGE
+
+
+def test_what_is_committed_is_what_was_measured():
+    summary = presets.measured("paper-splitmnist")["summary"]
+    cell = paper.Cell("paper-splitmnist", "cl3_entropy")
+    row = cell.compared(paper.committed())
+    assert row["measured"] == pytest.approx(summary["cl3_entropy"]["mean"], abs=1e-4)
+    assert row["std"] == pytest.approx(summary["cl3_entropy"]["std"], abs=1e-4)
+    assert row["n"] == 20
+    (line,) = [x for x in paper.notes(paper.committed()) if x.startswith("paper-splitmnist (")]
+    assert "CL1" in line
+    assert presets.load("paper-splitmnist").remarks in line
+
+
+def test_runs_join_what_is_committed(tmp_path, capsys):
+    known = paper.committed()[PRESET]["cl3"]
+    assert 50 not in known
+    write(tmp_path / "a")
+    write(tmp_path / "b", seeds=[{"seed": 42, "cl3": 1.0}, {"seed": 51, "failed": "not finite"}])
+    write(tmp_path / "unfinished", status="running")
+    write(tmp_path / "of no preset", published=None, config={"preset": None})
+    write(tmp_path / "other", altered=["--n_iter (2000 there, 3 here)"])
+    write(tmp_path / "of another table", config={"preset": "splitmnist-small"})
+    found = paper.runs_in(tmp_path)
+    assert found == {PRESET: {"cl3": {42: 1.0, 50: 30.0}}}
+    assert "--n_iter (2000 there, 3 here)" in capsys.readouterr().out
+    both = paper.merged(paper.committed(), found)[PRESET]["cl3"]
+    assert both == {**known, 42: 1.0, 50: 30.0}
+    paper.main([str(tmp_path)])
+    assert f"({len(both)})" in capsys.readouterr().out
+
+
+def test_what_is_missing_is_trained_once(tmp_path, monkeypatch):
+    trained = []
+
+    def train(place, options, seed, name):
+        trained.append((place.name, options, seed))
+        write(place, config={"preset": name}, seeds=[{"seed": seed, "cl3": 20.0}])
+
+    monkeypatch.setattr(paper, "train", train)
+    line = [str(tmp_path), "--run", f"--presets={PRESET},paper-splitmnist", "--seeds=61-62"]
+    with pytest.raises(SystemExit):
+        paper.main([*line, "--presets=splitmnist-small"])
+    paper.main([*line, f"--presets={PRESET}"])
+    paper.main([*line, f"--presets={PRESET}"])
+    assert trained == [(f"{PRESET}-{seed}", [f"--preset={PRESET}"], seed) for seed in (61, 62)]
+    # Of the twenty seeds of paper-splitmnist that are committed, the last is 61.
+    names = [PRESET, "paper-splitmnist"]
+    assert list(paper.missing(paper.committed(), names, [45, 61])) == [(PRESET, 61)]
+
+
+def test_saved_numbers_are_kept_beside_the_older_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(paper, "RESULTS", tmp_path)
+    monkeypatch.setattr("benchmarks.common.RESULTS", tmp_path)
+    for name in ("baselines-splitmnist", "baselines-permmnist"):
+        replace_file(tmp_path / f"{name}.json", b'{"rows": []}')
+    for seed in (50, 52):
+        write(tmp_path / f"out{seed}" / "run", seeds=[{"seed": seed, "cl3": 30.0}])
+        paper.main([str(tmp_path / f"out{seed}"), "--save"])
+    assert paper.kept() == {PRESET: {"cl3": {50: 30.0, 52: 30.0}}}
+    assert paper.committed()[PRESET] == {"cl3": {50: 30.0, 52: 30.0}}
+
+
+@pytest.mark.parametrize(("preset", "metric"), [(PRESET, "cl3"), ("paper-splitmnist-cl2", None)])
+def test_a_real_run_has_the_numbers_of_the_table(preset, metric, tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(run.__file__).parent)
+    results = run.main([f"--preset={preset}", *TINY, f"--out_dir={tmp_path / 'run'}"])
+    metric = metric or "cl2_entropy"
+    assert paper.runs_in(tmp_path) == {}  # with three steps
+    stored = json.loads((tmp_path / "run" / "results.json").read_text())
+    (tmp_path / "run" / "results.json").write_text(json.dumps({**stored, "altered": []}))
+    by_seed = paper.runs_in(tmp_path)[preset][metric]
+    assert by_seed == {42: pytest.approx(results["summary"][metric]["mean"], abs=1e-4)}
