@@ -224,20 +224,41 @@ class TaskTraining:
         drawn = of_this_step(self.plan.drawn)
         return Batch(inputs, labels, task.outputs, self.stats, self._counter, drawn, self.running)
 
-    def _collect(self, gradients: Params) -> None:
-        """Put the gradients where the optimizer looks, clipped."""
-        in_order = {name: gradients[name] for name in self.trained}
-        flatten(in_order, out=self._gradient)
+    def _collect(self, gradients: Params, names: Sequence[str] | None = None) -> slice:
+        """Put gradients where the optimizer looks, clipped.
+
+        Args:
+            names: Of the parameters they are for, which stand side by side; None: all.
+
+        Returns:
+            Where these stand among all numbers.
+        """
+        names, numbers = ([*self.trained], slice(None)) if names is None else self._span(names)
+        in_order = {name: gradients[name] for name in names}
+        gradient = flatten(in_order, out=self._gradient[:, numbers])
         if self._clip_value is not None:
-            clip_value(self._gradient, self._clip_value)
+            clip_value(gradient, self._clip_value)
         if self._clip_norm is not None:
-            clip_norm(self._gradient, self._clip_norm)
+            clip_norm(gradient, self._clip_norm)
+        return numbers
 
     def _lookahead(self, gradients: Params) -> Params:
         """The parameters after a step of the optimizer with these gradients, which is not taken."""
         assert isinstance(self._optimizer, Adam), "only a step of Adam can be looked at"
-        self._collect(gradients)
-        return views_of(self._flat + self._optimizer.lookahead(), self.trained)
+        names = None if len(gradients) == len(self.trained) else [*gradients]
+        numbers = self._collect(gradients, names)
+        ahead = self._flat[:, numbers] + self._optimizer.lookahead(numbers)
+        return views_of(ahead, {n: v for n, v in self.trained.items() if n in gradients})
+
+    def _span(self, chosen: Sequence[str]) -> tuple[list[str], slice]:
+        """Parameters in their order, and where they stand among all numbers."""
+        sizes = {name: value[0].numel() for name, value in self.trained.items()}
+        names, first = [name for name in sizes if name in chosen], 0
+        for name, size in sizes.items():
+            if name in names:
+                break
+            first += size
+        return names, slice(first, first + sum(sizes[name] for name in names))
 
     def is_validated(self, step: int) -> bool:
         """Whether the validation samples are tested after a step."""

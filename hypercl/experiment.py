@@ -230,5 +230,4 @@ def build_tasks(options: TaskOptions, device: torch.device, seed: int) -> list[T
 
 def length_of_task(options: TrainOptions, num_samples: int) -> Length:
     """How long a task with so many training samples is learned."""
-    epoch = ceil(num_samples / options.batch_size)
-    return Length(options.n_iter if options.epochs is None else options.epochs * epoch, epoch)
+    return Length(options.num_steps(num_samples), ceil(num_samples / options.batch_size))

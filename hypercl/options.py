@@ -7,6 +7,7 @@ which stand in their files. train_args.py makes the command line from all of the
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, fields
 from functools import cache
+from math import ceil
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -118,6 +119,12 @@ class TrainOptions:
     lambda_lr_scheduler: bool = option(False, switch, "multiply the learning rate by 0.1, 0.01, 0.001, 0.0005 from the 82nd, 122nd, 162nd, 182nd epoch of a task on")
     clip_grad_value: float | None = option(None, or_unset(positive), "bring each number of the gradient into [-X, X]; -1: leave it", member=True)
     clip_grad_norm: float | None = option(None, or_unset(positive), "scale gradients down to a norm of X; -1: leave them", member=True)
+
+    def num_steps(self, num_samples: int) -> int:
+        """Of a task with so many training samples."""
+        if self.epochs is None:
+            return self.n_iter
+        return self.epochs * ceil(num_samples / self.batch_size)
 
 
 @dataclass(frozen=True)

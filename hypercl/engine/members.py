@@ -139,6 +139,17 @@ def views_of(flat: Tensor, like: Params) -> Params:
     }
 
 
+def from_parts(**parts: Params) -> Params:
+    """One dictionary of those of several parts, each under its part's name: ``part.name``."""
+    return {f"{part}.{name}": v for part, values in parts.items() for name, v in values.items()}
+
+
+def part_of(values: Params, part: str) -> Params:
+    """The reverse of :func:`from_parts`, for one part."""
+    start = f"{part}."
+    return {name.removeprefix(start): v for name, v in values.items() if name.startswith(start)}
+
+
 def num_members(values: Params) -> int:
     """How many members parameters are of."""
     return len(next(iter(values.values())))

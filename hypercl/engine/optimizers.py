@@ -65,19 +65,32 @@ class Adam:
     def step(self) -> None:
         """Update the parameters."""
         self.state["step"] += 1
-        self._update(self._parameters, self.state["mean"], self.state["mean_square"])
+        mean, mean_square = self.state["mean"], self.state["mean_square"]
+        self._update(self._parameters, self._gradient, mean, mean_square)
 
     @torch.no_grad()
-    def lookahead(self) -> Tensor:
-        """What the next step would add to the parameters; nothing is changed."""
-        parameters = self._parameters.clone()
-        self.state["step"] += 1
-        self._update(parameters, self.state["mean"].clone(), self.state["mean_square"].clone())
-        self.state["step"] -= 1
-        return parameters - self._parameters
+    def lookahead(self, numbers: slice = slice(None)) -> Tensor:
+        """What the next step would add to some of the parameters; nothing is changed.
 
-    def _update(self, parameters: Tensor, mean: Tensor, mean_square: Tensor) -> None:
-        gradient = self._gradient
+        Args:
+            numbers: Which ones.
+
+        Returns:
+            [members, of these numbers].
+        """
+        before = self._parameters[:, numbers]
+        parameters, mean, mean_square = (
+            values[:, numbers].clone(memory_format=torch.contiguous_format)
+            for values in (self._parameters, self.state["mean"], self.state["mean_square"])
+        )
+        self.state["step"] += 1
+        self._update(parameters, self._gradient[:, numbers].contiguous(), mean, mean_square)
+        self.state["step"] -= 1
+        return parameters - before
+
+    def _update(
+        self, parameters: Tensor, gradient: Tensor, mean: Tensor, mean_square: Tensor
+    ) -> None:
         if self._own is None:
             self._kernel(parameters, gradient, mean, mean_square, *self._shared)
             return

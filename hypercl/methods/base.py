@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from hypercl.ranges import one_of, option
 from hypercl.registry import Entry
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from hypercl.options import HypernetOptions, MainNetOptions, Options, TrainOptions
     from hypercl.tasks.task import Task
 
-# Reads what a step of the optimizer along some gradients would make of the parameters trained.
+# What a step of the optimizer along gradients would make of the parameters trained, or of some of
+# them that stand side by side among these.
 Lookahead = Callable[["Params"], "Params"]
 
 
@@ -205,6 +206,39 @@ class Method(Protocol):
 
     def numbers_per_member(self) -> int:
         """Roughly how many numbers a member takes in the last task, beside the main network's."""
+        ...
+
+
+@runtime_checkable
+class InfersTasks(Protocol):
+    """What a method has that infers the tasks of samples by a network of its own, beside the rules
+    that ask the main network (evaluation.py).
+    """
+
+    inference_rule: str  # its name, behind that of a number: ``cl3_<rule>``
+
+    def infer_tasks(self, params: "Params", inputs: "Tensor", num_learned: int) -> "Tensor":
+        """The tasks of samples, among the first ones.
+
+        Args:
+            inputs: [N, H * W * C] float32, the same for all members.
+
+        Returns:
+            [members, N] int64.
+        """
+        ...
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """What a method has that generates samples of the tasks it has learned."""
+
+    def generate(self, params: "Params", num_learned: int, num_samples: int) -> "Tensor":
+        """Samples of the first tasks, the same noise for all of them.
+
+        Returns:
+            Inputs in [0, 1], [members, tasks, num_samples, H * W * C].
+        """
         ...
 
 

@@ -87,6 +87,7 @@ def distillation(
     temperature: float | Tensor,
     *,
     mean_over_classes: bool = False,
+    allowed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy between the softened predictions of two networks (Hinton et al., 2015), times
     the temperature's square, so that its gradient does not shrink with it.
@@ -97,18 +98,25 @@ def distillation(
             what is missing has the probability 0.
         temperature: Of all members, or [members].
         mean_over_classes: Divide the sum over classes by their number.
+        allowed: Among which outputs each sample is classified, [members, B, outputs] bool; None:
+            among all.
 
     Returns:
         The mean over samples [members], and its gradient.
     """
     divisor = by_member(temperature, logits)
+    if allowed is not None:
+        logits, targets = (x.masked_fill(~allowed, -torch.inf) for x in (logits, targets))
     wanted = (targets / divisor).softmax(-1)
     wanted = torch.nn.functional.pad(wanted, (0, logits.shape[-1] - targets.shape[-1]))
     log_probabilities = (logits / divisor).log_softmax(-1)
     scale = 1 / logits.shape[1]
     if mean_over_classes:
         scale /= logits.shape[2]
-    loss = temperature**2 * scale * -(wanted * log_probabilities).sum((1, 2))
+    products = wanted * log_probabilities
+    if allowed is not None:  # there they are 0 times the logarithm of 0
+        products = products.masked_fill(~allowed, 0)
+    loss = temperature**2 * scale * -products.sum((1, 2))
     return loss, divisor * scale * (log_probabilities.exp_() - wanted)
 
 

@@ -332,6 +332,21 @@ class LabelledInputs(Protocol):
         ...
 
 
+class LossOfWeights(Protocol):
+    """A loss as a function of a network's weights, whatever these come from: a task loss, or one on
+    another network than the main one.
+    """
+
+    @property
+    def weight(self) -> float:
+        """Of the loss, in what is minimized."""
+        ...
+
+    def __call__(self, weights: Tensor, batch: LabelledInputs) -> "TaskLossValue":
+        """Of the members' networks with these weights, [members, num_weights]."""
+        ...
+
+
 class TaskLossValue(NamedTuple):
     """Of one batch, on the device, detached."""
 

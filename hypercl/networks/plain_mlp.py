@@ -31,6 +31,8 @@ def loss_and_gradient(
     inputs: Tensor,
     criterion: Criterion,
     outputs: slice = slice(None),
+    *,
+    of_inputs: Tensor | None = None,
 ) -> Any:
     """A criterion on what the networks make of a batch, and its gradient.
 
@@ -40,6 +42,7 @@ def loss_and_gradient(
         gradients: Of the same shapes; filled, but for what belongs to other outputs.
         inputs: [members, B, inputs].
         criterion: Takes the logits of the ``outputs``; see criteria.py.
+        of_inputs: Where to put the gradient for the inputs, if that is wanted.
 
     Returns:
         What the criterion returns beside the gradient.
@@ -54,6 +57,8 @@ def loss_and_gradient(
             torch.sum(gradient, 1, out=of_biases[layer])
         if layer > 0:
             gradient = activation.backward(product(gradient, weights[layer]), xs[layer])
+        elif of_inputs is not None:
+            of_inputs.copy_(product(gradient, weights[0]))
     return value
 
 

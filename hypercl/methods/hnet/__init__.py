@@ -40,8 +40,8 @@ class Hnet(MethodEntry):
             )
         if options.train.keep_optimizer:
             yield (
-                "--keep_optimizer cannot be used with --method=hnet, with which other embeddings learn "
-                "in each task: leave it out"
+                f"--keep_optimizer cannot be used with --method={self.name}, with which other "
+                "embeddings learn in each task: leave it out"
             )
         if self.lookahead and (options.train.use_sgd or options.train.use_rmsprop):
             yield (

@@ -18,7 +18,7 @@ from hypercl.methods.hnet.anchor import OutputAnchor
 from hypercl.methods.hnet.choice import factored_is_cheaper, take_anchor
 from hypercl.networks import hnet_modules
 from hypercl.networks.heads import head_of_each_task, one_head
-from hypercl.networks.main_net import TaskLoss
+from hypercl.networks.main_net import LossOfWeights
 
 if TYPE_CHECKING:
     from hypercl.methods.hnet import Hnet
@@ -37,6 +37,8 @@ class OutputRegularizer:
 
     Args:
         options: Of the method; the hypernetwork's are in the setting.
+        whose: Behind the purpose of each stream of random numbers, where a method has several
+            hypernetworks.
 
     Raises:
         InputError: The compression ratio that is asked for cannot be had.
@@ -44,8 +46,8 @@ class OutputRegularizer:
 
     network_by_task = True
 
-    def __init__(self, options: "Hnet", setting: Setting) -> None:
-        self.options, self.setting = options, setting
+    def __init__(self, options: "Hnet", setting: Setting, *, whose: str = "") -> None:
+        self.options, self.setting, self._whose = options, setting, whose
         module = self.fresh_module(seed=0)
         self.hnet, params = hnet_modules.as_function(module, setting.hypernet)
         self._shapes = to_device(params, "meta")  # of one member's parameters
@@ -65,8 +67,10 @@ class OutputRegularizer:
 
     def fresh_module(self, seed: int) -> "HyperNetInterface":
         """hypnettorch's module, initialized from a seed, on the CPU."""
-        setting = self.setting
-        return hnet_modules.build_module(setting.hypernet, setting.net, len(setting.tasks), seed)
+        setting, purpose = self.setting, f"initialization{self._whose}"
+        return hnet_modules.build_module(
+            setting.hypernet, setting.net, len(setting.tasks), seed, purpose=purpose
+        )
 
     def init(self, seeds: Sequence[int]) -> Params:
         """Freshly initialized parameters, [members, …] each; see networks/hypernet.py."""
@@ -90,8 +94,9 @@ class OutputRegularizer:
         setting = self.setting
         rows = []
         for task_id in range(first, len(setting.tasks)):
+            purpose = f"a later task{self._whose}"
             module = hnet_modules.build_module(
-                setting.hypernet, setting.net, 1, seed, purpose="a later task", task_id=task_id
+                setting.hypernet, setting.net, 1, seed, purpose=purpose, task_id=task_id
             )
             params = self.from_module(module)
             rows.append({name: params[name] for name in self.hnet.per_task if name in params})
@@ -159,12 +164,18 @@ class OutputRegularizer:
         subsets = draw_subsets(num_earlier, num_steps, self.options.hnet_reg_batch_size, generator)
         return torch.cat([subsets, torch.full((len(subsets), 1), task_id)], dim=1)
 
+    def num_drawn(self, anchor: HnetAnchor) -> int:
+        """How many tasks :meth:`draw` draws for a step."""
+        num_earlier = 0 if anchor.outputs is None else anchor.outputs.num_tasks
+        subset = self.options.hnet_reg_batch_size
+        return 1 + (num_earlier if subset is None else min(subset, num_earlier))
+
     def loss_and_gradient(
         self,
         params: Params,
         batch: Batch,
         anchor: HnetAnchor,
-        task_loss: TaskLoss,
+        task_loss: LossOfWeights,
         lookahead: Lookahead,
     ) -> tuple[Params, StepLosses]:
         """The gradient and the loss of a step:
@@ -190,7 +201,7 @@ class OutputRegularizer:
         return self._learning(gradients, anchor), losses
 
     def _step(
-        self, params: Params, batch: Batch, anchor: OutputAnchor | None, task_loss: TaskLoss
+        self, params: Params, batch: Batch, anchor: OutputAnchor | None, task_loss: LossOfWeights
     ) -> tuple[Params, StepLosses]:
         """The loss and its gradient, both at the same parameters, in one pass."""
         hnet, earlier, current = self.hnet, batch.drawn[:, :-1], batch.drawn[:, -1:]

@@ -1,0 +1,206 @@
+"""A conditional variational autoencoder of two MLPs (Kingma and Welling, 2014, arXiv 1312.6114).
+
+With an image x of D pixels in [0, 1], the encoder's mean μ and variance σ² of L latents, and noise
+ε ~ N(0, 1), the decoder makes x̂ of the latents z = μ + σ ε beside a condition, a row of zeros and a
+one that tells the task::
+
+    loss = mean over pixels of the binary cross-entropy of x̂ and x
+         + 1/D * KL(N(μ, σ²) || N(0, 1)),    KL = -1/2 sum over latents of 1 + log σ² - μ² - σ²
+
+both averaged over the batch. The mean over pixels, and with it 1/D, is that of von Oswald et al.'s
+code, after van de Ven and Tolias. The backward pass is written out; the decoder half is a function
+that is handed in, so that its weights may come from a hypernetwork.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from hypnettorch.mnets import MLP
+from torch import Tensor
+
+from hypercl.networks import plain_mlp
+from hypercl.networks.activations import ACTIVATIONS, MODULES
+from hypercl.networks.criteria import Criterion
+from hypercl.networks.main_net import LabelledInputs, MainNetwork, TaskLossValue, main_network
+from hypercl.networks.main_nets.base import WITHOUT_WEIGHTS
+
+_RELU = ACTIVATIONS["relu"]
+
+# Of a batch's decoder loss: takes it, and returns what is to be known of the decoder's half.
+DecoderStep = Callable[["DecoderLoss"], Any]
+
+
+def plain_network(num_inputs: int, hidden: Sequence[int], num_outputs: int) -> MainNetwork:
+    """An MLP with relu and biases, without weights of its own."""
+    return main_network(
+        MLP(
+            n_in=num_inputs,
+            n_out=num_outputs,
+            hidden_layers=tuple(hidden),
+            activation_fn=MODULES["relu"],
+            **WITHOUT_WEIGHTS,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Vae:
+    """The architecture; weights are handed to each method.
+
+    Attributes:
+        encoder: D to 2 L numbers, the means first, then the logarithms of the variances.
+        decoder: L + C numbers, latents and condition, to D logits of pixels.
+        num_latents: L.
+        num_conditions: C, of which each task has one; 0: the decoder is not told the task.
+    """
+
+    encoder: MainNetwork
+    decoder: MainNetwork
+    num_latents: int
+    num_conditions: int
+
+    @classmethod
+    def of(
+        cls,
+        num_pixels: int,
+        encoder_arch: Sequence[int],
+        decoder_arch: Sequence[int],
+        num_latents: int,
+        num_conditions: int,
+    ) -> "Vae":
+        """With hidden layers of these sizes."""
+        return cls(
+            plain_network(num_pixels, encoder_arch, 2 * num_latents),
+            plain_network(num_latents + num_conditions, decoder_arch, num_pixels),
+            num_latents,
+            num_conditions,
+        )
+
+    @torch.no_grad()
+    def generate(self, weights: Tensor, latents: Tensor, task_ids: Sequence[int]) -> Tensor:
+        """Images of decoders, one for each member and task.
+
+        Args:
+            weights: Of the decoders, [members, tasks, num_weights].
+            latents: [members, tasks, N, L].
+            task_ids: The condition of each of the tasks.
+
+        Returns:
+            Pixels in [0, 1], [members, tasks, N, D].
+        """
+        members, tasks, number, _ = latents.shape
+        condition = self.condition(task_ids, latents)[None, :, None].expand(members, -1, number, -1)
+        inputs = torch.cat([latents, condition], dim=-1).flatten(0, 1)
+        logits = plain_mlp.logits(_RELU, self.decoder.split(weights.flatten(0, 1)), inputs)
+        return logits.sigmoid_().view(members, tasks, number, -1)
+
+    def condition(self, task_ids: Sequence[int], like: Tensor) -> Tensor:
+        """One-hot [tasks, C], of the type and on the device of another tensor."""
+        if self.num_conditions == 0:
+            return like.new_zeros(len(task_ids), 0)
+        of_each = like.new_zeros(len(task_ids), self.num_conditions)
+        for row, task_id in zip(of_each, task_ids, strict=True):
+            row[task_id] = 1
+        return of_each
+
+    @torch.no_grad()
+    def loss_and_gradient(
+        self,
+        encoder_weights: Tensor,
+        images: Tensor,
+        noise: Tensor,
+        condition: Tensor,
+        decoder_step: DecoderStep,
+    ) -> tuple[Any, Tensor, Tensor]:
+        """The loss of a batch of a task, and its gradient for the encoder's weights.
+
+        Args:
+            encoder_weights: [members, num_weights].
+            images: x, [members, B, D] in [0, 1]; ``noise``: ε, [members, B, L].
+            condition: Of the task, [C].
+            decoder_step: Calls the decoder's loss, once, with the decoder's weights.
+
+        Returns:
+            What ``decoder_step`` returns; KL / D, [members]; the gradient [members, num_weights] of
+            both terms of the loss.
+        """
+        gradient = torch.empty_like(encoder_weights)
+        scale = 1 / (images.shape[1] * images.shape[2])  # of the mean over batch and pixels
+
+        def criterion(encoded: Tensor) -> tuple[tuple[Any, Tensor], Tensor]:
+            mean, log_variance = encoded.chunk(2, dim=-1)
+            deviation = (log_variance / 2).exp()
+            latents = torch.addcmul(mean, deviation, noise)
+            told = condition.expand(*latents.shape[:2], -1)
+            loss = DecoderLoss(self, torch.cat([latents, told], dim=-1), images)
+            result = decoder_step(loss)
+            of_latents = loss.of_inputs[..., : self.num_latents]
+            variance = deviation.square()
+            divergence = (mean.square() + variance - 1 - log_variance).sum((1, 2)) * (scale / 2)
+            of_mean = of_latents + scale * mean
+            of_log_variance = (of_latents * noise * deviation + scale * (variance - 1)) / 2
+            return (result, divergence), torch.cat([of_mean, of_log_variance], dim=-1)
+
+        result, divergence = plain_mlp.loss_and_gradient(
+            _RELU,
+            self.encoder.split(encoder_weights),
+            self.encoder.split(gradient),
+            images,
+            criterion,
+        )
+        return result, divergence, gradient
+
+
+class DecoderLoss:
+    """The cross-entropy of pixels as a function of the decoder's weights, as a task loss is one of
+    the main network's.
+
+    Args:
+        inputs: Latents and condition, [members, B, L + C].
+        images: What is to be made of them, [members, B, D].
+
+    Attributes:
+        of_inputs: Once it has been called, the gradient for the inputs.
+    """
+
+    weight = 1.0
+
+    def __init__(self, vae: Vae, inputs: Tensor, images: Tensor) -> None:
+        self._decoder, self._inputs, self._images = vae.decoder, inputs, images
+        self.of_inputs = torch.empty_like(inputs)
+
+    def __call__(self, weights: Tensor, batch: LabelledInputs | None = None) -> TaskLossValue:
+        """The loss [members], twice, and its gradient for weights [members, num_weights].
+
+        Args:
+            batch: Not looked at.
+        """
+        gradient = torch.empty_like(weights)
+        loss = plain_mlp.loss_and_gradient(
+            _RELU,
+            self._decoder.split(weights),
+            self._decoder.split(gradient),
+            self._inputs,
+            pixel_cross_entropy(self._images),
+            of_inputs=self.of_inputs,
+        )
+        return TaskLossValue(loss, loss, gradient)
+
+
+def pixel_cross_entropy(images: Tensor) -> Criterion:
+    """Mean over samples and pixels of the binary cross-entropy.
+
+    Args:
+        images: Pixels x in [0, 1], [members, B, D], of which logits x̂ are the prediction.
+    """
+
+    def criterion(logits: Tensor) -> tuple[Tensor, Tensor]:
+        # -x log σ(x̂) - (1 - x) log(1 - σ(x̂)), as one that does not overflow
+        loss = (F.softplus(logits) - images * logits).mean((1, 2))
+        gradient = (logits.sigmoid() - images).div_(images.shape[1] * images.shape[2])
+        return loss, gradient
+
+    return criterion
