@@ -47,6 +47,13 @@ HYPERNETS = {
 }
 
 
+# A small generator of samples.
+SMALL_VAE = {
+    "vae_encoder_arch": "9", "vae_decoder_arch": "7", "vae_latent_size": 4,
+    "vae_condition_size": 5, "vae_hmlp_arch": "6", "vae_emb_size": 3, "vae_chunk_emb_size": 4,
+    "vae_chunk_size": 900,
+}  # fmt: skip
+
 # Methods whose main network has weights of its own, strong enough to tell in a few steps.
 OWN_WEIGHTS = {
     "finetune": {},
@@ -59,6 +66,7 @@ OWN_WEIGHTS = {
     "replay": {"replay_budget": 14, "replay_batch_size": 5},
     "der": {"replay_budget": 14, "replay_sampling": "reservoir"},
     "derpp": {"replay_per_class": 3, "replay_batch_size": 5},
+    "hnet_r": SMALL_VAE,
 }
 BY_SCENARIO = {1: with_heads, 2: with_shared_outputs, 3: with_growing_outputs}
 

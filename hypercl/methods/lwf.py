@@ -76,35 +76,56 @@ class LearningWithoutForgetting(OwnWeights):
     def loss_with_anchor(
         self, weights: "Tensor", batch: Batch, anchor: Any, task_loss: "TaskLoss"
     ) -> "tuple[Tensor, StepLosses]":
-        """Both losses, in one pass of the network that learns and one of the network before."""
+        """Both losses on the samples of the task."""
+        return self.distilling(weights, batch, anchor, task_loss)
+
+    def distilling(
+        self,
+        weights: "Tensor",
+        batch: Batch,
+        teacher: Teacher,
+        task_loss: "TaskLoss",
+        replayed: "Tensor | None" = None,
+    ) -> "tuple[Tensor, StepLosses]":
+        """Both losses, in one pass of the network that learns and one of the network before.
+
+        Args:
+            replayed: Inputs [members, N, H * W * C] on which it is to answer as before; None: those
+                of the task.
+        """
+        import torch
+
         from hypercl.engine.members import by_member
         from hypercl.networks.criteria import cross_entropy, distillation
 
-        before, heads, task_weight, strength = anchor
+        before, heads, task_weight, strength = teacher
         task_weight *= task_loss.weight
+        inputs, size, rows = batch.inputs, batch.labels.shape[1], slice(None)  # rows distilled
+        if replayed is not None:
+            inputs, rows = torch.cat([inputs, replayed], dim=1), slice(size, None)
         # As the network that learns, it has the statistics of the batch, and its dropout.
         own, stats = batch.outputs, {name: v.clone() for name, v in batch.stats.items()}
-        targets = task_loss.logits(before, batch.inputs, stats)
+        targets = task_loss.logits(before, inputs[:, rows], stats)
         of_each_head = by_member(strength / len(heads), targets)
 
         def criterion(logits: "Tensor") -> "tuple[tuple, Tensor]":
             gradient = logits.new_zeros(logits.shape)
-            classified, of_own = cross_entropy(logits[..., own], batch.labels)
-            gradient[..., own] = task_weight * of_own
+            classified, of_own = cross_entropy(logits[:, :size, own], batch.labels)
+            gradient[:, :size, own] = task_weight * of_own
             penalty = logits.new_zeros(len(logits))
             for taught, known in heads:
                 loss, of_head = distillation(
-                    logits[..., taught],
+                    logits[:, rows, taught],
                     targets[..., known],
                     self.options.lwf_temperature,
                     mean_over_classes=self.options.lwf_mean_over_classes,
                 )
                 penalty += loss / len(heads)
-                gradient[..., taught] += of_head.mul_(of_each_head)
+                gradient[:, rows, taught] += of_head.mul_(of_each_head)
             return (*classified, penalty), gradient
 
         (loss, accuracy, penalty), gradient = task_loss.of_logits(
-            weights, batch.inputs, batch.stats, criterion
+            weights, inputs, batch.stats, criterion
         )
         total = task_weight * loss + strength * penalty
         return gradient, StepLosses(loss, penalty, total, accuracy)

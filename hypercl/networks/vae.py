@@ -7,9 +7,9 @@ one that tells the task::
     loss = mean over pixels of the binary cross-entropy of x̂ and x
          + 1/D * KL(N(μ, σ²) || N(0, 1)),    KL = -1/2 sum over latents of 1 + log σ² - μ² - σ²
 
-both averaged over the batch. The mean over pixels, and with it 1/D, is that of von Oswald et al.'s
-code, after van de Ven and Tolias. The backward pass is written out; the decoder half is a function
-that is handed in, so that its weights may come from a hypernetwork.
+both averaged over the batch, or weighted by sample. The mean over pixels, and with it 1/D, is that
+of von Oswald et al.'s code, after van de Ven and Tolias. The backward pass is written out; the
+decoder's half is a function that is handed in, so that its weights may come from a hypernetwork.
 """
 
 from collections.abc import Callable, Sequence
@@ -112,34 +112,44 @@ class Vae:
         encoder_weights: Tensor,
         images: Tensor,
         noise: Tensor,
-        condition: Tensor,
         decoder_step: DecoderStep,
+        *,
+        condition: Tensor | None = None,
+        of_samples: Tensor | None = None,
     ) -> tuple[Any, Tensor, Tensor]:
-        """The loss of a batch of a task, and its gradient for the encoder's weights.
+        """The loss of a batch, and its gradient for the encoder's weights.
 
         Args:
             encoder_weights: [members, num_weights].
             images: x, [members, B, D] in [0, 1]; ``noise``: ε, [members, B, L].
-            condition: Of the task, [C].
             decoder_step: Calls the decoder's loss, once, with the decoder's weights.
+            condition: Of the task, [C]; None where the decoder is told none.
+            of_samples: Each sample's weight in the loss, [B]; None: their mean.
 
         Returns:
             What ``decoder_step`` returns; KL / D, [members]; the gradient [members, num_weights] of
             both terms of the loss.
         """
         gradient = torch.empty_like(encoder_weights)
-        scale = 1 / (images.shape[1] * images.shape[2])  # of the mean over batch and pixels
+        batch_size, num_pixels = images.shape[1:]
+        # of a sample and pixel, [B, 1] or one for all
+        scale: float | Tensor = 1 / (batch_size * num_pixels)
+        if of_samples is not None:
+            scale = of_samples[:, None] / num_pixels
 
         def criterion(encoded: Tensor) -> tuple[tuple[Any, Tensor], Tensor]:
             mean, log_variance = encoded.chunk(2, dim=-1)
             deviation = (log_variance / 2).exp()
             latents = torch.addcmul(mean, deviation, noise)
-            told = condition.expand(*latents.shape[:2], -1)
-            loss = DecoderLoss(self, torch.cat([latents, told], dim=-1), images)
+            inputs = latents
+            if condition is not None:
+                told = condition.expand(*latents.shape[:2], -1)
+                inputs = torch.cat([latents, told], dim=-1)
+            loss = DecoderLoss(self, inputs, images, scale)
             result = decoder_step(loss)
             of_latents = loss.of_inputs[..., : self.num_latents]
             variance = deviation.square()
-            divergence = (mean.square() + variance - 1 - log_variance).sum((1, 2)) * (scale / 2)
+            divergence = (scale / 2 * (mean.square() + variance - 1 - log_variance)).sum((1, 2))
             of_mean = of_latents + scale * mean
             of_log_variance = (of_latents * noise * deviation + scale * (variance - 1)) / 2
             return (result, divergence), torch.cat([of_mean, of_log_variance], dim=-1)
@@ -161,6 +171,7 @@ class DecoderLoss:
     Args:
         inputs: Latents and condition, [members, B, L + C].
         images: What is to be made of them, [members, B, D].
+        scale: What a pixel weighs: of all alike, or [B, 1] of each sample's.
 
     Attributes:
         of_inputs: Once it has been called, the gradient for the inputs.
@@ -168,8 +179,8 @@ class DecoderLoss:
 
     weight = 1.0
 
-    def __init__(self, vae: Vae, inputs: Tensor, images: Tensor) -> None:
-        self._decoder, self._inputs, self._images = vae.decoder, inputs, images
+    def __init__(self, vae: Vae, inputs: Tensor, images: Tensor, scale: float | Tensor) -> None:
+        self._decoder, self._inputs, self._images, self._scale = vae.decoder, inputs, images, scale
         self.of_inputs = torch.empty_like(inputs)
 
     def __call__(self, weights: Tensor, batch: LabelledInputs | None = None) -> TaskLossValue:
@@ -184,23 +195,23 @@ class DecoderLoss:
             self._decoder.split(weights),
             self._decoder.split(gradient),
             self._inputs,
-            pixel_cross_entropy(self._images),
+            pixel_cross_entropy(self._images, self._scale),
             of_inputs=self.of_inputs,
         )
         return TaskLossValue(loss, loss, gradient)
 
 
-def pixel_cross_entropy(images: Tensor) -> Criterion:
-    """Mean over samples and pixels of the binary cross-entropy.
+def pixel_cross_entropy(images: Tensor, scale: float | Tensor) -> Criterion:
+    """The weighted sum over samples and pixels of the binary cross-entropy.
 
     Args:
         images: Pixels x in [0, 1], [members, B, D], of which logits x̂ are the prediction.
+        scale: What a pixel weighs: of all alike, or [B, 1] of each sample's.
     """
 
     def criterion(logits: Tensor) -> tuple[Tensor, Tensor]:
         # -x log σ(x̂) - (1 - x) log(1 - σ(x̂)), as one that does not overflow
-        loss = (F.softplus(logits) - images * logits).mean((1, 2))
-        gradient = (logits.sigmoid() - images).div_(images.shape[1] * images.shape[2])
-        return loss, gradient
+        loss = (scale * (F.softplus(logits) - images * logits)).sum((1, 2))
+        return loss, (logits.sigmoid() - images).mul_(scale)
 
     return criterion

@@ -60,10 +60,7 @@ def in_task(experiment, task_id, scenario):
     }
     anchor = method.remember(before, {}, task_id)
     drawn = torch.stack(
-        [
-            method.draw(anchor, task_id, 2, torch.Generator().manual_seed(seed))[1]
-            for seed in SEEDS
-        ]
+        [method.draw(anchor, task_id, 2, torch.Generator().manual_seed(seed))[1] for seed in SEEDS]
     ).double()
     chosen = torch.tensor([[0, 3, 1, 8, 5, 2], [7, 4, 9, 6, 0, 1]])
     inputs = torch.stack([task.inputs(task.train.images[rows]) for rows in chosen]).double()
@@ -139,9 +136,7 @@ class Twin:
         """Of the generator as it was."""
         theta = part_of(self.before, "generator")
         with torch.no_grad():
-            return [
-                self.decode(theta, k, self.latents[k]).sigmoid() for k in range(self.task_id)
-            ]
+            return [self.decode(theta, k, self.latents[k]).sigmoid() for k in range(self.task_id)]
 
     def vae(self, params):
         size = SMALL["vae_latent_size"]
@@ -150,7 +145,9 @@ class Twin:
         mean, log_variance = encoded[:, :size], encoded[:, size:]
         z = mean + self.noise * (log_variance / 2).exp()
         images = self.decode(part_of(params, "generator"), self.task_id, z).sigmoid()
-        reconstruction = F.binary_cross_entropy(images, self.inputs, reduction="none").mean(1).mean()
+        reconstruction = (
+            F.binary_cross_entropy(images, self.inputs, reduction="none").mean(1).mean()
+        )
         divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1)
         return reconstruction + divergence.mean() / self.pixels
 
@@ -267,8 +264,9 @@ def test_earlier_tasks_data_is_needed_by_nothing(method):
         tasks = list(experiment.tasks)
         if overwritten:
             for task in tasks[:2]:
-                task.train.images.zero_(), task.train.labels.zero_()
-        before, params, anchor, batch = in_task(experiment, 2, scenario)
+                task.train.images.zero_()
+                task.train.labels.zero_()
+        _, params, anchor, batch = in_task(experiment, 2, scenario)
         trained = experiment.method.trainable(params, 2)
         task_loss = experiment.task_loss(tasks[2])
         results.append(

@@ -181,7 +181,7 @@ class HnetGenerator:
             return gradients, GeneratorLosses(losses.task_loss, losses.penalty, losses.loss)
 
         (gradients, losses), divergence, of_encoder = self.vae.loss_and_gradient(
-            params[_ENCODER], batch.inputs, noise, condition, decoder_step
+            params[_ENCODER], batch.inputs, noise, decoder_step, condition=condition
         )
         losses = losses._replace(loss=losses.loss + divergence, total=losses.total + divergence)
         return {_ENCODER: of_encoder, **gradients}, losses
