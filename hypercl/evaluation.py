@@ -23,7 +23,7 @@ from torch import Tensor
 
 from hypercl.engine.members import Params, num_members
 from hypercl.inference import QUANTITIES, Outputs, Rule, confusion_of, margin, rules_with
-from hypercl.methods.base import Method
+from hypercl.methods.base import InfersTasks, Method
 from hypercl.networks.main_net import MainNetwork
 from hypercl.tasks.task import Split, Task
 
@@ -52,6 +52,17 @@ class Learned(NamedTuple):
     def weights(self, task_ids: Tensor) -> Tensor:
         """Of the main networks for tasks [tasks] int64: [members, tasks, num_weights]."""
         return self.method.weights(self.params, task_ids.expand(self.num_members, -1))
+
+    @property
+    def rules(self) -> dict[str, Rule]:
+        """By which the tasks of samples can be inferred, by name."""
+        rules, method, params = rules_with(self.scales), self.method, self.params
+        if isinstance(method, InfersTasks):
+            infers = method.task_scores
+            rules[method.inference_rule] = lambda outputs: infers(params, outputs.inputs)[
+                :, outputs.task_ids
+            ]
+        return rules
 
 
 @torch.no_grad()
@@ -238,7 +249,7 @@ def infer_tasks(
     Returns:
         One entry a member.
     """
-    rules = rules_with(learned.scales) if rules is None else rules
+    rules = learned.rules if rules is None else rules
     members, num_tasks = learned.num_members, len(tasks)
     device = splits[0].labels.device
     known = torch.zeros(members, num_tasks, dtype=torch.int64, device=device)
@@ -356,8 +367,9 @@ def _predict(
     classify = learned.net.on_same_inputs(weights, stats, columns)
     parts = []
     for images, _ in split.batches(batch_size):
-        logits = classify(task.inputs(images)).unflatten(0, (learned.num_members, len(group)))
-        outputs = Outputs(logits, logits.log_softmax(-1), group)
+        inputs = task.inputs(images)
+        logits = classify(inputs).unflatten(0, (learned.num_members, len(group)))
+        outputs = Outputs(logits, logits.log_softmax(-1), group, inputs)
         scores = {name: rule(outputs) for name, rule in rules.items()}
         parts.append(Answers(scores, outputs.log_probabilities.argmax(-1)))
     return _joined(parts, -1)

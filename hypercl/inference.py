@@ -2,14 +2,16 @@
 
 A rule gives each network a score for a sample. The task of the network with the highest score is
 inferred, and of equal scores the first one. A new rule has its name in :data:`RULES`, and its
-function in :func:`rules_with`; results, tables, plots and sweeps read the names from here. Imports
-no torch, as names of metrics are checked before there is one.
+function in :func:`rules_with`; results, tables, plots and sweeps read the names from here. One of a
+method is its :meth:`InfersTasks.task_scores` (methods/base.py). Imports no torch, as names of
+metrics are checked before there is one.
 
 - ``entropy``: the lowest entropy of the predictive distribution, as published (von Oswald et al.).
 - ``confidence``: the highest probability of a class, as published, too.
 - ``scaled``: the largest margin, in units of the network's median margin on samples of its own
   task. This rule is ours. Networks of a run differ in scale, and large logits, which mean a low
   entropy and a high confidence, claim the samples of other tasks.
+- ``tir``: what a network of the method's own says that learned to tell tasks apart (HNET+TIR).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-RULES = ("entropy", "confidence", "scaled")
+OF_METHODS = ("tir",)  # rules that a method has or has not
+RULES = ("entropy", "confidence", "scaled", *OF_METHODS)
 # Of each rule: the class is right within the task inferred; task and class are; the task is.
 QUANTITIES = ("cl2", "cl3", "task_inference")
 
@@ -48,6 +51,7 @@ class Outputs(NamedTuple):
     logits: "Tensor"  # [members, tasks, N, classes], of each network those of its own task
     log_probabilities: "Tensor"  # the same
     task_ids: "Tensor"  # [tasks] int64, whose networks they are
+    inputs: "Tensor"  # [N, H * W * C], the samples
 
 
 Rule = Callable[[Outputs], "Tensor"]  # scores [members, tasks, N]

@@ -14,7 +14,7 @@ from hypercl.engine.members import Params, select_members, stack_members, to_dev
 from hypercl.errors import InputError
 from hypercl.evaluation import Learned, answers_of_all
 from hypercl.experiment import Experiment
-from hypercl.inference import RULES, rules_with
+from hypercl.inference import OF_METHODS, RULES
 from hypercl.measure import ACCURACY, ERROR, Measure
 from hypercl.networks.task_net import TaskNet, require_shape
 from hypercl.options import Options, defaults, differing, require_known
@@ -199,8 +199,8 @@ class Run:
             images: [N, H, W, C], as the data set has them; grey ones may lack C.
             task: Of all of them, counted from 0. None: inferred for each, as ``evaluation`` has it;
                 in scenario 3 it is the one that has the class.
-            rule: By which a task is inferred: "entropy", "confidence" or "scaled"; see
-                inference.py.
+            rule: By which a task is inferred: "entropy", "confidence", "scaled", or with a method
+                that has it "tir"; see inference.py.
             inputs_of: Where tasks prepare their images each in its own way, as permuted ones do,
                 and the task is to be inferred: the task whose way it is.
             seed: None: the first.
@@ -244,7 +244,12 @@ class Run:
                 "for all tasks: give task"
             )
         learned = self.of([seed])
-        rules = {name: own for name, own in rules_with(learned.scales).items() if name == rule}
+        rules = {name: own for name, own in learned.rules.items() if name == rule}
+        if not rules and rule in OF_METHODS:
+            raise InputError(
+                f"rule={rule!r} needs a method that infers tasks by a network of its own, and "
+                f"--method={self.experiment.options.method.method} has none: take another rule"
+            )
         if not rules:
             raise InputError(
                 f"rule={rule!r} needs the scale of each task's network, which this run does not "

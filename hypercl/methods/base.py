@@ -215,16 +215,16 @@ class InfersTasks(Protocol):
     that ask the main network (evaluation.py).
     """
 
-    inference_rule: str  # its name, behind that of a number: ``cl3_<rule>``
+    inference_rule: str  # its name, one of inference.RULES
 
-    def infer_tasks(self, params: "Params", inputs: "Tensor", num_learned: int) -> "Tensor":
-        """The tasks of samples, among the first ones.
+    def task_scores(self, params: "Params", inputs: "Tensor") -> "Tensor":
+        """How much speaks for each task; of those learned, the one with the most is inferred.
 
         Args:
             inputs: [N, H * W * C] float32, the same for all members.
 
         Returns:
-            [members, N] int64.
+            [members, tasks, N].
         """
         ...
 
@@ -402,6 +402,8 @@ class MethodEntry(Entry):
     chosen_by: ClassVar[str] = "method"
     # Values of --cl_scenario; without 2, a network for each task.
     scenarios: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    # Of inference.RULES, the one that it has by a network of its own; None: it has none.
+    inference_rule: ClassVar[str | None] = None
     # Why it cannot learn tasks of regression, behind its name; empty: it can.
     no_regression: ClassVar[str] = ""
 

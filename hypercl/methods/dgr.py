@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hypercl.methods.base import Batch, Lookahead, Method, OwnWeightsEntry, Setting, StepLosses
+from hypercl.methods.base import Batch, Lookahead, Method, Setting, StepLosses
 from hypercl.methods.generative import VaeEntry, require_pixels
 from hypercl.methods.lwf import LearningWithoutForgetting, Lwf, Teacher
 

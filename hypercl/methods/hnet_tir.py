@@ -11,7 +11,7 @@ the same steps from the same batches, and none of them depends on what another l
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from hypercl.methods.base import Batch, Lookahead, Method, Setting, TaskEnd
 from hypercl.methods.generative import HnetVaeEntry
@@ -37,6 +37,8 @@ _WEIGHTS = f"{_INFERENCE}.weights"
 class HnetTir(Hnet, HnetVaeEntry):
     tir_arch: tuple[int, ...] = option((400, 400), int_list(), "hidden layers of the network that infers tasks")
     # fmt: on
+
+    inference_rule: ClassVar = "tir"
 
     def build(self, setting: Setting) -> Method:
         return TaskInferenceByReplay(self, setting)
@@ -244,8 +246,8 @@ class TaskInferenceByReplay:
         task_ids, of_generator = drawn.tensor_split([drawn.shape[1] - size], dim=1)
         return task_ids.long(), of_generator
 
-    def infer_tasks(self, params: "Params", inputs: "Tensor", num_learned: int) -> "Tensor":
-        """The task with the largest output, among the first ones: [members, N] int64.
+    def task_scores(self, params: "Params", inputs: "Tensor") -> "Tensor":
+        """The outputs of the network that infers, [members, tasks, N].
 
         Args:
             inputs: [N, H * W * C], the same for all members.
@@ -253,8 +255,8 @@ class TaskInferenceByReplay:
         from hypercl.networks.main_net import TaskLoss
 
         weights = params[_WEIGHTS]
-        logits = TaskLoss(self.inference).logits(weights, inputs.expand(len(weights), -1, -1), {})
-        return logits[..., :num_learned].argmax(-1)
+        each = inputs.expand(len(weights), -1, -1)
+        return TaskLoss(self.inference).logits(weights, each, {}).mT
 
     def generate(self, params: "Params", num_learned: int, num_samples: int) -> "Tensor":
         """Samples of the first tasks, [members, tasks, num_samples, H * W * C]."""

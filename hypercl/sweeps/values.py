@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hypercl.errors import InputError
-from hypercl.inference import RULES, names_by
+from hypercl.inference import OF_METHODS, RULES, names_by
 from hypercl.measure import ACCURACY, Measure, measure_of
 from hypercl.options import Options
 from hypercl.report.metrics import BY_SCENARIO, metrics_of, summarize
@@ -49,7 +49,9 @@ def metrics_for(options: Options) -> tuple[str, ...]:
     own = task.has_heads or options.method.kind.scenarios == (1,)
     sizes = task.num_classes_per_task
     has_margins = 1 not in (sizes if isinstance(sizes, tuple) else (sizes,))
-    rules = [rule for rule in RULES if has_margins or rule != "scaled"]
+    left_out = set(OF_METHODS) - {options.method.kind.inference_rule}
+    left_out |= set() if has_margins else {"scaled"}
+    rules = [rule for rule in RULES if rule not in left_out]
     inferred = names_by(rules) if own and not task.is_regression else ()
     return (*metrics_of(task.measure), direct, *inferred)
 

@@ -1,6 +1,7 @@
 """HNET+R and HNET+TIR against the same losses by autograd, one seed, one network at a time."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -84,7 +85,7 @@ class Adam:
 def mlp(flat, sizes, x):
     """Of weights and biases in a row, relu between layers."""
     start = 0
-    for i, (n, m) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (n, m) in enumerate(pairwise(sizes)):
         weight = flat[start : start + m * n].view(m, n)
         bias = flat[start + m * n : start + m * n + m]
         start += m * n + m
@@ -163,7 +164,7 @@ class Twin:
             for name, value in theta.items()
         }
         delta = {}
-        for name, value in part_of(params, part).items():
+        for name in part_of(params, part):
             if name not in ("task_embs", "encoder"):
                 g = params[f"{part}.{name}"].grad
                 delta[name] = -LR * g / (g.abs() + 1e-8)
