@@ -49,8 +49,8 @@ HYPERNETS = {
 
 # A small generator of samples.
 SMALL_VAE = {
-    "vae_encoder_arch": "9", "vae_decoder_arch": "7", "vae_latent_size": 4,
-    "vae_condition_size": 5, "vae_hmlp_arch": "6", "vae_emb_size": 3, "vae_chunk_emb_size": 4,
+    "vae_encoder_arch": [9], "vae_decoder_arch": [7], "vae_latent_size": 4,
+    "vae_condition_size": 5, "vae_hmlp_arch": [6], "vae_emb_size": 3, "vae_chunk_emb_size": 4,
     "vae_chunk_size": 900,
 }  # fmt: skip
 
@@ -66,8 +66,10 @@ OWN_WEIGHTS = {
     "replay": {"replay_budget": 14, "replay_batch_size": 5},
     "der": {"replay_budget": 14, "replay_sampling": "reservoir"},
     "derpp": {"replay_per_class": 3, "replay_batch_size": 5},
+    "dgr": {"vae_encoder_arch": [9], "vae_decoder_arch": [7], "vae_latent_size": 4},
     "hnet_r": SMALL_VAE,
 }
+GENERATIVE = ("dgr", "hnet_r")  # which have networks of their own beside the main network
 BY_SCENARIO = {1: with_heads, 2: with_shared_outputs, 3: with_growing_outputs}
 
 

@@ -34,7 +34,8 @@ def test_every_preset_is_a_command_line_that_is_accepted(name):
             assert value.metric == "final_error"
             assert 0 < value.value < 0.1
         else:
-            assert value.metric in ("cl1", "cl2", "cl3", "cl2_entropy", "cl3_entropy")
+            direct = ("cl1", "cl2", "cl3")
+            assert value.metric in (*direct, "cl2_entropy", "cl3_entropy", "cl2_tir", "cl3_tir")
             assert 10 < value.value < 100
         assert value.printed
         assert (value.sem is None) == (value.n == 1)

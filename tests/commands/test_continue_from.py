@@ -123,7 +123,7 @@ def test_a_method_with_weights_of_its_own_learns_as_if_it_had_all_tasks_from_the
 def test_each_method_learns_as_if_it_had_all_tasks_from_the_start(method):
     """Each seed by itself; the memory goes on, too."""
     options = [f"--method={method}", *MANY]
-    options += [f"--{name}={value}" for name, value in OWN_WEIGHTS[method].items()]
+    options += [f"--{name}={as_argument(value)}" for name, value in OWN_WEIGHTS[method].items()]
     learn(3, "whole", *options)
     learn(2, "a", *options)
     results = learn(3, "b", *options, after="a")
