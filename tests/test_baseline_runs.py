@@ -54,9 +54,9 @@ def test_a_run_and_its_test_again(method, capsys):
     assert ("cl3_entropy" in results["summary"]) == (scenario == 1)
     stored = torch.load("a/weights.pt", weights_only=True)[method]
     assert sorted(stored) == [42, 43]
-    assert sum(value.numel() for value in stored[42].values()) == trained
     assert run.main(["--eval=a", "--no_cuda"]) == results
     loaded = load_run("a", no_cuda=True)
+    assert sum(value.numel() for value in loaded.params[42].values()) == trained
     tested = loaded.experiment.tasks_to_test(3), loaded.experiment.splits_to_test(3)
     rows = evaluate_tasks(loaded.of([42, 43]), *tested, 256)
     assert rows == [seed["accuracy"][-1] for seed in results["seeds"]]
