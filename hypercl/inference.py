@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-OF_METHODS = ("tir",)  # rules that a method has or has not
-RULES = ("entropy", "confidence", "scaled", *OF_METHODS)
+OF_MAIN_NETS = ("entropy", "confidence", "scaled")
+OF_METHODS = ("tir",)  # which a method has or has not
+RULES = (*OF_MAIN_NETS, *OF_METHODS)
 # Of each rule: the class is right within the task inferred; task and class are; the task is.
 QUANTITIES = ("cl2", "cl3", "task_inference")
 

@@ -16,7 +16,7 @@ from hypercl.evaluation import (
     infer_tasks,
     median_margins,
 )
-from hypercl.inference import RULES
+from hypercl.inference import OF_MAIN_NETS
 from hypercl.tasks.task import Split, Task, with_heads, with_shared_outputs
 
 
@@ -51,7 +51,7 @@ def logits_of(networks, member, task_id, inputs):
 def by_hand(networks, member, tasks):
     """CL1, and by each rule CL2, CL3 and the task inferred, by task."""
     found = {"cl1": []} | {
-        f"{what}_{rule}": [] for what in ("cl2", "cl3", "task_inference") for rule in RULES
+        f"{what}_{rule}": [] for what in ("cl2", "cl3", "task_inference") for rule in OF_MAIN_NETS
     }
     scales = [scale_of(networks, member, task_id, task) for task_id, task in enumerate(tasks)]
     for true, task in enumerate(tasks):

@@ -75,7 +75,7 @@ def test_help_lists_the_options_of_new_entries_without_torch(copy):
     text = " ".join(done.stdout.split())
     assert "(permmnist, splitcifar, splitfashion, splitmnist, toyregression)" in text
     assert "(cnn, lenet, mlp, resnet, wrn, zenke)" in text
-    assert "hnet, joint, l2, lwf, " in text  # behind --method, whose choices are many
+    assert "hnet, hnet_r, hnet_tir, " in text  # behind --method, whose choices are many
     assert "--cnn_width N cnn: feature maps of both layers (default: 16)" in text
     assert "--l2_strength X l2: strength of the penalty (default: 0.1)" in text
 

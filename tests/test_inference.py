@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hypercl.inference import (
+    OF_METHODS,
     RULES,
     Outputs,
     confusion_of,
@@ -23,7 +24,7 @@ def scores(logits, scales=None):
     """
     values = torch.tensor(logits)[None, :, None, :]
     task_ids = torch.arange(len(logits))
-    outputs = Outputs(values, values.log_softmax(-1), task_ids)
+    outputs = Outputs(values, values.log_softmax(-1), task_ids, torch.zeros(1, 1))
     kept = {} if scales is None else {"margin": torch.tensor([scales])}
     return {name: rule(outputs)[0, :, 0].tolist() for name, rule in rules_with(kept).items()}
 
@@ -62,7 +63,7 @@ def test_networks_without_a_scale_make_no_nan():
 def test_scales_are_those_of_the_networks_at_hand():
     """A group of tasks, as those with one number of classes are."""
     logits = torch.tensor([[1.0, 0.0], [1.0, 0.0]])[None, :, None, :]
-    outputs = Outputs(logits, logits.log_softmax(-1), torch.tensor([2, 0]))
+    outputs = Outputs(logits, logits.log_softmax(-1), torch.tensor([2, 0]), torch.zeros(1, 1))
     rule = rules_with({"margin": torch.tensor([[2.0, 5.0, 4.0]])})["scaled"]
     assert rule(outputs).flatten().tolist() == [0.25, 0.5]
 
@@ -72,7 +73,7 @@ def test_the_margin_is_between_the_largest_two():
 
 
 def test_names_say_the_rule():
-    assert set(rules_with({"margin": torch.ones(1, 1)})) == set(RULES)
+    assert {*rules_with({"margin": torch.ones(1, 1)}), *OF_METHODS} == set(RULES)
     assert names_by(["entropy"]) == ("cl2_entropy", "cl3_entropy", "task_inference_entropy")
     assert rules_in(["cl1", "cl3_scaled", "task_inference_entropy"]) == ["entropy", "scaled"]
     assert rules_in(["cl1", "final_accuracy"]) == []

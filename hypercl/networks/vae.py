@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from hypnettorch.mnets import MLP
 from torch import Tensor
 
 from hypercl.networks import plain_mlp
 from hypercl.networks.activations import ACTIVATIONS, MODULES
 from hypercl.networks.criteria import Criterion
+from hypercl.networks.library import MLP
 from hypercl.networks.main_net import LabelledInputs, MainNetwork, TaskLossValue, main_network
 from hypercl.networks.main_nets.base import WITHOUT_WEIGHTS
 

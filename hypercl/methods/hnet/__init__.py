@@ -33,6 +33,7 @@ class Hnet(MethodEntry):
     # fmt: on
 
     def problems(self, options):
+        yield from super().problems(options)
         if self.hnet_reg_all_heads and not options.task.has_heads:
             yield (
                 "--hnet_reg_all_heads concerns outputs of other tasks, and there are none: "
@@ -72,6 +73,7 @@ class Hnet(MethodEntry):
         return unread
 
     def takes(self, options):
+        yield from super().takes(options)
         # Parameters, gradients, and Adam's two means.
         for number, what, names in sizes_of_hypernet(options):
             yield Part(4 * FLOAT * number, what, names)
