@@ -42,6 +42,13 @@ METHODS = {
         ("paper-{}-cl2", "cl2_entropy"),
         ("paper-{}", "cl3_entropy"),
     ],
+    "HNET+TIR": [
+        ("paper-{}-tir-cl3", "cl1"),
+        ("paper-{}-tir-cl2", "cl2_tir"),
+        ("paper-{}-tir-cl3", "cl3_tir"),
+    ],
+    "HNET+R": [(f"paper-{{}}-r-{name}", name) for name in EACH],
+    "DGR+distill": [(f"vandeven-{{}}-dgr-{name}", name) for name in EACH],
     "EWC": [(f"vandeven-{{}}-ewc-{name}", name) for name in EACH],
     "online EWC": [(f"vandeven-{{}}-online_ewc-{name}", name) for name in EACH],
     "SI": [(f"vandeven-{{}}-si-{name}", name) for name in EACH],
