@@ -31,7 +31,9 @@ from benchmarks.baselines import (
 )
 from benchmarks.common import RESULTS, print_table, save
 from hypercl import presets
+from hypercl.errors import InputError
 from hypercl.report.metrics import summarize
+from train_args import altered_options, parse_args
 
 EACH = ("cl1", "cl2", "cl3")
 # Of each method its presets' names behind the experiment, and the numbers in the summary, by
@@ -151,11 +153,19 @@ def runs_in(out: Path) -> Measured:
         results = finished(path.parent)
         if results is None or not results.get("published"):  # no preset's, or not of the test sets
             continue
-        if results["altered"]:
-            print(f"{path.parent} is left out, its settings are others: {results['altered']}")
+        if altered := differences(results):
+            print(f"{path.parent} is left out, its settings are others: {altered}")
         else:
             found = merged(numbers_of(results), found)  # where a seed is twice, the first counts
     return found
+
+
+def differences(results: Mapping[str, Any]) -> str:
+    """From the settings of its preset as they are now, which may not be those of then."""
+    try:
+        return ", ".join(altered_options(parse_args([], results["config"])))
+    except InputError as error:
+        return str(error)
 
 
 def numbers_of(results: Mapping[str, Any]) -> dict[str, dict[str, dict[int, float]]]:

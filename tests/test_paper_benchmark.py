@@ -9,19 +9,19 @@ import run
 from benchmarks import paper
 from hypercl import presets
 from hypercl.whole import replace_file
+from train_args import parse_args
 
 PAGE = Path(__file__).parent.parent.joinpath("docs", "published.rst").read_text()
 PRESET = "vandeven-splitmnist-ewc-cl3"
 TINY = ["--n_iter=3", "--num_train_samples=50", "--mlp_arch=10", "--no_cuda"]
 
 
-def write(place, **changed):
+def write(place, options=(f"--preset={PRESET}",), **changed):
     """A finished run's results.json with one seed, 50, of the preset of EWC."""
     content = {
         "status": "finished",
-        "config": {"preset": PRESET},
+        "config": parse_args(options).recorded,
         "published": [{"metric": "cl3"}],
-        "altered": [],
         "seeds": [{"seed": 50, "cl3": 30.0}],
     }
     place.mkdir(parents=True)
@@ -62,12 +62,15 @@ def test_runs_join_what_is_committed(tmp_path, capsys):
     write(tmp_path / "a")
     write(tmp_path / "b", seeds=[{"seed": 42, "cl3": 1.0}, {"seed": 51, "failed": "not finite"}])
     write(tmp_path / "unfinished", status="running")
-    write(tmp_path / "of no preset", published=None, config={"preset": None})
-    write(tmp_path / "other", altered=["--n_iter (2000 there, 3 here)"])
-    write(tmp_path / "of another table", config={"preset": "splitmnist-small"})
+    write(tmp_path / "of no preset", [], published=None)
+    write(tmp_path / "other", [f"--preset={PRESET}", "--n_iter=3"])
+    write(tmp_path / "of another table", ["--preset=splitmnist-small"])
+    write(tmp_path / "of another version", config={"preset": PRESET, "gone": 3})
     found = paper.runs_in(tmp_path)
     assert found == {PRESET: {"cl3": {42: 1.0, 50: 30.0}}}
-    assert "--n_iter (2000 there, 3 here)" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "--n_iter (2000 there, 3 here)" in shown
+    assert "of another version is left out" in shown
     both = paper.merged(paper.committed(), found)[PRESET]["cl3"]
     assert both == {**known, 42: 1.0, 50: 30.0}
     paper.main([str(tmp_path)])
@@ -79,7 +82,7 @@ def test_what_is_missing_is_trained_once(tmp_path, monkeypatch):
 
     def train(place, options, seed, name):
         trained.append((place.name, options, seed))
-        write(place, config={"preset": name}, seeds=[{"seed": seed, "cl3": 20.0}])
+        write(place, options, seeds=[{"seed": seed, "cl3": 20.0}])
 
     monkeypatch.setattr(paper, "train", train)
     line = [str(tmp_path), "--run", f"--presets={PRESET},paper-splitmnist", "--seeds=61-62"]
@@ -111,7 +114,6 @@ def test_a_real_run_has_the_numbers_of_the_table(preset, metric, tmp_path, monke
     results = run.main([f"--preset={preset}", *TINY, f"--out_dir={tmp_path / 'run'}"])
     metric = metric or "cl2_entropy"
     assert paper.runs_in(tmp_path) == {}  # with three steps
-    stored = json.loads((tmp_path / "run" / "results.json").read_text())
-    (tmp_path / "run" / "results.json").write_text(json.dumps({**stored, "altered": []}))
+    monkeypatch.setattr(paper, "differences", lambda results: "")
     by_seed = paper.runs_in(tmp_path)[preset][metric]
     assert by_seed == {42: pytest.approx(results["summary"][metric]["mean"], abs=1e-4)}
