@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hypercl.engine.members import Params, num_members
+from hypercl.engine.members import Params, num_members, select_members
 from hypercl.inference import QUANTITIES, Outputs, Rule, confusion_of, margin, rules_with
-from hypercl.methods.base import InfersTasks, Method
+from hypercl.methods.base import Generates, InfersTasks, Method
 from hypercl.networks.main_net import MainNetwork
 from hypercl.tasks.task import Split, Task
 
@@ -31,6 +31,8 @@ _POINTS = 121  # of a curve
 _BEYOND = 0.2  # of the width of a task's inputs, on each side
 _NUMBERS = 1 << 25  # generated at once, at most; 128 MiB in float32
 _SAMPLES = 2000  # of a task's training set, at most, of which the median margin is
+
+_GENERATED = 12  # images of each task that are drawn
 
 _NO_SCALES: Params = {}
 
@@ -164,6 +166,29 @@ def curves(learned: Learned, tasks: Sequence[Task]) -> list[list[list[float]]]:
             )
             by_task.append(outputs[..., task.outputs].squeeze(-1).tolist())
     return [list(of_member) for of_member in zip(*by_task, strict=True)]
+
+
+@torch.no_grad()
+def generated_images(learned: Learned, tasks: Sequence[Task]) -> Tensor | None:
+    """What the first member's generator makes for tasks of images, where the method has one.
+
+    Args:
+        tasks: Those learned.
+
+    Returns:
+        [tasks, N, H, W, C] uint8 on the CPU, as the data set has images; [1, N, H, W, C] of a
+        generator that is not told the task.
+    """
+    if not isinstance(learned.method, Generates) or len(tasks[0].in_shape) != 3:
+        return None
+    params = select_members(learned.params, [0])
+    inputs = learned.method.generate(params, len(tasks), _GENERATED)[0]  # [tasks, N, H * W * C]
+    images = inputs.clone()
+    for of_task, made, task in zip(images, inputs, tasks, strict=False):
+        if task.permutation is not None:
+            of_task[:, task.permutation] = made
+    images = (255 * images).round().to(torch.uint8).cpu()
+    return images.view(*images.shape[:2], *tasks[0].in_shape)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from hypercl.evaluation import (
     Learned,
     curves,
     evaluate_tasks,
+    generated_images,
     has_curve,
     infer_tasks,
     median_margins,
@@ -73,6 +74,8 @@ def after_task(
         inferred = dict(zip(position.seeds, inferences, strict=True))
     if all(map(has_curve, tasks)):
         report.draw_fits(dict(zip(position.seeds, curves(learned, tasks), strict=True)))
+    if (images := generated_images(learned, tasks)) is not None:
+        report.draw_generated(position.seeds[0], images)
     _, memory = parted(position.memory)
     kept = experiment.method.kept_bytes(position.ready_params, memory, num_learned)
     report.end_task(num_learned - 1, measured, inferred, kept)

@@ -1,14 +1,16 @@
 """HNET+TIR from the command line, on few images; HNET+R and DGR are in test_baseline_runs.py."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import FEW_STEPS, SMALL_VAE, read_json
+from helpers import FEW_STEPS, SMALL_VAE, make_sequence, read_json
 
 import run
 from hypercl import load_run
 from hypercl.errors import InputError
+from hypercl.evaluation import Learned, generated_images
 from hypercl.ranges import as_argument
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -76,6 +78,26 @@ def test_paused_and_resumed_is_as_not_stopped():
     resumed = run.main([*LINE, "--num_tasks=3", "--out_dir=b"])
     assert without_times(whole) == without_times(resumed)
     assert_equal(learned("a"), learned("b"))
+    pictures = [Path(path, "plots", "replay.png").read_bytes() for path in "ab"]
+    assert pictures[0] == pictures[1]
+
+
+def test_pictures_of_permuted_images_are_put_back_in_order():
+    """Of a generator that returns a batch as it is: each task's own images."""
+    tasks = make_sequence(2)
+    permuted = [
+        replace(task, permutation=torch.randperm(36, generator=torch.Generator().manual_seed(i)))
+        for i, task in enumerate(tasks)
+    ]
+    inputs = torch.stack([task.inputs(task.train.images[:4]) for task in permuted])
+
+    class Copies:
+        def generate(self, params, num_learned, num_samples):
+            return inputs[None].clone()
+
+    learned = Learned(None, Copies(), {"weights": torch.zeros(2, 1)}, [])
+    images = generated_images(learned, permuted)
+    assert torch.equal(images, torch.stack([task.train.images[:4] for task in tasks]))
 
 
 def test_more_tasks_later():

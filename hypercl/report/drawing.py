@@ -18,6 +18,7 @@ from hypercl.measure import measure_of
 from hypercl.report.summary import furthest, ranges
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
 
 FORMATS = {"png": ("png",), "pdf": ("pdf",), "both": ("png", "pdf")}  # by --plot_format
@@ -35,6 +36,13 @@ class Fit(NamedTuple):
     test: Sequence[Sequence[float]]  # the same
 
 
+class Generated(NamedTuple):
+    """Images that a seed's generator makes."""
+
+    seed: int
+    images: "np.ndarray"  # [tasks, N, H, W, C] uint8; of all tasks together [1, N, H, W, C]
+
+
 class Drawing(NamedTuple):
     """What the plots of a run are to show."""
 
@@ -43,6 +51,7 @@ class Drawing(NamedTuple):
     metrics_length: int  # bytes of it that count
     formats: Sequence[str]
     fits: Sequence[Fit]  # of tasks of regression that can be drawn, by the seeds furthest on
+    generated: Generated | None  # with methods that generate images
 
 
 class Plot(NamedTuple):
@@ -99,6 +108,9 @@ def _figures(drawing: Drawing) -> Iterator[tuple[str, Callable[[], "Figure"]]]:
     yield over_time, lambda: plots.accuracy_over_time(matrices, names, title, measure)
     if drawing.fits:
         yield "fit", lambda: plots.fit(drawing.fits, title)
+    if (generated := drawing.generated) is not None:
+        of_seed = f"{results['experiment']}, generated, seed {generated.seed}"
+        yield "replay", lambda: plots.replay(generated.images, names, of_seed)
     if "scenarios" in done[0]:
         inferred = [seed["scenarios"] for seed in done]
         by_rule = {

@@ -370,6 +370,34 @@ def fit(fits: Sequence[Fit], title: str) -> Figure:
     return figure
 
 
+def replay(images: np.ndarray, names: Sequence[str], title: str) -> Figure:
+    """Generated images, those of a task side by side, the tasks below each other.
+
+    Args:
+        images: [tasks, N, H, W, C] uint8, of one channel or three; or [1, N, H, W, C] of all tasks.
+        names: Of the tasks.
+    """
+    rows, number, height, width, channels = images.shape
+    gap = 2
+    shape = rows * (height + gap) - gap, number * (width + gap) - gap, channels
+    mosaic = np.full(shape, 255, dtype=np.uint8)
+    for row in range(rows):
+        for column in range(number):
+            top, left = row * (height + gap), column * (width + gap)
+            mosaic[top : top + height, left : left + width] = images[row, column]
+    figure = Figure(figsize=(8, 0.9 + 6.5 * shape[0] / shape[1]), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(mosaic.squeeze(-1) if channels == 1 else mosaic, cmap="gray", vmin=0, vmax=255)
+    shown = _few_of(rows)
+    labels = [names[i - 1] for i in shown] if rows > 1 else ["all tasks"]
+    axes.set_yticks([(i - 1) * (height + gap) + height / 2 for i in shown], labels)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, fontsize=10)
+    return figure
+
+
 def _few_of(size: int) -> list[int]:
     """Tasks to write at an axis, counted from 1."""
     step = 1 if size <= _MAX_NUMBERS else size // 10
