@@ -51,7 +51,7 @@ class Drawing(NamedTuple):
     metrics_length: int  # bytes of it that count
     formats: Sequence[str]
     fits: Sequence[Fit]  # of tasks of regression that can be drawn, by the seeds furthest on
-    generated: Generated | None  # with methods that generate images
+    generated: Generated | None = None  # with methods that generate images
 
 
 class Plot(NamedTuple):

@@ -8,11 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from hypercl.report import drawer
-from hypercl.report.drawing import Drawing, draw, files_of
+from hypercl.report.drawing import Drawing, Generated, draw, files_of
 
 ROOT = Path(__file__).parent.parent.parent
 # Starts the process, has it draw what is in a file, if there is one, and says which it is.
@@ -56,6 +57,14 @@ def test_another_process_draws_the_same(drawing):
     assert there.plots == here.plots
     assert (there.error, there.warnings) == (None, [])
     assert there.seconds > 0
+
+
+def test_images_that_were_generated_go_there_too(drawing):
+    shades = np.arange(2 * 3 * 16, dtype=np.uint8).reshape(2, 3, 4, 4, 1)
+    with_images = drawing._replace(generated=Generated(2, shades))
+    drawn = drawer.submit(with_images).result()
+    assert [plot.name for plot in drawn.plots] == [*NAMES[:2], "replay", NAMES[2]]
+    assert drawn.plots == draw(with_images).plots
 
 
 def test_what_was_drawn_before_an_error_is_there(drawing):

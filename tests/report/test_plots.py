@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 
 from hypercl.report.plots import (
@@ -7,6 +8,7 @@ from hypercl.report.plots import (
     accuracy_matrix,
     accuracy_over_time,
     losses,
+    replay,
     task_confusion,
 )
 
@@ -131,3 +133,20 @@ def test_task_confusion_shows_every_share(size):
     right = 100 * (1 - 0.25 / size)
     assert of_entropy.get_title() == f"by entropy: {right:.1f} % right"
     assert of_scaled.get_title() == "by scaled: 100.0 % right"
+
+
+@pytest.mark.parametrize(("rows", "channels"), [(1, 1), (3, 1), (30, 3)])
+def test_generated_images_stand_in_a_row_for_each_task(rows, channels):
+    images = np.random.default_rng(0).integers(0, 200, (rows, 4, 5, 6, channels), dtype=np.uint8)
+    figure = replay(images, [f"task {i}" for i in range(rows)], "title")
+    (axes,) = figure.axes
+    (shown,) = (image.get_array() for image in axes.get_images())
+    shown = np.asarray(shown).reshape(*shown.shape[:2], channels)
+    assert shown.shape == (rows * 7 - 2, 4 * 8 - 2, channels)
+    for row in range(rows):
+        for column in range(4):
+            there = shown[row * 7 : row * 7 + 5, column * 8 : column * 8 + 6]
+            assert (there == images[row, column]).all()
+    assert (shown[5:7] == 255).all() or rows == 1  # between the rows
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[0] == ("all tasks" if rows == 1 else "task 0" if rows < 20 else "task 2")
