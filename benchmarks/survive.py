@@ -65,6 +65,11 @@ ROOT = Path(__file__).parent.parent
 SHORT = ["--no_cuda", "--n_iter=60", "--val_iter=30", "--ckpt_iter=20", "--num_tasks=3"]
 CIFAR = ["--cl_exp=splitcifar", "--val_set_size=20", "--batch_size=8", "--val_batch_size=60"]
 SMALL_RESNET = ["--net_type=resnet", "--resnet_block_depth=1", "--resnet_channel_sizes=4,4,6,8"]
+SMALL_VAE = ["--vae_encoder_arch=20", "--vae_decoder_arch=20", "--vae_latent_size=5"]
+SMALL_DECODER = [
+    "--vae_condition_size=4", "--vae_hmlp_arch=8", "--vae_emb_size=4", "--vae_chunk_emb_size=4",
+    "--vae_chunk_size=5000",
+]  # fmt: skip
 JOBS = {
     "plain": [],
     "subset and dropout": [
@@ -101,6 +106,12 @@ JOBS = {
     ],
     "der": [*CIFAR, *SMALL_RESNET, "--method=der", "--batchnorm", "--n_iter=30"],
     "derpp": ["--method=derpp", "--cl_scenario=2", "--replay_per_class=9", "--num_seeds=2"],
+    "dgr": [*SMALL_VAE, "--method=dgr", "--cl_scenario=1", "--keep_optimizer", "--num_seeds=2"],
+    "hnet_r": [*SMALL_VAE, *SMALL_DECODER, "--method=hnet_r", "--cl_scenario=3", "--num_seeds=2"],
+    "hnet_tir": [
+        *SMALL_VAE, *SMALL_DECODER, "--method=hnet_tir", "--multi_head", "--tir_arch=20",
+        "--freeze_prev_embs", "--lookahead", "--num_seeds=2",
+    ],
 }  # fmt: skip
 OWN_JOBS = {
     "own tasks and network": [

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import CPU, OWN_WEIGHTS, make_experiment, make_sequence, read_json
+from helpers import CPU, OWN_WEIGHTS, SMALL_VAE, make_experiment, make_sequence, read_json
 
 import run
 from hypercl.engine import groups, schedules
@@ -72,6 +72,12 @@ CASES = {
     "replay": (BUFFER, {"replay_weight": [1.0, 0.5, 3.0]}),
     "der": (BUFFER, {"der_alpha": [1.0, 0.5, 3.0]}),
     "derpp": (BUFFER, {"der_alpha": [1.0, 0.5, 3.0], "der_beta": [0.2, 0.5, 1.0]}),
+    "dgr": (OWN_WEIGHTS["dgr"], {"lwf_temperature": [2.0, 1.0, 5.0], "lr": [1e-3, 1e-2, 3e-3]}),
+    "hnet_r": (SMALL_VAE, {"vae_beta": [0.5, 5.0, 0.05], "replay_share": [0.5, 0.2, 0.9]}),
+    "hnet_tir": (
+        {**SMALL_VAE, "method": "hnet_tir", "tir_arch": [8], "lookahead": True},
+        {"beta": [0.5, 5.0, 0.05], "vae_beta": [0.3, 0.1, 3.0], "replay_share": [0.5, 0.2, 0.9]},
+    ),
 }
 SEEDS = (3, 3, 8)  # two points have the same one
 
