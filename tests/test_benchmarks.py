@@ -10,7 +10,7 @@ from helpers import FEW_STEPS
 import run
 from benchmarks import inference, job, many_tasks, plain, profile, seeds, startup, step, together
 from benchmarks.common import begin_training, machine
-from hypercl.inference import QUANTITIES, RULES, Outputs, negative_entropy
+from hypercl.inference import OF_MAIN_NETS, QUANTITIES, Outputs, negative_entropy
 
 
 @pytest.fixture(autouse=True)
@@ -87,8 +87,8 @@ def test_rules_that_infer_tasks_are_measured_on_a_finished_run(few_digits, monke
     monkeypatch.setattr(inference, "save", saved.__setitem__)
     inference.main(["run", "--save"])
     rules = saved["inference"]["runs"]["run"]["rules"]
-    assert set(rules) == {*RULES, "scaled at the end", "energy", "temperature"}
-    for rule in RULES:
+    assert set(rules) == {*OF_MAIN_NETS, "scaled at the end", "energy", "temperature"}
+    for rule in OF_MAIN_NETS:
         for quantity in QUANTITIES:
             stored = results["summary"][f"{quantity}_{rule}"]["mean"]
             assert rules[rule][quantity]["mean"] == pytest.approx(stored)
@@ -104,7 +104,7 @@ def test_both_ways_of_many_tasks_make_the_same(monkeypatch, few_digits):
 
 def test_energy_and_a_temperature_of_1_say_what_they_should():
     logits = torch.tensor([[[[1.0, 1.0]], [[0.0, 1.5]]]])
-    outputs = Outputs(logits, logits.log_softmax(-1), torch.tensor([0, 1]))
+    outputs = Outputs(logits, logits.log_softmax(-1), torch.tensor([0, 1]), torch.zeros(1, 1))
     energies = inference.negative_energy(outputs).flatten().tolist()
     assert energies == pytest.approx([1 + math.log(2), math.log(1 + math.exp(1.5))])
     ones = torch.ones(1, 2)

@@ -46,6 +46,12 @@ def tasks():
 """
 
 
+VAE = {
+    "vae_encoder_arch": 8, "vae_decoder_arch": 7, "vae_latent_size": 4, "vae_condition_size": 2,
+    "vae_hmlp_arch": 6, "vae_emb_size": 4, "vae_chunk_emb_size": 4, "vae_chunk_size": 700,
+}  # fmt: skip
+
+
 def of(method, **more):
     """What is given to a method without a hypernetwork."""
     return {"method": method, "hmlp_arch": (), **more}
@@ -132,6 +138,18 @@ CHANGED = {
     "cl_scenario": (3, of("finetune")),
     "mnet_init": ("xavier", of("finetune")),
     "separate_same_budget": (None, of("separate")),
+    "vae_encoder_arch": (9, of("hnet_r", **VAE)),
+    "vae_decoder_arch": (9, of("hnet_r", **VAE)),
+    "vae_latent_size": (5, of("hnet_r", **VAE)),
+    "vae_condition_size": (3, of("hnet_r", **VAE)),
+    "vae_beta": (5.0, of("hnet_r", **VAE)),
+    "vae_hmlp_arch": (5, of("hnet_r", **VAE)),
+    "vae_hnet_act": ("tanh", of("hnet_r", **VAE)),
+    "vae_chunk_size": (900, of("hnet_r", **VAE)),
+    "vae_emb_size": (3, of("hnet_r", **VAE)),
+    "vae_chunk_emb_size": (3, of("hnet_r", **VAE)),
+    "replay_share": (0.2, of("hnet_r", **VAE)),
+    "tir_arch": (9, {**VAE, "method": "hnet_tir", "multi_head": None}),
     "ewc_lambda": (1e4, of("ewc")),
     "fisher_labels": ("exact", of("ewc", ewc_lambda=1e4)),
     "fisher_total": (None, of("ewc")),

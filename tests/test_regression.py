@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, OWN_WEIGHTS, read_json
+from helpers import CPU, GENERATIVE, OWN_WEIGHTS, read_json
 from matplotlib.figure import Figure
 
 import run
@@ -118,7 +118,9 @@ def test_the_samples_of_the_toy():
 
 
 @pytest.mark.parametrize("scenario", [1, 2])
-@pytest.mark.parametrize("method", ["hnet", *(m for m in OWN_WEIGHTS if m != "lwf")])
+@pytest.mark.parametrize(
+    "method", ["hnet", *(m for m in OWN_WEIGHTS if m not in ("lwf", *GENERATIVE))]
+)
 def test_a_run_of_each_method_and_its_test_again(method, scenario):
     given = [*BY_FUNCTION, "--num_tasks=2", *of_method(method), "--num_seeds=2", "--out_dir=a"]
     by_task = method in ("hnet", "separate")

@@ -25,7 +25,7 @@ from hypercl.commands import eval as eval_command
 from hypercl.errors import InputError, RunFailed
 from hypercl.evaluation import evaluate_tasks
 from hypercl.experiment import Experiment
-from hypercl.inference import RULES, confusion_of, names_by
+from hypercl.inference import OF_MAIN_NETS, confusion_of, names_by
 from hypercl.options import EvaluationOptions, Options
 from hypercl.report import metrics
 from hypercl.rundir.checkpoint import Position
@@ -115,13 +115,13 @@ def test_results_are_as_documented(finished):
         assert seed[name] == metric(seed)
         assert stored["summary"][name] == {"mean": seed[name], "std": None, "sem": None, "n": 1}
     scenarios = seed["scenarios"]
-    names = ["cl1", *names_by(RULES)]
-    assert list(scenarios) == [*names, *map(confusion_of, RULES)]
+    names = ["cl1", *names_by(OF_MAIN_NETS)]
+    assert list(scenarios) == [*names, *map(confusion_of, OF_MAIN_NETS)]
     assert scenarios["cl1"]["tasks"] == pytest.approx(seed["accuracy"][-1], rel=1e-12)
     for name in names:
         assert len(scenarios[name]["tasks"]) == 3
         assert stored["summary"][name]["mean"] == scenarios[name]["mean"]
-    for rule in RULES:
+    for rule in OF_MAIN_NETS:
         inferred = [row[i] for i, row in enumerate(scenarios[confusion_of(rule)])]
         assert inferred == pytest.approx(scenarios[f"task_inference_{rule}"]["tasks"])
         assert scenarios[f"cl3_{rule}"]["mean"] <= scenarios[f"task_inference_{rule}"]["mean"]
