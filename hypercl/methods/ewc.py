@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 _AT_ONCE = 4096  # samples whose inputs are made at a time
 
 
-# fmt: off
 @dataclass(frozen=True)
 class FisherEntry(OwnWeightsEntry):
     """What both forms of EWC have."""
 
+    # fmt: off
     ewc_lambda: float = option(100.0, non_negative, "strength of the penalty", member=True)
     fisher_labels: str = option("sample", one_of("sample", "predicted", "data", "exact"), "Fisher information from labels drawn from the network's predictions, its most probable ones, those of the data (the empirical Fisher information), or all, weighted by their probabilities")
     fisher_samples: int | None = option(None, or_unset(count), "training samples that the Fisher information is estimated from; -1: all")

@@ -32,9 +32,9 @@ _CLASSIFIER, _INFERENCE, _GENERATOR = "classifier", "inference", "generator"
 _WEIGHTS = f"{_INFERENCE}.weights"
 
 
-# fmt: off
 @dataclass(frozen=True)
 class HnetTir(Hnet, HnetVaeEntry):
+    # fmt: off
     tir_arch: tuple[int, ...] = option((400, 400), int_list(), "hidden layers of the network that infers tasks")
     # fmt: on
 

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from hypercl.networks.main_net import TaskLoss
 
 
-# fmt: off
 @dataclass(frozen=True)
 class Lwf(OwnWeightsEntry):
     no_regression: ClassVar = "distills probabilities of classes"
+    # fmt: off
     lwf_temperature: float = option(2.0, positive, "temperature T of the softened predictions", member=True)
     lwf_lambda: float | None = option(None, or_unset(non_negative), "strength of the distillation beside the whole task loss; -1: both are weighed, (1 - 1/t) to 1/t in task t", member=True)
     lwf_mean_over_classes: bool = option(False, switch, "divide the distillation by the number of classes, as the code of van de Ven and Tolias does")

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from hypercl.engine.members import Params
 
 
-# fmt: off
 @dataclass(frozen=True)
 class OnlineEwc(FisherEntry):
+    # fmt: off
     ewc_gamma: float = option(1.0, float_in("[0, 1.000001)"), "what is left, after a task, of the earlier tasks' Fisher information", member=True)
     # fmt: on
 

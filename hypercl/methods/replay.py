@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 _AT_ONCE = 1024  # samples whose logits are computed at a time
 
 
-# fmt: off
 @dataclass(frozen=True)
 class BufferEntry(OwnWeightsEntry):
     """What all methods with a buffer have."""
 
+    # fmt: off
     replay_budget: int = option(2000, count, "samples in the buffer")
     replay_per_class: int | None = option(None, or_unset(count), "samples of each class of each task in the buffer, instead of --replay_budget; -1: not set")
     replay_sampling: str = option("balanced", one_of("balanced", "reservoir"), "what the buffer keeps: as many samples of each class, or those of reservoir sampling")
@@ -88,9 +88,9 @@ class BufferEntry(OwnWeightsEntry):
         return unread
 
 
-# fmt: off
 @dataclass(frozen=True)
 class Replay(BufferEntry):
+    # fmt: off
     replay_weight: float = option(1.0, non_negative, "weight of the loss on samples from the buffer", member=True)
     # fmt: on
 
@@ -115,9 +115,7 @@ class ExperienceReplay(OwnWeights):
     num_batches = 1  # from the buffer, per step
     keeps_logits = False
 
-    def __init__(
-        self, options: BufferEntry, setting: Setting, strength: float
-    ) -> None:
+    def __init__(self, options: BufferEntry, setting: Setting, strength: float) -> None:
         super().__init__(setting, strength, options.mnet_init)
         for problem in options.problems_of_budget(sum(task.num_classes for task in setting.tasks)):
             raise InputError(problem)

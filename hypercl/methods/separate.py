@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from hypercl.options import MainNetOptions, Options
 
 
-# fmt: off
 @dataclass(frozen=True)
 class Separate(OwnWeightsEntry):
     scenarios: ClassVar = (1,)
+    # fmt: off
     separate_same_budget: bool = option(False, switch, "narrower networks (mlp), which have no more weights together than one of --mlp_arch")
     # fmt: on
 

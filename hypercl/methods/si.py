@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from hypercl.networks.main_net import TaskLoss, TaskLossValue
 
 
-# fmt: off
 @dataclass(frozen=True)
 class Si(OwnWeightsEntry):
+    # fmt: off
     si_c: float = option(1.0, non_negative, "strength of the penalty", member=True)
     si_epsilon: float = option(0.1, positive, "keeps the importance of a weight finite that has hardly changed", member=True)
     # fmt: on

@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from hypercl.tasks.task import Task
 
 
-# fmt: off
 @dataclass(frozen=True)
 class VaeEntry(MethodEntry):
     """What all methods with a variational autoencoder have."""
 
     no_regression: ClassVar = "replays images without labels"
+    # fmt: off
     vae_encoder_arch: tuple[int, ...] = option((400, 400), int_list(), "hidden layers of the variational autoencoder's encoder")
     vae_decoder_arch: tuple[int, ...] = option((250, 350), int_list(), "hidden layers of its decoder, which generates the samples that are replayed")
     vae_latent_size: int = option(100, count, "latent variables that it has")
     # fmt: on
 
 
-# fmt: off
 @dataclass(frozen=True)
 class HnetVaeEntry(VaeEntry):
     """And a decoder that comes from a hypernetwork with the output regularizer."""
 
+    # fmt: off
     vae_condition_size: int = option(100, count, "inputs of the decoder of which each task sets one: the most tasks there can be")
     vae_beta: float = option(0.01, non_negative, "strength of the regularizer of the decoder's hypernetwork", member=True)
     vae_hmlp_arch: tuple[int, ...] = option((10, 10), int_list(), "decoder's hypernetwork: sizes of the hidden layers")

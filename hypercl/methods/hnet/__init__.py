@@ -20,10 +20,10 @@ _OF_THE_REGULARIZER = (
 )
 
 
-# fmt: off
 @dataclass(frozen=True)
 class Hnet(MethodEntry):
     scenarios: ClassVar = (1,)
+    # fmt: off
     beta: float = option(0.01, non_negative, "strength of the regularizer", member=True)
     calc_hnet_reg_targets_online: bool = option(False, switch, "where the regularizer compares weights with targets, recompute these at each step instead of storing them")
     hnet_reg_batch_size: int | None = option(None, limit, "regularize at most N random earlier tasks per step; 0 or less: all")
@@ -61,7 +61,9 @@ class Hnet(MethodEntry):
         unread: dict[str, str] = {}
         if options.hypernet.hnet_type == "hmlp":
             remark = "goes with --hnet_type=chunked_hmlp: leave it out, or take that"
-            unread |= dict.fromkeys(("chmlp_chunk_size", "chunk_emb_size", "std_normal_emb"), remark)
+            unread |= dict.fromkeys(
+                ("chmlp_chunk_size", "chunk_emb_size", "std_normal_emb"), remark
+            )
         if options.hypernet.compression is not None:
             unread["chmlp_chunk_size"] = "is chosen by --compression: leave one out"
         if not options.hypernet.hmlp_arch:
@@ -117,7 +119,11 @@ def sizes_of_hypernet(options):
     width = hypernet.cond_emb_size + (hypernet.chunk_emb_size if chunked else 0)
     widths = (width, *hypernet.hmlp_arch)
     embedding_sizes = ("cond_emb_size", "chunk_emb_size") if chunked else ("cond_emb_size",)
-    yield tasks * hypernet.cond_emb_size, "the embeddings of the tasks", ("num_tasks", "cond_emb_size")
+    yield (
+        tasks * hypernet.cond_emb_size,
+        "the embeddings of the tasks",
+        ("num_tasks", "cond_emb_size"),
+    )
     hidden = sum(a * b for a, b in pairwise(widths))
     yield hidden, "the hypernetwork's hidden layers", ("hmlp_arch", *embedding_sizes)
     if chunked and hypernet.compression is None:

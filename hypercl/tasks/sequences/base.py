@@ -70,13 +70,13 @@ class TaskClasses(NamedTuple):
     classes: list[int]  # counted within the source; the labels of the task are positions here
 
 
-# fmt: off
 @dataclass(frozen=True)
 class ClassSplit(Sequence):
     """Deals the classes of data sets out to tasks; a task has classes of one data set."""
 
     sources: ClassVar[tuple[Source, ...]]
 
+    # fmt: off
     class_order: str | tuple[int, ...] = option("natural", order_of_numbers(), "order in which the classes of splitmnist, splitcifar or your own data are dealt out to the tasks: natural, random (drawn from --random_seed, the same for all of --num_seeds), or all class numbers, like 3,1,0,2,4,5,6,7,8,9 (CIFAR-10's are 0 to 9, CIFAR-100's 10 to 109)")
     # fmt: on
 

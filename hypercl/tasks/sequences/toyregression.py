@@ -39,13 +39,13 @@ POLYNOMIALS = (
 )
 
 
-# fmt: off
 @dataclass(frozen=True)
 class ToyRegression(Sequence):
     task_types: ClassVar = ("regression",)
     says_tasks: ClassVar = True
     image_shape: ClassVar = (1,)
 
+    # fmt: off
     toy_seed: int | None = option(None, or_unset(natural), "toyregression: seed from which the samples are drawn; -1: --random_seed")
     # fmt: on
 
