@@ -224,17 +224,17 @@ class TaskTraining:
         drawn = of_this_step(self.plan.drawn)
         return Batch(inputs, labels, task.outputs, self.stats, self._counter, drawn, self.running)
 
-    def _collect(self, gradients: Params, names: Sequence[str] | None = None) -> slice:
+    def _collect(self, gradients: Params) -> slice:
         """Put gradients where the optimizer looks, clipped.
 
         Args:
-            names: Of the parameters they are for, which stand side by side; None: all.
+            gradients: Of all parameters, or of some that stand side by side.
 
         Returns:
             Where these stand among all numbers.
         """
-        names, numbers = ([*self.trained], slice(None)) if names is None else self._span(names)
-        in_order = {name: gradients[name] for name in names}
+        numbers = self._span(gradients)
+        in_order = {name: gradients[name] for name in self.trained if name in gradients}
         gradient = flatten(in_order, out=self._gradient[:, numbers])
         if self._clip_value is not None:
             clip_value(gradient, self._clip_value)
@@ -245,20 +245,20 @@ class TaskTraining:
     def _lookahead(self, gradients: Params) -> Params:
         """The parameters after a step of the optimizer with these gradients, which is not taken."""
         assert isinstance(self._optimizer, Adam), "only a step of Adam can be looked at"
-        names = None if len(gradients) == len(self.trained) else [*gradients]
-        numbers = self._collect(gradients, names)
+        numbers = self._collect(gradients)
         ahead = self._flat[:, numbers] + self._optimizer.lookahead(numbers)
         return views_of(ahead, {n: v for n, v in self.trained.items() if n in gradients})
 
-    def _span(self, chosen: Sequence[str]) -> tuple[list[str], slice]:
-        """Parameters in their order, and where they stand among all numbers."""
-        sizes = {name: value[0].numel() for name, value in self.trained.items()}
-        names, first = [name for name in sizes if name in chosen], 0
-        for name, size in sizes.items():
-            if name in names:
-                break
-            first += size
-        return names, slice(first, first + sum(sizes[name] for name in names))
+    def _span(self, chosen: Params) -> slice:
+        """Where parameters of these names, which stand side by side, are among all numbers."""
+        if len(chosen) == len(self.trained):
+            return slice(None)
+        names = [*self.trained]
+        first = next(i for i, name in enumerate(names) if name in chosen)
+        behind = first + len(chosen)
+        assert chosen.keys() == {*names[first:behind]}, "what is looked at stands side by side"
+        sizes = [value[0].numel() for value in self.trained.values()]
+        return slice(sum(sizes[:first]), sum(sizes[:behind]))
 
     def is_validated(self, step: int) -> bool:
         """Whether the validation samples are tested after a step."""

@@ -2,7 +2,7 @@
 
     python -m benchmarks.inference out/a out/b [--save]
 
-With --save, benchmarks/results/inference.json is written anew. Beside the rules of every run
+With --save, benchmarks/results/inference.json is written anew. Beside the rules that the run has
 (hypercl/inference.py) there are these:
 
 scaled at the end: the margin in units of the median margin of the network as it is at the end, and
@@ -32,7 +32,6 @@ from hypercl.inference import (
     Outputs,
     Rule,
     negative_entropy,
-    rules_with,
     scaled_margin,
 )
 from hypercl.learned import Run, load_run
@@ -95,10 +94,10 @@ def rows_of(measured: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def all_rules(learned: Learned, tasks: Sequence[Task], batch_size: int) -> dict[str, Rule]:
-    """Those of every run, and those that are measured here alone."""
+    """Those of the run, and those that are measured here alone."""
     medians = [median_margins(learned, task, i, batch_size) for i, task in enumerate(tasks)]
     at_end = torch.stack(medians, dim=1)
-    rules = rules_with(learned.scales)
+    rules = learned.rules
     rules["scaled at the end"] = lambda outputs: scaled_margin(outputs, at_end)
     rules["energy"] = negative_energy
     if all(len(task.validation.labels) > 0 for task in tasks):

@@ -36,8 +36,8 @@ from hypercl.report.metrics import summarize
 from train_args import altered_options, parse_args
 
 EACH = ("cl1", "cl2", "cl3")
-# Of each method its presets' names behind the experiment, and the numbers in the summary, by
-# scenario.
+# By method, for CL1, CL2 and CL3: the preset, with {} for the experiment, and its number in
+# results.json's summary.
 METHODS = {
     "HNET+ENT": [
         ("paper-{}", "cl1"),
@@ -80,6 +80,7 @@ class Cell(NamedTuple):
 
     @property
     def published(self) -> presets.Value:
+        """As the preset has it."""
         values = presets.load(self.preset).published
         return next(value for value in values if value.metric == self.metric)
 
@@ -209,10 +210,12 @@ def kept() -> Measured:
     path = RESULTS / "paper.json"
     content = json.loads(path.read_text())["presets"] if path.exists() else {}
     return {
-        name: {metric: {int(seed): value for seed, value in by_seed.items()}
-               for metric, by_seed in of_preset.items()}
+        name: {
+            metric: {int(seed): value for seed, value in by_seed.items()}
+            for metric, by_seed in of_preset.items()
+        }
         for name, of_preset in content.items()
-    }  # fmt: skip
+    }
 
 
 def merged(*sources: Measured) -> dict[str, dict[str, dict[int, float]]]:

@@ -7,10 +7,10 @@ CL1, task-incremental: the task is known, and so the network that classifies.
 CL2, domain-incremental: the task is inferred; the class within it must be right.
 CL3, class-incremental: the task is inferred, and both task and class must be right.
 
-A task is inferred by letting the networks of all tasks classify the sample; inference.py has the
-rules by which one of them is taken. The published rules favor, of tasks with unequal numbers of
-classes, the smaller ones: with k classes, the entropy is at most log k and the confidence at least
-1 / k.
+A task is inferred by letting the networks of all tasks classify the sample, or by a network of the
+method's that tells tasks apart; inference.py has the rules. The published rules favor, of tasks
+with unequal numbers of classes, the smaller ones: with k classes, the entropy is at most log k and
+the confidence at least 1 / k.
 """
 
 import statistics
@@ -31,7 +31,6 @@ _POINTS = 121  # of a curve
 _BEYOND = 0.2  # of the width of a task's inputs, on each side
 _NUMBERS = 1 << 25  # generated at once, at most; 128 MiB in float32
 _SAMPLES = 2000  # of a task's training set, at most, of which the median margin is
-
 _GENERATED = 12  # images of each task that are drawn
 
 _NO_SCALES: Params = {}
@@ -60,8 +59,8 @@ class Learned(NamedTuple):
         """By which the tasks of samples can be inferred, by name."""
         rules, method, params = rules_with(self.scales), self.method, self.params
         if isinstance(method, InfersTasks):
-            infers = method.task_scores
-            rules[method.inference_rule] = lambda outputs: infers(params, outputs.inputs)[
+            task_scores = method.task_scores
+            rules[method.inference_rule] = lambda outputs: task_scores(params, outputs.inputs)[
                 :, outputs.task_ids
             ]
         return rules

@@ -1,10 +1,11 @@
-"""Rules by which the task of a sample is inferred from what the networks of all tasks make of it.
+"""Rules by which the task of a sample is inferred, most of them from what the networks of all
+tasks make of it.
 
 A rule gives each network a score for a sample. The task of the network with the highest score is
-inferred, and of equal scores the first one. A new rule has its name in :data:`RULES`, and its
-function in :func:`rules_with`; results, tables, plots and sweeps read the names from here. One of a
-method is its :meth:`InfersTasks.task_scores` (methods/base.py). Imports no torch, as names of
-metrics are checked before there is one.
+inferred, and of equal scores the first one. A new rule has its name in :data:`OF_MAIN_NETS`, and
+its function in :func:`rules_with`; results, tables, plots and sweeps read the names from here. One
+of a method has its name in :data:`OF_METHODS` and is the method's :meth:`InfersTasks.task_scores`
+(methods/base.py). Imports no torch, as names of metrics are checked before torch is loaded.
 
 - ``entropy``: the lowest entropy of the predictive distribution, as published (von Oswald et al.).
 - ``confidence``: the highest probability of a class, as published, too.
@@ -20,8 +21,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-OF_MAIN_NETS = ("entropy", "confidence", "scaled")
-OF_METHODS = ("tir",)  # which a method has or has not
+OF_MAIN_NETS = ("entropy", "confidence", "scaled")  # by what the main networks make of a sample
+OF_METHODS = ("tir",)  # by a network of the method's own, which it has or has not
 RULES = (*OF_MAIN_NETS, *OF_METHODS)
 # Of each rule: the class is right within the task inferred; task and class are; the task is.
 QUANTITIES = ("cl2", "cl3", "task_inference")

@@ -6,7 +6,6 @@ stays in them is that a processor is slower where others share its core or its c
 seconds are those of the wall.
 """
 
-import io
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +20,7 @@ from hypercl.engine.capture import StepRunner
 from hypercl.evaluation import Learned, evaluate
 from hypercl.experiment import Experiment
 from hypercl.report import plots
+from hypercl.report.drawing import files_of
 from hypercl.rundir.checkpoint import Position
 from hypercl.tasks.task import Split
 
@@ -28,7 +28,7 @@ _SLOW = 4  # steps before those timed, with what is slow once: as many as preced
 _FEWEST, _MOST, _ENOUGH = 3, 100, 0.5  # steps timed in a task; seconds after which they are enough
 _AT_ONCE = 20  # steps between two waits for a GPU, which are no part of a run; divides _MOST
 _REPEATS = 3  # tests of one task
-_PLOTS = 4  # figures that a run leaves
+_PLOTS = 4  # figures that most runs leave
 _Made = TypeVar("_Made")
 
 
@@ -202,7 +202,7 @@ def time_plots(experiment: Experiment, stopwatch: Stopwatch) -> tuple[float, flo
 
     def draw() -> None:
         with plots.own_defaults():
-            plots.accuracy_matrix([rows], names, "").savefig(io.BytesIO(), dpi=150)
+            files_of(plots.accuracy_matrix([rows], names, ""), ["png"])
 
     first, more = (stopwatch.time(draw)[1] for _ in range(2))
     return first + (_PLOTS - 1) * more, _PLOTS * more

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hypercl.tasks.task import Task
 
 # What a step of the optimizer along gradients would make of the parameters trained, or of some of
-# them that stand side by side among these.
+# them that stand side by side among these. Gradients of some are clipped as if there were no others.
 Lookahead = Callable[["Params"], "Params"]
 
 
@@ -212,7 +212,7 @@ class Method(Protocol):
 @runtime_checkable
 class InfersTasks(Protocol):
     """What a method has that infers the tasks of samples by a network of its own, beside the rules
-    that ask the main network (evaluation.py).
+    that ask the main network (inference.py).
     """
 
     inference_rule: str  # its name, one of inference.RULES

@@ -1,19 +1,21 @@
 """HNET+R, replay by a generator that a hypernetwork protects (von Oswald et al., arXiv 1906.00695,
 section 3): one classifier with weights of its own, which learns
 
-    1/2 cross-entropy of the task + 1/2 * 4 * distillation at temperature 2 on generated samples
+    (1 - s) * cross-entropy of the task + s * distillation at temperature 2 on generated samples
 
-beside the generator, which learns the task's images; see the folder ``generative``. As many samples
-as a batch has are generated in each step, equally many of each earlier task. The generator that
-replays is that of the tasks before; what both learn in a task does not depend on the other.
+beside the generator, which learns the task's images; see the folder ``generative``. s is
+--replay_share, 1/2 in the paper. As many samples as a batch has are generated in each step, rounded
+up to equally many of each earlier task. The generator that replays is that of the tasks before; what
+both learn in a task does not depend on the other, but for the norm that --clip_grad_norm limits,
+which is that of both gradients together.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hypercl.methods.base import Batch, Lookahead, Method, OwnWeights, OwnWeightsEntry, Setting
-from hypercl.methods.generative import HnetVaeEntry
+from hypercl.methods.generative import HnetVaeEntry, lookahead_of
 
 if TYPE_CHECKING:
     import torch
@@ -38,14 +40,14 @@ class ReplayAnchor(NamedTuple):
     """What is kept of the earlier tasks while a task is learned."""
 
     generator: "GeneratorAnchor"
-    teacher: "Teacher | None"
+    teacher: "Teacher | None"  # None: there are no earlier tasks
 
 
 class HypernetworkReplay(OwnWeights):
     """A classifier with weights of its own, and a generator of samples of the earlier tasks.
 
     Raises:
-        InputError: The tasks' inputs are no pixels in [0, 1].
+        InputError: As :class:`HnetGenerator` raises it.
     """
 
     def __init__(self, options: HnetR, setting: Setting) -> None:
@@ -71,7 +73,7 @@ class HypernetworkReplay(OwnWeights):
         return {"weights": params["weights"], **from_parts(generator=longer)}, memory
 
     def trainable(self, params: "Params", task_id: int) -> "Params":
-        """All but the embeddings of other tasks."""
+        """All but the generator's embeddings of other tasks."""
         from hypercl.engine.members import from_parts, part_of
 
         of_generator = self.generator.trainable(part_of(params, _GENERATOR), task_id)
@@ -85,7 +87,7 @@ class HypernetworkReplay(OwnWeights):
         of_generator = self.generator.merged(before, after, task_id)
         return {"weights": trained["weights"].clone(), **from_parts(generator=of_generator)}
 
-    def remember(self, params: "Params", memory: "Params", task_id: int) -> Any:
+    def remember(self, params: "Params", memory: "Params", task_id: int) -> ReplayAnchor:
         """The generator and the classifier as they are."""
         from hypercl.engine.members import part_of
         from hypercl.methods.generative.replayed import Teacher
@@ -133,13 +135,14 @@ class HypernetworkReplay(OwnWeights):
                 weights, batch, replayed, anchor.teacher, share, task_loss
             )
 
-        def of_generator_ahead(gradients: "Params") -> "Params":
-            return part_of(lookahead(from_parts(generator=gradients)), _GENERATOR)
-
-        of_generator, generated = self.generator.loss_and_gradient(
-            part_of(params, _GENERATOR), batch, batch.drawn, anchor.generator, of_generator_ahead
+        of_generator, loss = self.generator.loss_and_gradient(
+            part_of(params, _GENERATOR),
+            batch,
+            batch.drawn,
+            anchor.generator,
+            lookahead_of(_GENERATOR, lookahead),
         )
-        losses = losses._replace(loss=losses.loss + generated.total)
+        losses = losses._replace(loss=losses.loss + loss)
         return {"weights": gradient, **from_parts(generator=of_generator)}, losses
 
     def generate(self, params: "Params", num_learned: int, num_samples: int) -> "Tensor":

@@ -2,10 +2,12 @@
 section 3): the hypernetwork with its output regularizer classifies, and a plain MLP with an output
 for each task says which task a sample is from. From the second task on that one learns
 
-    1/2 cross-entropy of the task's samples + 1/2 that of generated samples of the tasks before
+    (1 - s) * cross-entropy of the task's samples + s * that of generated samples of the tasks before
 
-beside the hypernetwork and a generator of samples; see the folder ``generative``. The three learn in
-the same steps from the same batches, and none of them depends on what another learns in a task.
+beside the hypernetwork and a generator of samples; see the folder ``generative``. s is
+--replay_share, 1/2 in the paper. The three learn in the same steps from the same batches, and none
+of them depends on what another learns in a task, but for the norm that --clip_grad_norm limits,
+which is that of all gradients together.
 """
 
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ from math import prod
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from hypercl.methods.base import Batch, Lookahead, Method, Setting, TaskEnd
-from hypercl.methods.generative import HnetVaeEntry
+from hypercl.methods.generative import HnetVaeEntry, lookahead_of
 from hypercl.methods.hnet import Hnet
 from hypercl.ranges import int_list, option
 
@@ -55,8 +57,8 @@ class TaskInferenceByReplay:
     """A hypernetwork, a network that infers tasks, and a generator of samples of the earlier tasks.
 
     Raises:
-        InputError: The compression ratio that is asked for cannot be had, or the tasks' inputs are
-            no pixels in [0, 1].
+        InputError: The compression ratio that is asked for cannot be had, or as
+            :class:`HnetGenerator` raises it.
     """
 
     network_by_task = True
@@ -207,12 +209,9 @@ class TaskInferenceByReplay:
         task_loss: "TaskLoss",
         lookahead: Lookahead,
     ) -> "tuple[Params, StepLosses]":
-        """Of all three; the loss is their sum, the penalty and the task loss are the classifier's."""
+        """Of the three; the loss is their sum, the penalty and the task loss are the classifier's."""
         from hypercl.engine.members import from_parts, part_of
         from hypercl.methods.generative.replayed import task_inference_loss
-
-        def ahead(part: str) -> Lookahead:
-            return lambda gradients: part_of(lookahead(from_parts(**{part: gradients})), part)
 
         task_ids, drawn = self._parts(anchor, batch.drawn)
         gradients, losses = self.classifier.loss_and_gradient(
@@ -220,13 +219,17 @@ class TaskInferenceByReplay:
             batch._replace(drawn=task_ids),
             anchor.classifier,
             task_loss,
-            ahead(_CLASSIFIER),
+            lookahead_of(_CLASSIFIER, lookahead),
         )
-        of_generator, generated = self.generator.loss_and_gradient(
-            part_of(params, _GENERATOR), batch, drawn, anchor.generator, ahead(_GENERATOR)
+        of_generator, of_replay = self.generator.loss_and_gradient(
+            part_of(params, _GENERATOR),
+            batch,
+            drawn,
+            anchor.generator,
+            lookahead_of(_GENERATOR, lookahead),
         )
         gradients = from_parts(classifier=gradients, generator=of_generator)
-        total = losses.loss + generated.total
+        total = losses.loss + of_replay
         if _WEIGHTS in params:
             replayed = self.generator.replay(anchor.generator, drawn)
             loss, gradients[_WEIGHTS] = task_inference_loss(

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hypercl.engine.seeding import generator
 from hypercl.networks import plain_mlp
 from hypercl.networks.activations import ACTIVATIONS, MODULES
 from hypercl.networks.criteria import Criterion
@@ -29,7 +30,7 @@ from hypercl.networks.main_nets.base import WITHOUT_WEIGHTS
 
 _RELU = ACTIVATIONS["relu"]
 
-# Of a batch's decoder loss: takes it, and returns what is to be known of the decoder's half.
+# Takes the decoder's loss of a batch, calls it once, and returns what the caller wants of it.
 DecoderStep = Callable[["DecoderLoss"], Any]
 
 
@@ -97,6 +98,14 @@ class Vae:
         logits = plain_mlp.logits(_RELU, self.decoder.split(weights.flatten(0, 1)), inputs)
         return logits.sigmoid_().view(members, tasks, number, -1)
 
+    def samples(self, weights: Tensor, task_ids: Sequence[int], number: int) -> Tensor:
+        """:meth:`generate` from the same latents for all members and tasks, and at every call,
+        [members, tasks, number, D].
+        """
+        stream = generator(0, "latents of samples that are looked at")
+        latents = torch.randn(number, self.num_latents, generator=stream).to(weights.device)
+        return self.generate(weights, latents.expand(*weights.shape[:2], -1, -1), task_ids)
+
     def condition(self, task_ids: Sequence[int], like: Tensor) -> Tensor:
         """One-hot [tasks, C], of the type and on the device of another tensor."""
         if self.num_conditions == 0:
@@ -122,7 +131,8 @@ class Vae:
         Args:
             encoder_weights: [members, num_weights].
             images: x, [members, B, D] in [0, 1]; ``noise``: ε, [members, B, L].
-            decoder_step: Calls the decoder's loss, once, with the decoder's weights.
+            decoder_step: Calls the decoder's loss, once, with the decoder's weights [members,
+                num_weights].
             condition: Of the task, [C]; None where the decoder is told none.
             of_samples: Each sample's weight in the loss, [B]; None: their mean.
 
@@ -177,17 +187,18 @@ class DecoderLoss:
         of_inputs: Once it has been called, the gradient for the inputs.
     """
 
-    weight = 1.0
+    weight = 1.0  # in what is minimized, as a task loss has one
 
     def __init__(self, vae: Vae, inputs: Tensor, images: Tensor, scale: float | Tensor) -> None:
         self._decoder, self._inputs, self._images, self._scale = vae.decoder, inputs, images, scale
         self.of_inputs = torch.empty_like(inputs)
 
     def __call__(self, weights: Tensor, batch: LabelledInputs | None = None) -> TaskLossValue:
-        """The loss [members], twice, and its gradient for weights [members, num_weights].
+        """The loss [members], its gradient for weights [members, num_weights], and in the place of
+        the accuracy the loss again.
 
         Args:
-            batch: Not looked at.
+            batch: Is not read; task losses are called with one.
         """
         gradient = torch.empty_like(weights)
         loss = plain_mlp.loss_and_gradient(

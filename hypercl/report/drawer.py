@@ -75,6 +75,7 @@ class Drawer:
                 drawn.set_result(self._ask(drawing))
 
     def _ask(self, drawing: bytes) -> Drawn:
+        """Have a pickled drawing drawn, and wait for it."""
         try:
             self._connection.send_bytes(drawing)
             drawn: Drawn = self._connection.recv()
@@ -152,7 +153,11 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def serve(file: int) -> None:
-    """What the process does: draw what comes, until whoever asks for it has ended."""
+    """What the process does: draw what comes, until whoever asks for it has ended.
+
+    Args:
+        file: Descriptor of its end of the connection.
+    """
     threading.Thread(target=_end_with, args=[file], daemon=True).start()
     with suppress(Exception):  # else the first drawing says why
         from hypercl.report import plots  # noqa: F401

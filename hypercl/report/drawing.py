@@ -1,5 +1,5 @@
-"""Which plots a run has, from results.json and metrics.jsonl, and of regression from what is kept
-with the checkpoint: with or without breaks the same.
+"""Which plots a run has, from results.json and metrics.jsonl, and from what the networks learned
+make at the time: fits of regression, generated images. With or without breaks they are the same.
 
 drawer.py has them drawn in another process. Neither imports torch, and this one imports matplotlib
 only when something is drawn.

@@ -6,7 +6,9 @@ from hypercl.engine.members import (
     alone,
     each_member,
     flatten,
+    from_parts,
     num_members,
+    part_of,
     select_members,
     stack_members,
     views_of,
@@ -102,3 +104,10 @@ def test_adding_in_place_and_under_new_names():
         "b": [1, 1],
         "c": [5],
     }
+
+
+def test_parts_are_joined_under_their_names_and_taken_apart_again():
+    parts = {"a": {"x": torch.ones(1), "a.x": torch.zeros(1)}, "b": {"x": torch.ones(2)}}
+    joined = from_parts(**parts)
+    assert list(joined) == ["a.x", "a.a.x", "b.x"]
+    assert all(part_of(joined, name) == values for name, values in parts.items())

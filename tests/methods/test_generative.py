@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from helpers import in_double, make_experiment, make_sequence
 
-from hypercl.engine.members import from_parts, part_of, stack_members
+from hypercl.engine.members import part_of
 from hypercl.errors import InputError
 from hypercl.methods.base import Batch
 from hypercl.methods.hnet.reference import generate, penalty
@@ -50,7 +50,7 @@ def experiment_of(method, scenario, sizes=(2, 3, 2), **more):
     return make_experiment(tasks, **values)
 
 
-def in_task(experiment, task_id, scenario):
+def in_task(experiment, task_id):
     """Parameters after some learning and before it, in float64; a batch; what is drawn for it."""
     method, task = experiment.method, experiment.tasks[task_id]
     before = in_double(method.init(SEEDS))
@@ -228,7 +228,7 @@ def twin_of_tir(twin):
 def test_a_step_is_that_of_its_twin(method, scenario, task_id):
     more = {"hnet_reg_all_heads": True} if (method, scenario) == ("hnet_tir", 1) else {}
     experiment = experiment_of(method, scenario, **more)
-    before, params, anchor, batch = in_task(experiment, task_id, scenario)
+    before, params, anchor, batch = in_task(experiment, task_id)
     trained = {n: v.contiguous() for n, v in experiment.method.trainable(params, task_id).items()}
     task_loss = experiment.task_loss(experiment.tasks[task_id])
     gradients, losses = experiment.method.loss_and_gradient(
@@ -257,9 +257,8 @@ def test_a_step_is_that_of_its_twin(method, scenario, task_id):
 
 @pytest.mark.parametrize("method", OWN)
 def test_earlier_tasks_data_is_needed_by_nothing(method):
-    """Neither parameters nor anchor change when it is overwritten."""
-    scenario = 1
-    experiment = experiment_of(method, scenario)
+    """Neither gradients nor losses change when it is overwritten."""
+    experiment = experiment_of(method, scenario=1)
     results = []
     for overwritten in (False, True):
         tasks = list(experiment.tasks)
@@ -267,7 +266,7 @@ def test_earlier_tasks_data_is_needed_by_nothing(method):
             for task in tasks[:2]:
                 task.train.images.zero_()
                 task.train.labels.zero_()
-        _, params, anchor, batch = in_task(experiment, 2, scenario)
+        _, params, anchor, batch = in_task(experiment, 2)
         trained = experiment.method.trainable(params, 2)
         task_loss = experiment.task_loss(tasks[2])
         results.append(
@@ -291,6 +290,11 @@ def test_inputs_that_are_no_pixels_are_refused():
         make_experiment(wide, method="hnet_tir", multi_head=True, **SMALL)
 
 
+def test_more_tasks_than_the_decoder_can_be_told_are_refused():
+    with pytest.raises(InputError, match="--vae_condition_size=2 leaves some of 3 tasks"):
+        experiment_of("hnet_r", 1, vae_condition_size=2)
+
+
 def test_what_is_generated_is_an_image_for_each_task():
     experiment = experiment_of("hnet_r", 1)
     params = experiment.method.init(SEEDS)
@@ -299,10 +303,3 @@ def test_what_is_generated_is_an_image_for_each_task():
     assert 0 <= images.min() < images.max() <= 1
     alone = experiment.method.generate({n: v[1:] for n, v in params.items()}, 2, 5)
     torch.testing.assert_close(alone[0], images[1])
-
-
-def test_names_of_parts():
-    value = torch.ones(1)
-    joined = from_parts(a={"x": value}, b={"x": value})
-    assert list(joined) == ["a.x", "b.x"]
-    assert stack_members([part_of(joined, "a")]).keys() == {"x"}

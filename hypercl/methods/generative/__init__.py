@@ -10,33 +10,36 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
+from hypercl.errors import InputError
 from hypercl.machine import FLOAT
 from hypercl.methods.base import MethodEntry
 from hypercl.ranges import count, int_list, non_negative, one_of, option, share
 from hypercl.registry import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from hypercl.engine.members import Params
+    from hypercl.methods.base import Lookahead
     from hypercl.options import HypernetOptions
     from hypercl.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class VaeEntry(MethodEntry):
-    """What all methods with a variational autoencoder have."""
+    """A method with a variational autoencoder."""
 
     no_regression: ClassVar = "replays images without labels"
     # fmt: off
     vae_encoder_arch: tuple[int, ...] = option((400, 400), int_list(), "hidden layers of the variational autoencoder's encoder")
-    vae_decoder_arch: tuple[int, ...] = option((250, 350), int_list(), "hidden layers of its decoder, which generates the samples that are replayed")
-    vae_latent_size: int = option(100, count, "latent variables that it has")
+    vae_decoder_arch: tuple[int, ...] = option((250, 350), int_list(), "hidden layers of the variational autoencoder's decoder, which generates the samples that are replayed")
+    vae_latent_size: int = option(100, count, "latent variables of the variational autoencoder")
     # fmt: on
 
 
 @dataclass(frozen=True)
 class HnetVaeEntry(VaeEntry):
-    """And a decoder that comes from a hypernetwork with the output regularizer."""
+    """One whose decoder comes from a hypernetwork with the output regularizer."""
 
     # fmt: off
     vae_condition_size: int = option(100, count, "inputs of the decoder of which each task sets one: the most tasks there can be")
@@ -51,15 +54,19 @@ class HnetVaeEntry(VaeEntry):
 
     def problems(self, options):
         yield from super().problems(options)
-        if (options.task.num_tasks or 1) > self.vae_condition_size:
-            yield (
-                f"--vae_condition_size={self.vae_condition_size} leaves some of "
-                f"{options.task.num_tasks} tasks without an input of their own: give as many or more"
-            )
+        yield from self.problems_of_condition(options.task.num_tasks or 1)
         if options.train.keep_optimizer:
             yield (
                 f"--keep_optimizer cannot be used with --method={self.name}, with which other "
                 "embeddings learn in each task: leave it out"
+            )
+
+    def problems_of_condition(self, num_tasks: int) -> "Iterator[str]":
+        """Whether there are too few inputs of the decoder for so many tasks."""
+        if num_tasks > self.vae_condition_size:
+            yield (
+                f"--vae_condition_size={self.vae_condition_size} leaves some of {num_tasks} tasks "
+                "without an input of their own: give as many or more"
             )
 
     def takes(self, options):
@@ -98,11 +105,12 @@ class HnetVaeEntry(VaeEntry):
 def require_pixels(tasks: "Sequence[Task]", method: str) -> None:
     """Refuse inputs that are no pixels in [0, 1], the only ones that are generated.
 
+    Args:
+        method: Its name, for the message.
+
     Raises:
         InputError: There are others.
     """
-    from hypercl.errors import InputError
-
     for task in tasks:
         if task.mean is not None:
             raise InputError(
@@ -115,3 +123,19 @@ def require_pixels(tasks: "Sequence[Task]", method: str) -> None:
                 f"--method={method} generates inputs in [0, 1], and those of {task.name} go from "
                 f"{images.min():g} to {images.max():g}: bring data within [0, 1]"
             )
+
+
+def lookahead_of(part: str, lookahead: "Lookahead") -> "Lookahead":
+    """A lookahead for one of a method's parts: it takes and returns what the part learns, under the
+    part's own names.
+
+    Args:
+        part: As :func:`hypercl.engine.members.from_parts` has it.
+        lookahead: The method's.
+    """
+    from hypercl.engine.members import from_parts, part_of
+
+    def ahead(gradients: "Params") -> "Params":
+        return part_of(lookahead(from_parts(**{part: gradients})), part)
+
+    return ahead

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hypercl.engine.members import Params
+from hypercl.engine.members import Params, from_parts, part_of
 from hypercl.engine.seeding import generator as stream
-from hypercl.methods.base import Batch, Lookahead, Setting
+from hypercl.errors import InputError
+from hypercl.methods.base import Batch, Lookahead, Setting, StepLosses
 from hypercl.methods.generative import HnetVaeEntry, require_pixels
 from hypercl.methods.hnet import Hnet
 from hypercl.methods.hnet.output_regularizer import HnetAnchor, OutputRegularizer
@@ -28,21 +29,13 @@ _ENCODER = "encoder"
 class GeneratorAnchor(NamedTuple):
     """What is kept of the earlier tasks while a task is learned."""
 
-    held: HnetAnchor
+    held: HnetAnchor  # of the decoder's hypernetwork
     decoders: Tensor | None  # of the earlier tasks, [members, tasks, num_weights]; None: no tasks
 
     @property
     def num_tasks(self) -> int:
         """Earlier ones, whose images are replayed."""
         return 0 if self.decoders is None else self.decoders.shape[1]
-
-
-class GeneratorLosses(NamedTuple):
-    """Of one step, [members] each."""
-
-    loss: Tensor  # reconstruction and divergence
-    penalty: Tensor  # of the hypernetwork, before it is multiplied by vae_beta
-    total: Tensor  # what is minimized
 
 
 class Replayed(NamedTuple):
@@ -60,11 +53,15 @@ class HnetGenerator:
         setting: The method's; its network has no part in this.
 
     Raises:
-        InputError: The tasks' inputs are no pixels in [0, 1].
+        InputError: The tasks' inputs are no pixels in [0, 1], or there are more tasks than the
+            decoder can be told.
     """
 
     def __init__(self, options: HnetVaeEntry, setting: Setting) -> None:
         require_pixels(setting.tasks, options.name)
+        # The number of tasks of a sequence of the user's is known here at the earliest.
+        for problem in options.problems_of_condition(len(setting.tasks)):
+            raise InputError(problem)
         self.options, self.setting = options, setting
         self.vae = Vae.of(
             prod(setting.tasks[0].in_shape),
@@ -97,30 +94,26 @@ class HnetGenerator:
 
     def extended(self, params: Params, seeds: Sequence[int], num_tasks_before: int) -> Params:
         """With embeddings for the later tasks."""
-        longer, _ = self.hypernet.extended(_decoder(params), {}, seeds, num_tasks_before)
+        longer, _ = self.hypernet.extended(_of_hypernet(params), {}, seeds, num_tasks_before)
         return {_ENCODER: params[_ENCODER], **longer}
 
     def trainable(self, params: Params, task_id: int) -> Params:
         """The encoder, and of the hypernetwork's embeddings the task's."""
         return {
             _ENCODER: params[_ENCODER],
-            **self.hypernet.trainable(_decoder(params), task_id),
+            **self.hypernet.trainable(_of_hypernet(params), task_id),
         }
 
     def merged(self, params: Params, trained: Params, task_id: int) -> Params:
         """``params`` with a copy of what was trained in its place."""
-        merged = self.hypernet.merged(_decoder(params), _decoder(trained), task_id)
+        merged = self.hypernet.merged(_of_hypernet(params), _of_hypernet(trained), task_id)
         return {_ENCODER: trained[_ENCODER].clone(), **merged}
 
     def remember(self, params: Params, task_id: int) -> GeneratorAnchor:
         """The decoders of the earlier tasks, and what holds the hypernetwork to them."""
-        of_decoder = _decoder(params)
-        decoders = None
-        if task_id > 0:
-            earlier = torch.arange(task_id, device=self.setting.device)
-            members = len(params[_ENCODER])
-            decoders = self.hypernet.weights(of_decoder, earlier.expand(members, -1)).contiguous()
-        return GeneratorAnchor(self.hypernet.remember(of_decoder, {}, task_id), decoders)
+        decoders = self._decoders(params, task_id).contiguous() if task_id > 0 else None
+        held = self.hypernet.remember(_of_hypernet(params), {}, task_id)
+        return GeneratorAnchor(held, decoders)
 
     def samples_per_task(self, anchor: GeneratorAnchor) -> int:
         """How many are replayed of each earlier task in a step: a batch, shared by them."""
@@ -163,8 +156,9 @@ class HnetGenerator:
         drawn: Tensor,
         anchor: GeneratorAnchor,
         lookahead: Lookahead,
-    ) -> tuple[Params, GeneratorLosses]:
-        """The loss of a step on a batch of the task, and its gradient for what learns.
+    ) -> tuple[Params, Tensor]:
+        """The gradient of a step's loss for what learns, and the loss [members], the penalty of the
+        hypernetwork included.
 
         Args:
             params: Those trained.
@@ -174,30 +168,28 @@ class HnetGenerator:
         noise, _, task_ids = self._parts(anchor, drawn)
         condition = self.vae.condition([anchor.num_tasks], batch.inputs)[0]
 
-        def decoder_step(loss: DecoderLoss) -> tuple[Params, GeneratorLosses]:
-            gradients, losses = self.hypernet.loss_and_gradient(
-                _decoder(params), batch._replace(drawn=task_ids), anchor.held, loss, lookahead
+        def decoder_step(loss: DecoderLoss) -> tuple[Params, StepLosses]:
+            return self.hypernet.loss_and_gradient(
+                _of_hypernet(params), batch._replace(drawn=task_ids), anchor.held, loss, lookahead
             )
-            return gradients, GeneratorLosses(losses.task_loss, losses.penalty, losses.loss)
 
         (gradients, losses), divergence, of_encoder = self.vae.loss_and_gradient(
             params[_ENCODER], batch.inputs, noise, decoder_step, condition=condition
         )
-        losses = losses._replace(loss=losses.loss + divergence, total=losses.total + divergence)
-        return {_ENCODER: of_encoder, **gradients}, losses
+        return {_ENCODER: of_encoder, **gradients}, losses.loss + divergence
 
     @torch.no_grad()
     def samples(self, params: Params, num_tasks: int, number: int) -> Tensor:
         """Samples of the first tasks by what has been learned, [members, tasks, number, D] in
         [0, 1]; all from the same latents, which are the same at every call.
         """
-        members, device = len(params[_ENCODER]), self.setting.device
-        size = (number, self.options.vae_latent_size)
-        latents = torch.randn(size, generator=stream(0, "latents of samples that are looked at"))
-        task_ids = torch.arange(num_tasks, device=device)
-        decoders = self.hypernet.weights(_decoder(params), task_ids.expand(members, -1))
-        each = latents.to(device).expand(members, num_tasks, -1, -1)
-        return self.vae.generate(decoders, each, range(num_tasks))
+        return self.vae.samples(self._decoders(params, num_tasks), range(num_tasks), number)
+
+    def _decoders(self, params: Params, num_tasks: int) -> Tensor:
+        """Of the first tasks, [members, tasks, num_weights]."""
+        task_ids = torch.arange(num_tasks, device=self.setting.device)
+        every = task_ids.expand(len(params[_ENCODER]), -1)
+        return self.hypernet.weights(_of_hypernet(params), every)
 
     def _parts(self, anchor: GeneratorAnchor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """ε [members, B, L], latents [members, tasks, N, L], task ids [members, tasks] int64."""
@@ -214,28 +206,22 @@ class HnetGenerator:
     def state_dict(self, params: Params) -> Params:
         """One member's parameters: ``encoder.0`` …, and ``decoder.`` before hypnettorch's names."""
         encoder = self.vae.encoder.split(params[_ENCODER])
-        of_hypernet = self.hypernet.state_dict(_decoder(params))
-        return {
-            **{f"{_ENCODER}.{i}": tensor for i, tensor in enumerate(encoder)},
-            **{f"decoder.{name}": tensor for name, tensor in of_hypernet.items()},
-        }
+        return from_parts(
+            encoder={str(i): tensor for i, tensor in enumerate(encoder)},
+            decoder=self.hypernet.state_dict(_of_hypernet(params)),
+        )
 
     def load_state_dict(self, state: Params) -> Params:
         """The reverse of :meth:`state_dict`, on the device."""
-        encoder = [v.flatten() for name, v in state.items() if name.startswith(f"{_ENCODER}.")]
-        of_hypernet = {
-            name.removeprefix("decoder."): value
-            for name, value in state.items()
-            if name.startswith("decoder.")
-        }
+        encoder = [tensor.flatten() for tensor in part_of(state, _ENCODER).values()]
         return {
             _ENCODER: torch.cat(encoder).to(self.setting.device),
-            **self.hypernet.load_state_dict(of_hypernet),
+            **self.hypernet.load_state_dict(part_of(state, "decoder")),
         }
 
     def kept_bytes(self, params: Params, num_learned: int) -> int:
         """θ* and e* of the hypernetwork, from which the decoders follow."""
-        return self.hypernet.kept_bytes(_decoder(params), {}, num_learned)
+        return self.hypernet.kept_bytes(_of_hypernet(params), {}, num_learned)
 
     def describe_size(self) -> str:
         """The sizes of the encoder and of the decoder's hypernetwork, for the log."""
@@ -259,6 +245,6 @@ class HnetGenerator:
         return own + drawn + activations + decoders
 
 
-def _decoder(params: Params) -> Params:
+def _of_hypernet(params: Params) -> Params:
     """Of the generator's parameters those of the hypernetwork."""
     return {name: value for name, value in params.items() if name != _ENCODER}
