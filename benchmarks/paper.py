@@ -87,10 +87,10 @@ class Cell(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, nargs="?")
+    parser.add_argument("out", type=Path, nargs="?", help="folder of runs with presets")
     parser.add_argument("--run", action="store_true", help="train what is missing")
     parser.add_argument("--presets", help="with --run: these alone, with commas between them")
-    parser.add_argument("--seeds", default="42-46", help="with --run: first and last")
+    parser.add_argument("--seeds", default="42-46", help="with --run: first-last (42-46)")
     parser.add_argument("--jobs", type=int, default=1, help="with --run: runs at once")
     parser.add_argument("--save", action="store_true", help="keep the numbers of OUT")
     parser.add_argument("--rst", action="store_true", help="print the table of docs/published.rst")

@@ -268,7 +268,8 @@ def show_presets(console: Console | None = None) -> None:
     """
     screen = Screen(lambda line: None, console=console)
     title = (
-        "accuracy (%), task known / inferred by entropy, or mean squared error; "
+        "accuracy (%), task known / inferred (of HNET+TIR by tir, else by entropy), "
+        "or mean squared error; "
         "± standard deviation over n seeds; off by so many standard errors of the difference"
     )
     header = (
