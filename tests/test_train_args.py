@@ -138,6 +138,18 @@ DEFAULTS = {  # as JSON has them
     "replay_weight": 1.0,
     "der_alpha": 0.5,
     "der_beta": 0.5,
+    "vae_encoder_arch": [400, 400],
+    "vae_decoder_arch": [250, 350],
+    "vae_latent_size": 100,
+    "vae_condition_size": 100,
+    "vae_beta": 0.01,
+    "vae_hmlp_arch": [10, 10],
+    "vae_hnet_act": "elu",
+    "vae_chunk_size": 50000,
+    "vae_emb_size": 96,
+    "vae_chunk_emb_size": 96,
+    "replay_share": 0.5,
+    "tir_arch": [400, 400],
 }
 
 
