@@ -17,7 +17,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from hypercl.measure import Measure
 from hypercl.report.comparison.results import Comparison, Tested, summarize
-from hypercl.report.comparison.rows import Row, Variant, scenario_name
+from hypercl.report.comparison.rows import Row, Variant, about_inferred, scenario_name
 from hypercl.report.comparison.table import bytes_as_text
 from hypercl.report.metrics import Matrix, mean_matrix
 from hypercl.report.plots import error_range
@@ -293,8 +293,8 @@ def _mean(tested: Tested) -> float:
 
 def _about_inferred(comparison: Comparison) -> str:
     cells = [t.cell for of_column in comparison.tested.values() for t in of_column if t is not None]
-    inferred = any(cell.by is not None for cell in cells)
-    return "; open markers: the task is inferred by entropy" if inferred else ""
+    said = about_inferred(cells)
+    return f"; open markers: {said}" if said else ""
 
 
 def _explain(figure: Figure, comparison: Comparison, shown: Mapping[int, Any]) -> None:

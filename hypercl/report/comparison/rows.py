@@ -3,13 +3,14 @@ label are one row.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hypercl.errors import InputError
+from hypercl.inference import OF_METHODS, names_by
 from hypercl.measure import ACCURACY, Measure, is_known, measure_of
 from hypercl.options import (
     GROUPS,
@@ -50,6 +51,7 @@ _FORMS: Mapping[int, dict[str, Any]] = {
 }
 _SEED_2 = dict.fromkeys(SCENARIOS, (float, None))
 _INFERRED = {name: {"mean": float} for name in ("cl2_entropy", "cl3_entropy")}
+_BY_METHODS = {name: {"mean": float} for name in names_by(OF_METHODS)}  # which a run may lack
 
 
 class StoredRun(NamedTuple):
@@ -95,19 +97,22 @@ class Variant:
 
     def accuracy(self, column: str) -> Cell | None:
         """The accuracies of one of SCENARIOS, where there are any: what the runs answer directly,
-        otherwise with the task inferred by entropy.
+        otherwise with the task inferred, by the method's own rule where it has one, or by entropy.
         """
         direct = {seed: _direct(found, column) for seed, found in self.seeds.items()}
         known = {seed: value for seed, value in direct.items() if value is not None}
         if known:
             return Cell(known)
-        name = f"{column}_entropy"
-        found = {
-            seed: of_seed.entry["scenarios"][name]["mean"]
-            for seed, of_seed in self.seeds.items()
-            if name in of_seed.entry.get("scenarios", {})
-        }
-        return Cell(found, "entropy") if found else None
+        for rule in (*OF_METHODS, "entropy"):
+            name = f"{column}_{rule}"
+            found = {
+                seed: of_seed.entry["scenarios"][name]["mean"]
+                for seed, of_seed in self.seeds.items()
+                if name in of_seed.entry.get("scenarios", {})
+            }
+            if found:
+                return Cell(found, rule)
+        return None
 
     def transfer(self, column: str) -> Cell | None:
         """The values of one of TRANSFERS, where there are any."""
@@ -151,6 +156,14 @@ class Row(NamedTuple):
         return by_merit[0][0] if by_merit else None
 
 
+def about_inferred(cells: Iterable[Cell]) -> str:
+    """How the tasks were inferred, in words; empty where they were in no cell."""
+    rules = {cell.by for cell in cells} - {None}
+    said = ["entropy"] if "entropy" in rules else []
+    said += [f"a network of the method's own ({rule})" for rule in OF_METHODS if rule in rules]
+    return f"the task is inferred by {' or '.join(said)}" if said else ""
+
+
 def scenario_name(variant: Variant) -> str:
     """The column that a variant's own accuracies belong to."""
     return f"CL{variant.scenario or 1}"
@@ -163,7 +176,11 @@ def is_comparable(results: Mapping[str, Any]) -> bool:
     alive = [seed for seed in results["seeds"] if "failed" not in seed]
     if results["format"] > 1 and not fits(alive, [_SEED_2]):
         return False
-    return fits([seed["scenarios"] for seed in alive if "scenarios" in seed], [_INFERRED])
+    inferred = [seed["scenarios"] for seed in alive if "scenarios" in seed]
+    by_methods = [{name: own[name] for name in _BY_METHODS if name in own} for own in inferred]
+    return fits(inferred, [_INFERRED]) and all(
+        fits(own, {name: _BY_METHODS[name] for name in own}) for own in by_methods
+    )
 
 
 def pool(runs: Sequence[StoredRun]) -> tuple[list[Variant], list[str]]:
@@ -340,7 +357,9 @@ def differences_beside_method(rows: Sequence[Row]) -> str:
             if _group(name) in _BESIDE_METHOD or name == _TESTED_ON:
                 named.setdefault(name, describe_differences(variants, [name]))
         # A star tells apart what is answered directly and what is inferred.
-        heads = {(cell.by, v.scenario == 1) for v in variants if (cell := v.accuracy(column))}
+        heads = {
+            (cell.by is not None, v.scenario == 1) for v in variants if (cell := v.accuracy(column))
+        }
         if len(heads) > len({by for by, _ in heads}):
             named.setdefault(_HEADS, _OTHER_HEADS)
     return ", ".join(named.values())

@@ -15,6 +15,7 @@ from hypercl.report.comparison.rows import (
     Cell,
     Row,
     Variant,
+    about_inferred,
     scenario_name,
 )
 from hypercl.report.comparison.statistics import LEVEL, Interval
@@ -93,8 +94,8 @@ def main_table(comparison: Comparison) -> Table:
 
 def _notes(comparison: Comparison) -> Iterator[str]:
     tested = [t for column in comparison.columns for t in comparison.tested[column]]
-    if any(t is not None and t.cell.by is not None for t in tested):
-        yield f"{_MARK} the task is inferred by entropy"
+    if said := about_inferred(t.cell for t in tested if t is not None):
+        yield f"{_MARK} {said}"
     by_names: dict[str, list[str]] = {}
     for row in comparison.rows:
         by_names.setdefault(_BETWEEN.join(map(scenario_name, row.variants)), []).append(row.label)

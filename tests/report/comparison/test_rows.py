@@ -4,6 +4,7 @@ from stored_runs import results_of, rows_of, runs_of
 from hypercl.errors import InputError
 from hypercl.report.comparison.results import compare_rows
 from hypercl.report.comparison.rows import (
+    about_inferred,
     differences_beside_method,
     is_comparable,
     make_rows,
@@ -148,6 +149,21 @@ def test_accuracies_with_the_task_inferred_are_marked():
     assert row.accuracy("cl3").values[42] == pytest.approx(70, abs=1)
     (row,) = rows_of(results_of("other", 3, inferred=70.0), results_of("other"))
     assert row.accuracy("cl3").by is None  # what a run answers directly goes first
+
+
+def test_a_methods_own_rule_goes_before_the_entropy():
+    results = results_of("other", inferred=70.0)
+    for seed in results["seeds"]:
+        seed["scenarios"]["cl3_tir"] = {"mean": 90.0}
+    rows = rows_of(results_of(inferred=60.0), results)
+    cells = [row.accuracy("cl3") for row in rows]
+    assert [cell.by for cell in cells] == ["entropy", "tir"]
+    assert {*cells[1].values.values()} == {90.0}
+    assert about_inferred(cells[:1]) == "the task is inferred by entropy"
+    assert about_inferred(cells).endswith("by entropy or a network of the method's own (tir)")
+    assert about_inferred([rows[0].accuracy("cl1")]) == ""
+    results["seeds"][0]["scenarios"]["cl3_tir"] = {"mean": "x"}
+    assert not is_comparable(results)
 
 
 def test_the_earlier_format_is_read():
