@@ -129,10 +129,10 @@ class Report:
         if state is not None:
             self.results |= state["results"]
             self._restored_seconds = state["task_seconds"]
-            self._fits = dict(state.get("fits", {}))
-            self._generated = {
-                int(seed): images for seed, images in state.get("generated", {}).items()
-            }
+            self._fits, self._generated = (
+                {int(seed): drawn for seed, drawn in state.get(name, {}).items()}  # JSON's are text
+                for name in ("fits", "generated")
+            )
             # The last drawing may have been under way when the run was stopped.
             self._undrawn = any(seed.get(measure.name) for seed in self.results["seeds"])
         for seed in self.results["seeds"]:  # an earlier version's may lack it
