@@ -267,18 +267,10 @@ class OwnWeights:
         """Initial weights [members, num_weights], on the device, of a network that is drawn for a
         task; that of task 0 is the same for all methods.
         """
-        import torch
-
-        from hypercl.engine.seeding import generator
-
-        xavier = self.mnet_init == "xavier"
-        fresh = [
-            self.setting.net.fresh_weights(
-                generator(seed, "initialization", task_id), xavier=xavier
-            )
-            for seed in seeds
-        ]
-        return torch.stack(fresh).to(self.setting.device)
+        setting, xavier = self.setting, self.mnet_init == "xavier"
+        return setting.net.fresh_of_seeds(
+            seeds, "initialization", task_id, xavier=xavier, device=setting.device
+        )
 
     def extended(
         self, params: "Params", memory: "Params", seeds: "Sequence[int]", num_tasks_before: int

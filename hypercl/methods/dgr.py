@@ -38,7 +38,8 @@ class DgrAnchor(NamedTuple):
 
     teacher: Teacher
     decoder: "Tensor"  # before the task, [members, num_weights]
-    num_tasks: int  # earlier ones
+    # In the autoencoder's loss, of the task's samples and then of as many generated ones, [2 B].
+    of_samples: "Tensor"
 
 
 class DeepGenerativeReplay(LearningWithoutForgetting):
@@ -66,16 +67,10 @@ class DeepGenerativeReplay(LearningWithoutForgetting):
 
     def init(self, seeds: Sequence[int]) -> "Params":
         """``weights``, ``encoder`` and ``decoder``, [members, num_weights] each, initialized alike."""
-        import torch
-
-        from hypercl.engine.seeding import generator
-
-        xavier = self.mnet_init == "xavier"
-        params = super().init(seeds)
+        params, xavier = super().init(seeds), self.mnet_init == "xavier"
         for name, net in self._of_generator():
-            streams = [generator(seed, f"initialization of the {name}") for seed in seeds]
-            fresh = [net.fresh_weights(stream, xavier=xavier) for stream in streams]
-            params[name] = torch.stack(fresh).to(self.setting.device)
+            purpose, device = f"initialization of the {name}", self.setting.device
+            params[name] = net.fresh_of_seeds(seeds, purpose, xavier=xavier, device=device)
         return params
 
     def remember(self, params: "Params", memory: "Params", task_id: int) -> Any:
@@ -83,7 +78,10 @@ class DeepGenerativeReplay(LearningWithoutForgetting):
         teacher = super().remember(params, memory, task_id)
         if teacher is None:
             return None
-        return DgrAnchor(teacher, params["decoder"].clone(), task_id)
+        number, of_task = self.setting.train.batch_size, 1 / (task_id + 1)
+        of_samples = params["decoder"].new_full((2 * number,), (1 - of_task) / number)
+        of_samples[:number] = of_task / number
+        return DgrAnchor(teacher, params["decoder"].clone(), of_samples)
 
     def describe(self, anchor: Any) -> str:
         """How many samples are replayed."""
@@ -118,10 +116,10 @@ class DeepGenerativeReplay(LearningWithoutForgetting):
             gradient, losses = self.loss_without_anchor(weights, batch, task_loss)
         else:
             latents = batch.drawn[:, 2:]  # [members, 1, B, L], as of one task
-            replayed = self.vae.generate(anchor.decoder[:, None], latents, [0])[:, 0]
+            replayed = self.vae.generate(anchor.decoder[:, None], latents, None)[:, 0]
             gradient, losses = self.distilling(weights, batch, anchor.teacher, task_loss, replayed)
             inputs = torch.cat([inputs, replayed], dim=1)
-            of_samples = self._weights_of_samples(anchor, inputs)
+            of_samples = anchor.of_samples
         noise = batch.drawn[:, :2].flatten(1, 2)
 
         def decoder_step(loss: "DecoderLoss") -> "tuple[Tensor, Tensor]":
@@ -134,21 +132,9 @@ class DeepGenerativeReplay(LearningWithoutForgetting):
         losses = losses._replace(loss=losses.loss + reconstruction + divergence)
         return {"weights": gradient, "encoder": of_encoder, "decoder": of_decoder}, losses
 
-    def _weights_of_samples(self, anchor: DgrAnchor, inputs: "Tensor") -> "Tensor":
-        """Of those of the task, then as many generated ones, in the autoencoder's loss, [2 B]."""
-        number = inputs.shape[1] // 2
-        of_task = 1 / (1 + anchor.num_tasks)
-        weights = inputs.new_full((2 * number,), (1 - of_task) / number)
-        weights[:number] = of_task / number
-        return weights
-
     def generate(self, params: "Params", num_learned: int, num_samples: int) -> "Tensor":
         """Samples of all tasks together, [members, 1, num_samples, H * W * C]."""
-        return self.vae.samples(params["decoder"][:, None], [0], num_samples)
-
-    def merged(self, params: "Params", trained: "Params", task_id: int) -> "Params":
-        """A copy of what was trained."""
-        return {name: value.clone() for name, value in trained.items()}
+        return self.vae.samples(params["decoder"][:, None], None, num_samples)
 
     def state_dict(self, params: "Params") -> "Params":
         """The main network's tensors, in their order, ``encoder.0`` … and ``decoder.0`` …"""

@@ -62,7 +62,7 @@ class TaskInferenceByReplay:
     """
 
     network_by_task = True
-    inference_rule = "tir"
+    inference_rule = HnetTir.inference_rule
 
     def __init__(self, options: HnetTir, setting: Setting) -> None:
         from hypercl.methods.generative.generator import HnetGenerator
@@ -96,16 +96,10 @@ class TaskInferenceByReplay:
         Args:
             num_tasks_before: Of a run that is continued; its stream is another for each number.
         """
-        import torch
-
-        from hypercl.engine.seeding import generator
-
-        purpose = "initialization of task inference"
-        fresh = [
-            self.inference.fresh_weights(generator(seed, purpose, num_tasks_before), xavier=True)
-            for seed in seeds
-        ]
-        return torch.stack(fresh).to(self.setting.device)
+        purpose, device = "initialization of task inference", self.setting.device
+        return self.inference.fresh_of_seeds(
+            seeds, purpose, num_tasks_before, xavier=True, device=device
+        )
 
     def extended(
         self, params: "Params", memory: "Params", seeds: Sequence[int], num_tasks_before: int

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hypercl.engine.members import Params, alone, each_member
 from hypercl.engine.precision import tf32
-from hypercl.engine.seeding import drawing_from
+from hypercl.engine.seeding import drawing_from, generator
 from hypercl.networks import plain_mlp
 from hypercl.networks.activations import Activation
 from hypercl.networks.criteria import Criterion, of_labels
@@ -126,6 +126,22 @@ class MainNetwork:
                 bound = 0.0
             tensors.append(bound * (2 * torch.rand(shape, generator=generator) - 1))
         return torch.cat([tensor.flatten() for tensor in tensors])
+
+    def fresh_of_seeds(
+        self,
+        seeds: Sequence[int],
+        purpose: str,
+        task_id: int = 0,
+        *,
+        xavier: bool = False,
+        device: torch.device,
+    ) -> Tensor:
+        """:meth:`fresh_weights` of each seed from its stream for a purpose and task, on the device:
+        [members, num_weights].
+        """
+        streams = [generator(seed, purpose, task_id) for seed in seeds]
+        fresh = [self.fresh_weights(stream, xavier=xavier) for stream in streams]
+        return torch.stack(fresh).to(device)
 
     def fresh_stats(self, num_members: int, device: torch.device) -> Params:
         """Running statistics of batch normalization as they are before training.

@@ -80,40 +80,37 @@ class Vae:
             num_conditions,
         )
 
+    def conditions(self, num_tasks: int, like: Tensor) -> Tensor:
+        """Of the first tasks, one-hot [tasks, C], of another tensor's type and on its device."""
+        return torch.eye(num_tasks, self.num_conditions, dtype=like.dtype, device=like.device)
+
     @torch.no_grad()
-    def generate(self, weights: Tensor, latents: Tensor, task_ids: Sequence[int]) -> Tensor:
+    def generate(self, weights: Tensor, latents: Tensor, conditions: Tensor | None) -> Tensor:
         """Images of decoders, one for each member and task.
 
         Args:
             weights: Of the decoders, [members, tasks, num_weights].
             latents: [members, tasks, N, L].
-            task_ids: The condition of each of the tasks.
+            conditions: Of the tasks, [tasks, C]; None where the decoder is told none.
 
         Returns:
             Pixels in [0, 1], [members, tasks, N, D].
         """
-        members, tasks, number, _ = latents.shape
-        condition = self.condition(task_ids, latents)[None, :, None].expand(members, -1, number, -1)
-        inputs = torch.cat([latents, condition], dim=-1).flatten(0, 1)
-        logits = plain_mlp.logits(_RELU, self.decoder.split(weights.flatten(0, 1)), inputs)
-        return logits.sigmoid_().view(members, tasks, number, -1)
+        inputs = latents
+        if conditions is not None:
+            told = conditions[:, None].expand(*latents.shape[:3], -1)
+            inputs = torch.cat([latents, told], dim=-1)
+        tensors = self.decoder.split(weights.flatten(0, 1))
+        logits = plain_mlp.logits(_RELU, tensors, inputs.flatten(0, 1))
+        return logits.sigmoid_().unflatten(0, latents.shape[:2])
 
-    def samples(self, weights: Tensor, task_ids: Sequence[int], number: int) -> Tensor:
+    def samples(self, weights: Tensor, conditions: Tensor | None, number: int) -> Tensor:
         """:meth:`generate` from the same latents for all members and tasks, and at every call,
         [members, tasks, number, D].
         """
         stream = generator(0, "latents of samples that are looked at")
         latents = torch.randn(number, self.num_latents, generator=stream).to(weights.device)
-        return self.generate(weights, latents.expand(*weights.shape[:2], -1, -1), task_ids)
-
-    def condition(self, task_ids: Sequence[int], like: Tensor) -> Tensor:
-        """One-hot [tasks, C], of the type and on the device of another tensor."""
-        if self.num_conditions == 0:
-            return like.new_zeros(len(task_ids), 0)
-        of_each = like.new_zeros(len(task_ids), self.num_conditions)
-        for row, task_id in zip(of_each, task_ids, strict=True):
-            row[task_id] = 1
-        return of_each
+        return self.generate(weights, latents.expand(*weights.shape[:2], -1, -1), conditions)
 
     @torch.no_grad()
     def loss_and_gradient(

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from hypercl.engine.members import Params, from_parts, part_of
-from hypercl.engine.seeding import generator as stream
 from hypercl.errors import InputError
 from hypercl.methods.base import Batch, Lookahead, Setting, StepLosses
 from hypercl.methods.generative import HnetVaeEntry, require_pixels
@@ -30,6 +29,7 @@ class GeneratorAnchor(NamedTuple):
     """What is kept of the earlier tasks while a task is learned."""
 
     held: HnetAnchor  # of the decoder's hypernetwork
+    conditions: Tensor  # [tasks + 1, C], of the earlier tasks and then the one being learned
     decoders: Tensor | None  # of the earlier tasks, [members, tasks, num_weights]; None: no tasks
 
     @property
@@ -83,13 +83,9 @@ class HnetGenerator:
 
     def init(self, seeds: Sequence[int]) -> Params:
         """``encoder`` [members, num_weights], Xavier-uniform, and what the hypernetwork has."""
-        fresh = [
-            self.vae.encoder.fresh_weights(
-                stream(seed, "initialization of the encoder"), xavier=True
-            )
-            for seed in seeds
-        ]
-        encoders = torch.stack(fresh).to(self.setting.device)
+        encoders = self.vae.encoder.fresh_of_seeds(
+            seeds, "initialization of the encoder", xavier=True, device=self.setting.device
+        )
         return {_ENCODER: encoders, **self.hypernet.init(seeds)}
 
     def extended(self, params: Params, seeds: Sequence[int], num_tasks_before: int) -> Params:
@@ -113,7 +109,8 @@ class HnetGenerator:
         """The decoders of the earlier tasks, and what holds the hypernetwork to them."""
         decoders = self._decoders(params, task_id).contiguous() if task_id > 0 else None
         held = self.hypernet.remember(_of_hypernet(params), {}, task_id)
-        return GeneratorAnchor(held, decoders)
+        conditions = self.vae.conditions(task_id + 1, like=params[_ENCODER])
+        return GeneratorAnchor(held, conditions, decoders)
 
     def samples_per_task(self, anchor: GeneratorAnchor) -> int:
         """How many are replayed of each earlier task in a step: a batch, shared by them."""
@@ -145,7 +142,7 @@ class HnetGenerator:
         """
         assert anchor.decoders is not None
         latents = self._parts(anchor, drawn)[1]
-        images = self.vae.generate(anchor.decoders, latents, range(anchor.num_tasks))
+        images = self.vae.generate(anchor.decoders, latents, anchor.conditions[:-1])
         task_ids = torch.arange(anchor.num_tasks, device=drawn.device)
         return Replayed(images.flatten(1, 2), task_ids.repeat_interleave(images.shape[2]))
 
@@ -166,7 +163,6 @@ class HnetGenerator:
             lookahead: Takes and returns what the hypernetwork learns, under the names here.
         """
         noise, _, task_ids = self._parts(anchor, drawn)
-        condition = self.vae.condition([anchor.num_tasks], batch.inputs)[0]
 
         def decoder_step(loss: DecoderLoss) -> tuple[Params, StepLosses]:
             return self.hypernet.loss_and_gradient(
@@ -174,7 +170,7 @@ class HnetGenerator:
             )
 
         (gradients, losses), divergence, of_encoder = self.vae.loss_and_gradient(
-            params[_ENCODER], batch.inputs, noise, decoder_step, condition=condition
+            params[_ENCODER], batch.inputs, noise, decoder_step, condition=anchor.conditions[-1]
         )
         return {_ENCODER: of_encoder, **gradients}, losses.loss + divergence
 
@@ -183,7 +179,8 @@ class HnetGenerator:
         """Samples of the first tasks by what has been learned, [members, tasks, number, D] in
         [0, 1]; all from the same latents, which are the same at every call.
         """
-        return self.vae.samples(self._decoders(params, num_tasks), range(num_tasks), number)
+        decoders = self._decoders(params, num_tasks)
+        return self.vae.samples(decoders, self.vae.conditions(num_tasks, like=decoders), number)
 
     def _decoders(self, params: Params, num_tasks: int) -> Tensor:
         """Of the first tasks, [members, tasks, num_weights]."""
