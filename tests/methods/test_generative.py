@@ -255,6 +255,64 @@ def test_a_step_is_that_of_its_twin(method, scenario, task_id):
             torch.testing.assert_close(gradient[member : member + 1], wanted, msg=name)
 
 
+def vae_loss(params, inputs, noise, weights):
+    """Of an autoencoder without a condition, each sample with a weight."""
+    size, pixels = SMALL["vae_latent_size"], inputs.shape[1]
+    encoder = [pixels, *SMALL["vae_encoder_arch"], 2 * size]
+    encoded = mlp(params["encoder"], encoder, inputs)
+    mean, log_variance = encoded[:, :size], encoded[:, size:]
+    decoder = [size, *SMALL["vae_decoder_arch"], pixels]
+    z = mean + noise * (log_variance / 2).exp()
+    images = mlp(params["decoder"], decoder, z).sigmoid()
+    reconstruction = F.binary_cross_entropy(images, inputs, reduction="none").mean(1)
+    divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1) / pixels
+    return (weights * (reconstruction + divergence)).sum()
+
+
+@pytest.mark.parametrize("task_id", [0, 1, 2])
+@pytest.mark.parametrize("scenario", [1, 2, 3])
+def test_a_step_of_dgr_is_that_of_its_twin(scenario, task_id):
+    """1/t of the task and 1 - 1/t of what the generator remembers, for both networks."""
+    own = {n: SMALL[n] for n in ("batch_size", "vae_encoder_arch", "vae_decoder_arch")}
+    own |= {"vae_latent_size": SMALL["vae_latent_size"], "method": "dgr"}
+    experiment = make_experiment(make_sequence(scenario), cl_scenario=scenario, **own)
+    before, params, anchor, batch = in_task(experiment, task_id)
+    net, task = experiment.net, experiment.tasks[task_id]
+    gradients, losses = experiment.method.loss_and_gradient(
+        params, batch, anchor, experiment.task_loss(task), Adam(params)
+    )
+    share, number = 1 / (task_id + 1), SMALL["batch_size"]
+    for member in range(len(SEEDS)):
+        now = {name: value[member].clone().requires_grad_() for name, value in params.items()}
+        old = {name: value[member] for name, value in before.items()}
+        inputs, drawn = batch.inputs[member], batch.drawn[member]
+        logits = net.logits(now["weights"], inputs, {})[:, task.outputs]
+        total = F.cross_entropy(logits, batch.labels[member])
+        seen, noise, of_each = inputs, drawn[0], torch.full((number,), 1 / number)
+        if task_id > 0:
+            sizes = [SMALL["vae_latent_size"], *SMALL["vae_decoder_arch"], inputs.shape[1]]
+            images = mlp(old["decoder"], sizes, drawn[2]).sigmoid()
+            wanted, answers = (net.logits(w["weights"], images, {}) for w in (old, now))
+            heads = [slice(None)]
+            if scenario == 1:
+                heads = [earlier.outputs for earlier in experiment.tasks[:task_id]]
+            if scenario == 3:  # new classes have the probability 0
+                known = experiment.tasks[task_id - 1].outputs.stop
+                wanted[:, known:], answers = -torch.inf, answers[:, : task.outputs.stop]
+                wanted = wanted[:, : task.outputs.stop]
+            distillation = torch.stack(
+                [distilled(answers[:, head], wanted[:, head]).mean() for head in heads]
+            ).mean()
+            total = share * total + (1 - share) * distillation
+            seen, noise = torch.cat([inputs, images]), drawn[:2].flatten(0, 1)
+            of_each = torch.cat([share * of_each, (1 - share) * of_each])
+        total = total + vae_loss(now, seen, noise, of_each)
+        torch.testing.assert_close(losses.loss[member], total.detach())
+        total.backward()
+        for name, value in now.items():
+            torch.testing.assert_close(gradients[name][member], value.grad, msg=name)
+
+
 @pytest.mark.parametrize("method", OWN)
 def test_earlier_tasks_data_is_needed_by_nothing(method):
     """Neither gradients nor losses change when it is overwritten."""
