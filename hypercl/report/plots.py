@@ -60,21 +60,28 @@ def task_confusion(
     by_rule: Mapping[str, Sequence[Matrix]], task_names: Sequence[str], title: str
 ) -> Figure:
     """Heatmaps of the share (%) of each task's samples (row) taken for each task (column), one for
-    each rule that infers tasks.
+    each rule that infers tasks. Rules that agree have one together, as entropy and confidence do
+    where tasks have two classes.
 
     Args:
         by_rule: One matrix for each seed; their mean is shown.
     """
-    width, number = _width_of(len(task_names)), len(by_rule)
-    size = 0.75 * width * number + 1.5, 0.75 * width + 0.6
+    shares = {rule: np.array(mean_matrix(m), dtype=float) for rule, m in by_rule.items()}
+    shown: list[tuple[str, np.ndarray]] = []
+    for rule, cells in shares.items():
+        alike = [i for i, (_, others) in enumerate(shown) if np.array_equal(cells, others)]
+        if alike:
+            shown[alike[0]] = (f"{shown[alike[0]][0]} and {rule}", cells)
+        else:
+            shown.append((rule, cells))
+    width, number = _width_of(len(task_names)), len(shown)
+    size = 0.75 * width * number + 1.5, 0.75 * width + 1.5
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, number, squeeze=False, sharey=True)[0]
     scale = mpl.colors.Normalize(0, 100)
-    for axes, (rule, matrices) in zip(panels, by_rule.items(), strict=True):
-        shares = np.array(mean_matrix(matrices), dtype=float)
-        image = _draw_square(axes, shares, task_names, scale, "viridis", "{:.1f}".format)
-        right = np.diagonal(shares).mean()
-        axes.set_title(f"by {rule}: {right:.1f} % right", fontsize=10)
+    for axes, (rules, cells) in zip(panels, shown, strict=True):
+        image = _draw_square(axes, cells, task_names, scale, "viridis", "{:.1f}".format)
+        axes.set_title(f"by {rules}: {np.diagonal(cells).mean():.1f} % right", fontsize=10)
         axes.set_xlabel("task inferred")
     panels[0].set_ylabel("task")
     label = "share of the task's samples (%)"

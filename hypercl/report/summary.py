@@ -217,7 +217,7 @@ def about_spread(summary: Mapping[str, Any], before: str = " (") -> str:
 
 def number(value: float | None, digits: int = 2) -> str:
     """A percentage as the screen has it; ``-`` for what was not measured."""
-    return "-" if value is None else f"{value:.{digits}f}"
+    return "-" if value is None else f"{value:z.{digits}f}"  # z: no -0.00
 
 
 def _change(measure: Measure, before: float | None, after: float | None) -> str:

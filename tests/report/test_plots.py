@@ -135,6 +135,26 @@ def test_task_confusion_shows_every_share(size):
     assert of_scaled.get_title() == "by scaled: 100.0 % right"
 
 
+def test_rules_that_agree_share_a_heatmap():
+    confusion, other = [[80.0, 20.0], [0.0, 100.0]], [[50.0, 50.0], [10.0, 90.0]]
+    by_rule = {"entropy": [confusion], "confidence": [confusion], "scaled": [other]}
+    first, second, _ = task_confusion(by_rule, ["digits 0-1", "digits 2-3"], "title").axes
+    assert first.get_title() == "by entropy and confidence: 90.0 % right"
+    assert second.get_title() == "by scaled: 70.0 % right"
+
+
+@pytest.mark.parametrize("size", [2, 5, 10])
+def test_nothing_around_the_heatmaps_overlaps_or_is_cut_off(size):
+    drawn = np.random.default_rng(0)
+    by_rule = {rule: [drawn.uniform(0, 100, (size, size)).tolist()] for rule in "abc"}
+    figure = task_confusion(by_rule, [f"digits {i}-{i + 1}" for i in range(size)], "title")
+    figure.draw_without_rendering()
+    title = figure._suptitle.get_window_extent()
+    for axes in figure.axes[:3]:
+        assert axes.title.get_window_extent().y1 <= title.y0
+        assert axes.xaxis.label.get_window_extent().y0 >= 0
+
+
 @pytest.mark.parametrize(("rows", "channels"), [(1, 1), (3, 1), (30, 3)])
 def test_generated_images_stand_in_a_row_for_each_task(rows, channels):
     images = np.random.default_rng(0).integers(0, 200, (rows, 4, 5, 6, channels), dtype=np.uint8)
