@@ -157,6 +157,7 @@ class TaskTraining:
         running = experiment.method.running(params, memory, task_id)
         self.running = {name: value.clone() for name, value in running.items()}
         self._gradient = torch.zeros_like(self._flat)
+        self._gradient_of = views_of(self._gradient, trainable)
         self._counter = torch.zeros(1, dtype=torch.int64, device=device)
         self.rates = LearningRates(
             options,
@@ -234,8 +235,9 @@ class TaskTraining:
             Where these stand among all numbers.
         """
         numbers = self._span(gradients)
-        in_order = {name: gradients[name] for name in self.trained if name in gradients}
-        gradient = flatten(in_order, out=self._gradient[:, numbers])
+        places = [self._gradient_of[name] for name in gradients]
+        torch._foreach_copy_(places, list(gradients.values()))
+        gradient = self._gradient[:, numbers]
         if self._clip_value is not None:
             clip_value(gradient, self._clip_value)
         if self._clip_norm is not None:
@@ -246,7 +248,7 @@ class TaskTraining:
         """The parameters after a step of the optimizer with these gradients, which is not taken."""
         assert isinstance(self._optimizer, Adam), "only a step of Adam can be looked at"
         numbers = self._collect(gradients)
-        ahead = self._flat[:, numbers] + self._optimizer.lookahead(numbers)
+        ahead = self._optimizer.lookahead(numbers)
         return views_of(ahead, {n: v for n, v in self.trained.items() if n in gradients})
 
     def _span(self, chosen: Params) -> slice:

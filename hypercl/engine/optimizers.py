@@ -70,7 +70,7 @@ class Adam:
 
     @torch.no_grad()
     def lookahead(self, numbers: slice = slice(None)) -> Tensor:
-        """What the next step would add to some of the parameters; nothing is changed.
+        """What some of the parameters would be after the next step; nothing is changed.
 
         Args:
             numbers: Which ones.
@@ -78,7 +78,6 @@ class Adam:
         Returns:
             [members, of these numbers].
         """
-        before = self._parameters[:, numbers]
         parameters, mean, mean_square = (
             values[:, numbers].clone(memory_format=torch.contiguous_format)
             for values in (self._parameters, self.state["mean"], self.state["mean_square"])
@@ -86,7 +85,7 @@ class Adam:
         self.state["step"] += 1
         self._update(parameters, self._gradient[:, numbers].contiguous(), mean, mean_square)
         self.state["step"] -= 1
-        return parameters - before
+        return parameters
 
     def _update(
         self, parameters: Tensor, gradient: Tensor, mean: Tensor, mean_square: Tensor

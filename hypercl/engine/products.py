@@ -75,19 +75,26 @@ def product(x: Tensor, y: Tensor, *, plus: Tensor | None = None) -> Tensor:
     return torch.baddbmm(plus, x, y, out=plus if own else None)
 
 
-def sum_over_rows(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """xᵀ y, the sum over rows of the products of all pairs of columns.
+def sum_over_rows(
+    x: Tensor, y: Tensor, *, out: Tensor | None = None, plus: Tensor | None = None
+) -> Tensor:
+    """xᵀ y, the sum over rows of the products of all pairs of columns; or xᵀ y + plus.
 
     Args:
         x: [members, rows, n]; ``y``: [members, rows, m].
         out: Where to put the result, [members, n, m].
+        plus: [members, n, m]; the result takes its memory.
     """
     n, m = x.shape[2], y.shape[2]
     narrowest = _NARROW if torch.get_num_threads() > 1 else 0
     if narrowest <= max(n, m) <= _WIDE and _takes_onednn(x, y, (*x.shape[1:], m)):
         # Of the two transposed matrices the first is copied: let that be the smaller one.
         result = linear(x.mT, y.mT) if n <= m else linear(y.mT, x.mT).mT
+        if plus is not None:
+            return plus.add_(result)
         return result if out is None else out.copy_(result)
+    if plus is not None:
+        return torch.baddbmm(plus, x.mT, y, out=plus)
     return torch.bmm(x.mT, y, out=out)
 
 

@@ -15,10 +15,12 @@ The backward pass is written out: it costs what its matrix products cost, where 
 add about as much again for networks of this size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hypercl.engine.members import Params
@@ -155,25 +157,67 @@ class Hypernet:
 
     @torch.no_grad()
     def generate_backward(
-        self, params: Params, features: Tensor, gradient: Tensor
+        self,
+        params: Params,
+        features: Tensor,
+        *gradients: Tensor,
+        plus: Tensor | None = None,
     ) -> tuple[Tensor, Params]:
         """The gradients for the features and for the last layer's parameters.
 
         Args:
-            gradient: For the weights, [members, tasks, num_weights].
+            gradients: For the weights, [members, tasks, num_weights]; of several, one has the tasks
+                that follow the other's.
+            plus: A gradient for the last layer, weight and bias side by side as in
+                :meth:`of_last_layer`, that is added to it; the result takes its memory.
         """
-        members, tasks, chunks, width = features.shape
         weight, bias = self.last_layer(params)
-        surplus = chunks * weight.shape[1] - self.num_weights
-        gradient = torch.cat([gradient, gradient.new_zeros(members, tasks, surplus)], dim=-1)
-        gradient = gradient.view(members, tasks * chunks, -1)
-        name, bias_name = self.last_layer_names
-        gradients = {
-            name: sum_over_rows(gradient, features.reshape(members, tasks * chunks, width))
-        }
+        rows = features.flatten(1, 2)
         if bias is not None:
-            gradients[bias_name] = gradient.sum(1)
-        return product(gradient, weight).view(features.shape), gradients
+            rows = F.pad(rows, (0, 1), value=1.0)
+        gradient, rest = self._in_chunks(gradients, features.shape[2], weight.shape[1])
+        full = gradient.shape[1]
+        of_layer = sum_over_rows(gradient, rows[:, :full], plus=plus)
+        of_features = product(gradient, weight)
+        if rest is not None:
+            used = rest.shape[2]
+            of_layer[:, :used] += sum_over_rows(rest, rows[:, full:])
+            of_features = torch.cat([of_features, product(rest, weight[:, :used])], dim=1)
+        return of_features.view(features.shape), self.of_last_layer(params, of_layer)
+
+    def of_last_layer(self, params: Params, both: Tensor) -> Params:
+        """What belongs to weight and bias side by side, [members, chunk_size, features + 1], by
+        their names; where there is no bias, [members, chunk_size, features] to the weight.
+        """
+        name, bias_name = self.last_layer_names
+        if bias_name not in params:
+            return {name: both}
+        return {name: both[..., :-1], bias_name: both[..., -1]}
+
+    def _in_chunks(
+        self, gradients: Sequence[Tensor], chunks: int, size: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Gradients for weights of tasks, one after the other, as those for chunks.
+
+        Returns:
+            [members, tasks * chunks, size], with zeros for what is left out of a last chunk. Of a
+            single task, which needs no copy, that chunk is not among them, but what is used of it
+            stands in the second tensor, [members, 1, used].
+        """
+        members, total = len(gradients[0]), chunks * size
+        tasks = sum(gradient.shape[1] for gradient in gradients)
+        if tasks == 1:
+            of_weights = gradients[0][:, 0]
+            cut = self.num_weights // size * size
+            rest = None if cut == self.num_weights else of_weights[:, None, cut:]
+            return of_weights[:, :cut].unflatten(1, (-1, size)), rest
+        joined = gradients[0].new_empty(members, tasks, total)
+        joined[..., self.num_weights :] = 0
+        start = 0
+        for gradient in gradients:
+            joined[:, start : start + gradient.shape[1], : self.num_weights] = gradient
+            start += gradient.shape[1]
+        return joined.view(members, -1, size), None
 
     def last_layer(self, params: Params) -> tuple[Tensor, Tensor | None]:
         """Weight [members, chunk_size, features], bias [members, chunk_size] of the last layer."""

@@ -58,6 +58,11 @@ def test_sums_over_rows(library, members, n, m):
     out = torch.empty(members, n + 1, m)
     assert sum_over_rows(x, y, out=out[:, :n]).data_ptr() == out.data_ptr()
     close(out[:, :n], expected)
+    plus = numbers(members, n, m)
+    expected = expected + plus
+    found = sum_over_rows(x, y, plus=plus)
+    assert found.data_ptr() == plus.data_ptr()
+    close(found, expected)
 
 
 @needs_onednn

@@ -31,15 +31,16 @@ def test_generates_what_hypnettorch_generates(kind):
 
 
 @pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize("tasks", [1, 2])
 @pytest.mark.parametrize("dropout_rate", [-1, 0.3])
 @pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh", "elu", "linear"])
 @pytest.mark.parametrize("kind", HYPERNETS)
-def test_the_backward_pass_is_autograds(kind, activation, dropout_rate, members):
+def test_the_backward_pass_is_autograds(kind, activation, dropout_rate, tasks, members):
     values = {"hnet_net_act": activation, "hnet_dropout_rate": dropout_rate}
     _, hnet, params = two_members(**{**HYPERNETS[kind], **values})
     params = {name: value[:members] for name, value in params.items()}
     leaves = {name: value.requires_grad_() for name, value in params.items()}
-    ids = torch.tensor([[3, 1], [0, 3]])[:members]
+    ids = torch.tensor([[3, 1], [0, 3]])[:members, :tasks]
     torch.manual_seed(5)
     passed = hnet.forward(leaves, ids, training=True)
     weights = hnet.generate(leaves, passed.features)
@@ -53,6 +54,22 @@ def test_the_backward_pass_is_autograds(kind, activation, dropout_rate, members)
     assert found.keys() == params.keys()
     for name, value in zip(leaves, expected, strict=True):
         torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", HYPERNETS)
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_gradients_in_parts_and_one_that_is_there_already(kind, tasks):
+    _, hnet, params = two_members(**HYPERNETS[kind])
+    features = hnet.features(params, torch.arange(tasks).expand(2, -1))
+    gradient = torch.randn_like(hnet.generate(params, features))
+    expected_features, expected = hnet.generate_backward(params, features, gradient)
+    rows = [value if value.ndim == 3 else value[..., None] for value in expected.values()]
+    there = torch.cat(rows, dim=2)  # weight and bias side by side
+    parts = gradient.tensor_split([1], dim=1) if tasks > 1 else [gradient]
+    to_features, found = hnet.generate_backward(params, features, *parts, plus=there)
+    torch.testing.assert_close(to_features, expected_features, rtol=1e-12, atol=1e-12)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], 2 * value, rtol=1e-12, atol=1e-12)
 
 
 def test_features_enter_the_last_layer(hypernet):

@@ -18,12 +18,15 @@ from hypercl.networks.hypernet import Hypernet
 
 
 class Penalty(NamedTuple):
-    """The penalty of one step, and the gradient of beta times it, in up to three parts."""
+    """The penalty of one step, and the gradient of beta times it, in up to four parts."""
 
     value: Tensor  # [members]
     for_features: Tensor | None  # [members, tasks, chunks, features], of the first block's
     for_weights: Tensor | None  # [members, tasks, num_weights]
-    for_params: Params  # what of it comes through neither
+    for_layer: (
+        Tensor | None
+    )  # of the last one, weight and bias side by side (Hypernet.of_last_layer)
+    for_params: Params  # what of it comes through none of these
 
 
 class OutputAnchor(Protocol):

@@ -75,7 +75,7 @@ def count_multiplications(
     """Multiplications that the penalty and its gradient take in a step: (dense, factored).
 
     Dense: the last layer forward and its two gradients, and once more forward for targets that are
-    not stored. Factored: two products of ΔX and two for its gradient over all chunks, three Gram
+    not stored. Factored: two products of ΔX and two for its gradient over all chunks, two Gram
     matrices of the layer and two products for its gradient, and four products for the chunks that
     are used in part.
     """
@@ -85,5 +85,5 @@ def count_multiplications(
     num_partial = partial.chunks.shape[1] if partial is not None else 0
     tasks = num_tasks if subset_size is None else min(subset_size, num_tasks)
     dense = (3 if store_targets else 4) * tasks * chunks * chunk_size * d
-    factored = 4 * tasks * (chunks * d + num_partial * chunk_size) * d + 5 * chunk_size * d * d
+    factored = 4 * tasks * (chunks * d + num_partial * chunk_size) * d + 4 * chunk_size * d * d
     return dense, factored

@@ -84,8 +84,8 @@ class DenseAnchor:
             moved[..., -mask.shape[-1] :] *= mask
         num_earlier = earlier.shape[1]
         value = moved.square().sum((1, 2)) / num_earlier
-        scale = by_member(2 * beta / num_earlier, moved)
-        return Penalty(value, None, scale * moved, {})
+        moved *= by_member(2 * beta / num_earlier, moved)
+        return Penalty(value, None, moved, None, {})
 
     def _targets(self, earlier: Tensor) -> Tensor:
         if "targets" not in self.kept:

@@ -12,7 +12,12 @@ and over rows of features (tasks times chunks), which are the rows of ΔX and U*
     half its gradient for X:       y W      = ΔX WᵀW + U* EᵀW
     half its gradient for [W, b]:  Σ y [x, 1] = W ([ΔXᵀΔX, 0] + ΔXᵀU*) + E ([U*ᵀΔX, 0] + U*ᵀU*)
 
-so that the generated weights are needed for neither. Chunks of which a task uses only a part (the
+so that the generated weights are needed for neither. Of the last layer's own products two suffice,
+WᵀE and EᵀE: with W = W* + ΔW,
+
+    WᵀW = W*ᵀW* + WᵀΔW + ΔWᵀW - ΔWᵀΔW
+
+and W*ᵀW* is known before the task. Chunks of which a task uses only a part (the
 last one, where it is cut; those with the heads of other tasks) have their y computed as it stands
 and stay out of these products. Every term is of second order in the differences; the middle one may
 be negative, so where Δx and E nearly make up for each other the value loses digits in float32 (6e-6
@@ -44,7 +49,7 @@ class FactoredAnchor:
 
     ``kept`` holds, each with a leading dimension of members, ``features`` X* [tasks, chunks,
     features], ``gram`` U*ᵀU* of the full chunks (of all tasks together, or of each where a step
-    takes a subset), ``weight`` W* and ``bias`` b*.
+    takes a subset), ``weight`` W* and ``bias`` b*, and ``weight_gram`` W*ᵀW*.
     """
 
     form = "factored"
@@ -73,6 +78,7 @@ class FactoredAnchor:
             "features": features,
             "gram": gram if subset else gram.sum(1),
             "weight": weight.clone(),
+            "weight_gram": sum_over_rows(weight, weight),
         }
         if bias is not None:
             kept["bias"] = bias.clone()
@@ -123,13 +129,8 @@ class FactoredAnchor:
             sums = sums.plus(products)
             add_into(for_params, self.hnet.backward(params, passed, gradient))
         gram = rows_of(kept["gram"], earlier).sum(1) if self.subset else kept["gram"]
-        total, of_layer = _layer_gradient(layer, gram, sums)
-        d = features.shape[-1]
-        weight_name, bias_name = self.hnet.last_layer_names
-        for_params[weight_name] = of_layer[..., :d]
-        if layer.has_bias:
-            for_params[bias_name] = of_layer[..., d]
-        return Penalty(total / num_earlier, for_features, None, for_params)
+        total, for_layer = _layer_gradient(layer, gram, sums)
+        return Penalty(total / num_earlier, for_features, None, for_layer, for_params)
 
     def _then(self, ids: Tensor, start: int) -> tuple[Tensor, Partial | None]:
         """X* of a block of tasks, and its chunks used in part, [members, tasks, …] each.
@@ -160,15 +161,22 @@ class _Layer(NamedTuple):
     e: Tensor  # E [members, C, d + 1]
     g: Tensor  # WᵀW [members, d, d]
     p: Tensor  # WᵀE [members, d, d + 1]
+    q: Tensor  # EᵀE [members, d + 1, d + 1]
     scale: float | Tensor  # twice beta over the number of tasks regularized; or [members, 1, 1]
 
     @classmethod
     def moved(cls, hnet: Hypernet, params: Params, kept: Params, scale: float | Tensor) -> "_Layer":
         weight, bias = hnet.last_layer(params)
-        e = weight - kept["weight"]
-        if bias is not None:
-            e = torch.cat([e, (bias - kept["bias"])[..., None]], dim=-1)
-        return cls(weight, e, sum_over_rows(weight, weight), sum_over_rows(weight, e), scale)
+        d = weight.shape[-1]
+        if bias is None:
+            e = weight - kept["weight"]
+        else:
+            e = weight.new_empty(*weight.shape[:2], d + 1)
+            torch.sub(weight, kept["weight"], out=e[..., :d])
+            torch.sub(bias, kept["bias"], out=e[..., d])
+        p, q = sum_over_rows(weight, e), sum_over_rows(e, e)
+        g = kept["weight_gram"] + p[..., :d] + p[..., :d].mT - q[:, :d, :d]
+        return cls(weight, e, g, p, q, scale)
 
     @property
     def has_bias(self) -> bool:
@@ -180,7 +188,7 @@ class _Products(NamedTuple):
 
     a: Tensor  # ΔXᵀΔX [members, d, d]
     b: Tensor  # ΔXᵀU* [members, d, d + 1]
-    partial: tuple[Tensor, Tensor] | None  # of chunks used in part, Σ ||y||² and Σ y [x, 1]
+    partial: tuple[Tensor, Tensor] | None  # of chunks used in part, Σ ||y||² and scale Σ y [x, 1]
 
     def plus(self, other: "_Products") -> "_Products":
         partial = None
@@ -199,7 +207,7 @@ def _block_products(
         x: [members, tasks, chunks, d], as ``x_star``.
         full: Chunks used in full; ``partial``: of others, with a leading dimension of members.
     """
-    _, _, g, p, scale = layer
+    g, p, scale = layer.g, layer.p, layer.scale
     d = x.shape[-1]
     dx = x - x_star
     dx[:, :, full:] = 0
@@ -229,29 +237,25 @@ def _partial_products(
     x: Tensor, x_star: Tensor, masks: Tensor, layer: _Layer
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """The gradient for features x [members, rows, d] of chunks used in part; of them Σ ||y||² and
-    Σ y [x, 1].
+    the gradient for [W, b].
     """
-    weight, e, _, _, scale = layer
-    d = x.shape[-1]
-    y = linear(x - x_star, weight) + linear(x_star, e[..., :d])  # [members, rows, C]
+    weight, e, scale = layer.weight, layer.e, layer.scale
+    u, u_star = x, x_star
     if layer.has_bias:
-        y += e[:, None, :, d]
-        u = F.pad(x, (0, 1), value=1.0)
-    else:
-        u = x
+        u, u_star = (F.pad(features, (0, 1), value=1.0) for features in (x, x_star))
+    y = product(u_star, e.mT, plus=linear(x - x_star, weight))  # [members, rows, C]
     y *= masks
-    return scale * product(y, weight), (y.square().sum((1, 2)), sum_over_rows(y, u))
+    return scale * product(y, weight), (y.square().sum((1, 2)), sum_over_rows(y, scale * u))
 
 
 def _layer_gradient(layer: _Layer, gram: Tensor, sums: _Products) -> tuple[Tensor, Tensor]:
     """Σ ||y||² over everything, and the gradient for [W, b], [members, C, d + 1]."""
-    weight, e, g, p, scale = layer
+    weight, e, g, p, q, scale = layer
     a, b, partial = sums
-    total = (a * g).sum((1, 2)) + 2 * (b * p).sum((1, 2)) + (gram * sum_over_rows(e, e)).sum((1, 2))
-    extra = gram.shape[-1] - a.shape[-1]  # 1 with a bias
-    gradient = product(weight, scale * (F.pad(a, (0, extra)) + b))
-    gradient = product(e, scale * (F.pad(b.mT, (0, extra)) + gram), plus=gradient)
+    total = (a * g).sum((1, 2)) + 2 * (b * p).sum((1, 2)) + (gram * q).sum((1, 2))
+    of_partial = None
     if partial is not None:
-        total = total + partial[0]
-        gradient += scale * partial[1]
-    return total, gradient
+        total, of_partial = total + partial[0], partial[1]
+    extra = gram.shape[-1] - a.shape[-1]  # 1 with a bias
+    gradient = product(weight, scale * (F.pad(a, (0, extra)) + b), plus=of_partial)
+    return total, product(e, scale * (F.pad(b.mT, (0, extra)) + gram), plus=gradient)

@@ -212,16 +212,20 @@ class OutputRegularizer:
         weights = hnet.generate(params, generated)  # [members, tasks, num_weights]
 
         loss, accuracy, gradient = task_loss(weights[:, -1], batch)
-        gradient = gradient[:, None]
+        of_weights = [gradient[:, None]]
         if anchor is None:
-            to_features, gradients = hnet.generate_backward(params, generated, gradient)
+            to_features, gradients = hnet.generate_backward(params, generated, *of_weights)
             value, total = torch.zeros_like(loss), task_loss.weight * loss
         else:
             beta = self._beta_at(batch.step)
             penalty = anchor.penalty(params, earlier, features[:, :-1], weights[:, :-1], beta)
-            gradient = _joined(penalty.for_weights, gradient)
-            to_features, gradients = hnet.generate_backward(params, generated, gradient)
-            to_features = _joined(penalty.for_features, to_features)
+            if penalty.for_weights is not None:
+                of_weights.insert(0, penalty.for_weights)
+            to_features, gradients = hnet.generate_backward(
+                params, generated, *of_weights, plus=penalty.for_layer
+            )
+            if penalty.for_features is not None:
+                to_features = torch.cat([penalty.for_features, to_features], dim=1)
             add_into(gradients, penalty.for_params)
             value, total = penalty.value, task_loss.weight * loss + beta * penalty.value
         add_into(gradients, hnet.backward(params, passed, to_features))
@@ -337,7 +341,9 @@ def penalty_and_gradient(
     else:
         penalty = anchor.penalty(params, earlier, features, features[:, :0], beta)
         assert penalty.for_features is not None
-        to_features, gradients = penalty.for_features, penalty.for_params
+        assert penalty.for_layer is not None
+        to_features = penalty.for_features
+        gradients = penalty.for_params | hnet.of_last_layer(params, penalty.for_layer)
     add_into(gradients, hnet.backward(params, passed, to_features))
     return penalty.value, gradients
 
@@ -360,8 +366,3 @@ def draw_subsets(
     return torch.stack(
         [torch.randperm(num_tasks, generator=generator)[:subset_size] for _ in range(num_steps)]
     )
-
-
-def _joined(of_earlier: Tensor | None, of_current: Tensor) -> Tensor:
-    """Along the tasks, [members, tasks, …]; None where one has no part in it."""
-    return of_current if of_earlier is None else torch.cat([of_earlier, of_current], dim=1)
