@@ -152,8 +152,14 @@ class Hypernet:
         Returns:
             [members, tasks, num_weights]; what the last chunk holds beyond them is left out.
         """
+        return self.generate_chunks(params, features)[..., : self.num_weights]
+
+    def generate_chunks(self, params: Params, features: Tensor) -> Tensor:
+        """The last layer: features [members, tasks, chunks, features] to weights, and what the last
+        chunk holds beyond them: [members, tasks, chunks * chunk_size].
+        """
         chunks = linear(features.flatten(1, 2), *self.last_layer(params))
-        return chunks.view(*features.shape[:2], -1)[..., : self.num_weights]
+        return chunks.view(*features.shape[:2], -1)
 
     @torch.no_grad()
     def generate_backward(
@@ -166,24 +172,19 @@ class Hypernet:
         """The gradients for the features and for the last layer's parameters.
 
         Args:
-            gradients: For the weights, [members, tasks, num_weights]; of several, one has the tasks
-                that follow the other's.
+            gradients: For what is generated, [members, tasks, num_weights or chunks * chunk_size];
+                of several, one has the tasks that follow the other's.
             plus: A gradient for the last layer, weight and bias side by side as in
                 :meth:`of_last_layer`, that is added to it; the result takes its memory.
         """
         weight, bias = self.last_layer(params)
+        gradient = self._whole_chunks(gradients, features.shape[2] * weight.shape[1])
+        gradient = gradient.view(len(gradient), -1, weight.shape[1])
         rows = features.flatten(1, 2)
         if bias is not None:
             rows = F.pad(rows, (0, 1), value=1.0)
-        gradient, rest = self._in_chunks(gradients, features.shape[2], weight.shape[1])
-        full = gradient.shape[1]
-        of_layer = sum_over_rows(gradient, rows[:, :full], plus=plus)
-        of_features = product(gradient, weight)
-        if rest is not None:
-            used = rest.shape[2]
-            of_layer[:, :used] += sum_over_rows(rest, rows[:, full:])
-            of_features = torch.cat([of_features, product(rest, weight[:, :used])], dim=1)
-        return of_features.view(features.shape), self.of_last_layer(params, of_layer)
+        of_layer = sum_over_rows(gradient, rows, plus=plus)
+        return product(gradient, weight).view(features.shape), self.of_last_layer(params, of_layer)
 
     def of_last_layer(self, params: Params, both: Tensor) -> Params:
         """What belongs to weight and bias side by side, [members, chunk_size, features + 1], by
@@ -194,30 +195,20 @@ class Hypernet:
             return {name: both}
         return {name: both[..., :-1], bias_name: both[..., -1]}
 
-    def _in_chunks(
-        self, gradients: Sequence[Tensor], chunks: int, size: int
-    ) -> tuple[Tensor, Tensor | None]:
-        """Gradients for weights of tasks, one after the other, as those for chunks.
-
-        Returns:
-            [members, tasks * chunks, size], with zeros for what is left out of a last chunk. Of a
-            single task, which needs no copy, that chunk is not among them, but what is used of it
-            stands in the second tensor, [members, 1, used].
+    def _whole_chunks(self, gradients: Sequence[Tensor], size: int) -> Tensor:
+        """Gradients of tasks one after the other, [members, tasks, size], with zeros for what
+        belongs to no weight.
         """
-        members, total = len(gradients[0]), chunks * size
+        if len(gradients) == 1 and gradients[0].shape[2] == size:
+            return gradients[0]
         tasks = sum(gradient.shape[1] for gradient in gradients)
-        if tasks == 1:
-            of_weights = gradients[0][:, 0]
-            cut = self.num_weights // size * size
-            rest = None if cut == self.num_weights else of_weights[:, None, cut:]
-            return of_weights[:, :cut].unflatten(1, (-1, size)), rest
-        joined = gradients[0].new_empty(members, tasks, total)
+        joined = gradients[0].new_empty(len(gradients[0]), tasks, size)
         joined[..., self.num_weights :] = 0
         start = 0
         for gradient in gradients:
-            joined[:, start : start + gradient.shape[1], : self.num_weights] = gradient
+            joined[:, start : start + gradient.shape[1], : gradient.shape[2]] = gradient
             start += gradient.shape[1]
-        return joined.view(members, -1, size), None
+        return joined
 
     def last_layer(self, params: Params) -> tuple[Tensor, Tensor | None]:
         """Weight [members, chunk_size, features], bias [members, chunk_size] of the last layer."""

@@ -57,12 +57,19 @@ class MainNetwork:
         self.names = self._names_of_tensors()
 
     def split(self, weights: Tensor) -> list[Tensor]:
-        """Cut a row of weights, [..., num_weights], into the network's tensors."""
-        pieces = weights.split([math.prod(shape) for shape in self.shapes], dim=-1)
+        """Cut a row of weights, [..., num_weights or more], into the network's tensors."""
+        sizes = [math.prod(shape) for shape in self.shapes]
+        pieces = weights[..., : self.num_weights].split(sizes, dim=-1)
         return [
             piece.view(*weights.shape[:-1], *shape)
             for piece, shape in zip(pieces, self.shapes, strict=True)
         ]
+
+    def empty_gradient(self, weights: Tensor) -> Tensor:
+        """Room for a gradient for weights [..., num_weights or more], 0 beyond the network's."""
+        gradient = torch.empty_like(weights)
+        gradient[..., self.num_weights :] = 0
+        return gradient
 
     def logits(self, weights: Tensor, inputs: Tensor, stats: Params) -> Tensor:
         """What the network makes of a batch, of one member.
@@ -359,7 +366,9 @@ class LossOfWeights(Protocol):
         ...
 
     def __call__(self, weights: Tensor, batch: LabelledInputs) -> "TaskLossValue":
-        """Of the members' networks with these weights, [members, num_weights]."""
+        """Of the members' networks with these weights, [members, num_weights or more]: numbers
+        beyond those of the network have no part in it, and a gradient of 0.
+        """
         ...
 
 
@@ -368,7 +377,7 @@ class TaskLossValue(NamedTuple):
 
     loss: Tensor  # [members], the mean cross-entropy; of regression the mean squared error
     accuracy: Tensor  # [members], in [0, 1]; of regression the mean squared error again
-    gradient: Tensor  # [members, num_weights], of ``weight`` times the loss
+    gradient: Tensor  # of the weights' shape, of ``weight`` times the loss
 
 
 @dataclass(frozen=True)
@@ -386,7 +395,7 @@ class TaskLoss:
     tf32: bool = False  # float32 products on a GPU in TF32
 
     def __call__(self, weights: Tensor, batch: LabelledInputs) -> TaskLossValue:
-        """Of the members' networks with these weights, [members, num_weights]."""
+        """See :class:`LossOfWeights`."""
         if self._activation is None and not batch.labels.is_floating_point():
             loss, accuracy, gradient = self._by_autograd(weights, batch)
         else:
@@ -408,16 +417,18 @@ class TaskLoss:
         """Any loss on the logits of a batch; ``weight`` has no part in it.
 
         Args:
-            weights: [members, num_weights]; ``inputs``: [members, B, H * W * C].
+            weights: [members, num_weights or more]; ``inputs``: [members, B, H * W * C].
             stats: Running statistics, which are updated in training mode.
             criterion: Takes the logits of ``outputs``; see criteria.py.
 
         Returns:
-            What the criterion returns beside the gradient, and the gradient for the weights,
-            [members, num_weights].
+            What the criterion returns beside the gradient, and the gradient for the weights, of
+            their shape.
         """
         if (activation := self._activation) is not None:
-            gradient = (torch.empty_like if outputs == slice(None) else torch.zeros_like)(weights)
+            gradient = self.net.empty_gradient(weights)
+            if outputs != slice(None):
+                gradient.zero_()
             tensors, gradients = self.net.split(weights), self.net.split(gradient)
             with tf32(self.tf32):
                 value = plain_mlp.loss_and_gradient(

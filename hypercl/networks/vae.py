@@ -191,13 +191,13 @@ class DecoderLoss:
         self.of_inputs = torch.empty_like(inputs)
 
     def __call__(self, weights: Tensor, batch: LabelledInputs | None = None) -> TaskLossValue:
-        """The loss [members], its gradient for weights [members, num_weights], and in the place of
-        the accuracy the loss again.
+        """The loss [members], its gradient for weights [members, num_weights or more], and in the
+        place of the accuracy the loss again.
 
         Args:
             batch: Is not read; task losses are called with one.
         """
-        gradient = torch.empty_like(weights)
+        gradient = self._decoder.empty_gradient(weights)
         loss = plain_mlp.loss_and_gradient(
             _RELU,
             self._decoder.split(weights),

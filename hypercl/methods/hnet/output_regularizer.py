@@ -209,9 +209,10 @@ class OutputRegularizer:
         passed = hnet.forward(params, torch.cat([earlier[:, :block], current], 1), training=True)
         features = passed.features  # [members, block + 1, chunks, features]
         generated = features[:, -1:] if anchor is None else anchor.to_generate(features)
-        weights = hnet.generate(params, generated)  # [members, tasks, num_weights]
+        chunks = hnet.generate_chunks(params, generated)
+        weights = chunks[..., : hnet.num_weights]  # [members, tasks, num_weights]
 
-        loss, accuracy, gradient = task_loss(weights[:, -1], batch)
+        loss, accuracy, gradient = task_loss(chunks[:, -1], batch)
         of_weights = [gradient[:, None]]
         if anchor is None:
             to_features, gradients = hnet.generate_backward(params, generated, *of_weights)
