@@ -10,8 +10,9 @@ options of their presets, the others those of fine-tuning; the hypernetwork has 
 paper-*, with the same order of classes. All runs of a seed come before those of the next one. The
 same command goes on where it was stopped. ``python run.py --compare OUT`` compares what is there.
 
-benchmarks/results/baselines-<experiment>.json has what every finished run in OUT has measured;
-``--collect --rst`` prints it as the table of docs/methods.rst.
+benchmarks/results/baselines-<experiment>.json has what every finished run has measured: those in
+OUT, and the seeds that it had before. ``--collect --rst`` prints it as the table of
+docs/methods.rst.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.common import print_table, save
+from benchmarks.common import RESULTS, print_table, save
 from hypercl import presets
 from hypercl.report.metrics import summarize
 
@@ -135,37 +136,74 @@ def train(place: Path, options: Sequence[str], seed: int, name: str) -> None:
 
 def collect(out: Path, experiment: str) -> list[dict[str, Any]]:
     """Write the file of results, print it beside what was published, and return its rows."""
+    file = RESULTS / f"baselines-{experiment}.json"
+    before = json.loads(file.read_text())["rows"] if file.exists() else []
+    by_cell = {(row["method"], row["scenario"]): row for row in before}
     rows, lines = [], []
     for cell in cells(experiment, list(METHODS), ["1", "2", "3"]):
-        places = sorted((out / cell.name).glob("*"), key=lambda place: int(place.name))
-        found = [(int(p.name), results) for p in places if (results := finished(p)) is not None]
-        if not found:
+        row = with_seeds_of(by_cell.get((cell.method, cell.scenario)), row_of(cell, out))
+        if row is None:
             continue
-        names = found[0][1]["summary"]
-        accuracies = {
-            name: [round(results["summary"][name]["mean"], 4) for _, results in found]
-            for name in names
-        }
-        first = found[0][1]
-        rows.append(
-            {
-                "method": cell.method,
-                "scenario": cell.scenario,
-                "options": shlex.join(cell.options()),
-                "published": [value._asdict() for value in cell.published],
-                "trained": first["num_weights"]["trained"],
-                "kept bytes": first["kept_bytes"],
-                "seeds": [seed for seed, _ in found],
-                "seconds": [round(results["seconds"]["total"], 1) for _, results in found],
-                "accuracies": accuracies,
-            }
-        )
+        rows.append(row)
         shown = INFERRED if cell.method in NETWORK_EACH else (f"cl{cell.scenario}",)
-        lines += [_line(cell, name, accuracies[name], rows[-1]) for name in shown]
+        lines += [_line(cell, name, row["accuracies"][name], row) for name in shown]
     save(f"baselines-{experiment}", {"rows": rows})
     if lines:
         print_table(lines, f"{experiment}: mean ± standard error of the mean (%)")
     return rows
+
+
+def row_of(cell: Cell, out: Path) -> dict[str, Any] | None:
+    """What the finished runs of a cell have measured, with a list over seeds each; None where there
+    are none.
+    """
+    places = sorted((out / cell.name).glob("*"), key=lambda place: int(place.name))
+    found = [(int(p.name), results) for p in places if (results := finished(p)) is not None]
+    if not found:
+        return None
+    first = found[0][1]
+    return {
+        "method": cell.method,
+        "scenario": cell.scenario,
+        "options": shlex.join(cell.options()),
+        "published": [value._asdict() for value in cell.published],
+        "trained": first["num_weights"]["trained"],
+        "kept bytes": first["kept_bytes"],
+        "seeds": [seed for seed, _ in found],
+        "seconds": [round(results["seconds"]["total"], 1) for _, results in found],
+        "accuracies": {
+            name: [round(results["summary"][name]["mean"], 4) for _, results in found]
+            for name in first["summary"]
+        },
+    }
+
+
+def with_seeds_of(
+    before: dict[str, Any] | None, row: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """A row of :func:`row_of` with the seeds that another one has and it has not, in order; None of
+    none. Numbers that one of the two does not have are left out.
+    """
+    if before is None or row is None:
+        return row or before
+    if before["options"] != row["options"]:
+        print(f"{row['method']}, CL{row['scenario']}: earlier seeds had other options, and go")
+        return row
+    old = [i for i, seed in enumerate(before["seeds"]) if seed not in row["seeds"]]
+    seeds = [before["seeds"][i] for i in old] + row["seeds"]
+    order = sorted(range(len(seeds)), key=seeds.__getitem__)
+
+    def joined(was: list[float], now: list[float]) -> list[float]:
+        values = [was[i] for i in old] + now
+        return [values[i] for i in order]
+
+    accuracies = {
+        name: joined(was, row["accuracies"][name])
+        for name, was in before["accuracies"].items()
+        if name in row["accuracies"]
+    }
+    seconds = joined(before["seconds"], row["seconds"])
+    return row | {"seeds": sorted(seeds), "seconds": seconds, "accuracies": accuracies}
 
 
 def as_rst(rows: Sequence[dict[str, Any]]) -> Iterator[str]:

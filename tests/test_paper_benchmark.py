@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import run
-from benchmarks import paper
+from benchmarks import baselines, paper
 from hypercl import presets
 from hypercl.whole import replace_file
 from train_args import parse_args
@@ -42,6 +42,27 @@ def test_every_cell_has_a_published_mean_of_twenty_runs():
 def test_docs_have_the_table_of_what_is_committed():
     """``python -m benchmarks.paper --rst`` prints it."""
     assert "\n".join(paper.as_rst(paper.committed())) in PAGE
+
+
+def test_baselines_keep_the_seeds_that_were_measured_before(capsys):
+    def row(seeds, first, options="--lr=1"):
+        values = [first + seed for seed in seeds]
+        accuracies = {"cl1": values, f"only of {first}": values}
+        of_cell = {"method": "ewc", "scenario": 1, "options": options}
+        return of_cell | {"seeds": seeds, "seconds": values, "accuracies": accuracies}
+
+    before, now = row([42, 43, 45], 100), row([44, 43], 200)
+    both = baselines.with_seeds_of(before, now)
+    expected = [142, 243, 244, 145]
+    assert both == now | {
+        "seeds": [42, 43, 44, 45], "seconds": expected, "accuracies": {"cl1": expected}
+    }  # fmt: skip
+    assert baselines.with_seeds_of(None, now) == now
+    assert baselines.with_seeds_of(before, None) == before
+    assert baselines.with_seeds_of(None, None) is None
+    assert not capsys.readouterr().out
+    assert baselines.with_seeds_of(row([42], 100, "--lr=2"), now) == now
+    assert "ewc, CL1" in capsys.readouterr().out
 
 
 def test_what_is_committed_is_what_was_measured():
