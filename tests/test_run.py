@@ -414,9 +414,38 @@ def test_eval_finds_the_stored_accuracies(finished, capsys):
     path, results = finished
     run.main([f"--eval={path}"])
     row = results["seeds"][0]["accuracy"][-1]
-    *_, numbers, said = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
+    said, numbers = lines[-1], next(x for x in lines if x.split()[-1:] == [f"{sum(row) / 3:.2f}"])
     assert [f"{value:.2f}" for value in row] == numbers.split()[:-1]
     assert said == "the same as stored"
+
+
+def with_more_inferred(results, percent):
+    """The results with one of the accuracies with the task inferred changed."""
+    changed = json.loads(json.dumps(results))
+    changed["seeds"][0]["scenarios"]["cl3_scaled"]["tasks"][1] += percent
+    return changed
+
+
+def test_eval_finds_the_stored_accuracies_with_the_task_inferred(finished, monkeypatch, capsys):
+    path, results = finished
+    run.main([f"--eval={path}"])
+    summary, printed = results["summary"], capsys.readouterr().out
+    for name in ("entropy", "scaled"):
+        (line,) = [line for line in printed.splitlines() if line.split()[:1] == [name]]
+        expected = [summary[f"{x}_{name}"]["mean"] for x in ("task_inference", "cl2", "cl3")]
+        assert [f"{value:.2f}" for value in expected] == line.split()[1:]
+    changed = with_more_inferred(results, -0.25)
+    monkeypatch.setattr(eval_command, "read_finished", lambda path: changed)
+    with pytest.raises(RunFailed, match=r"other accuracies with the task inferred, .* 0\.25 % at"):
+        run.main([f"--eval={path}"])
+    monkeypatch.setattr(eval_command, "device_name", lambda device: "another")
+    with pytest.warns(UserWarning, match=r"task inferred, .* 0\.25 % at .* this is another"):
+        run.main([f"--eval={path}"])
+    assert "as stored but for rounding" in capsys.readouterr().out
+    del changed["seeds"][0]["scenarios"]["cl3_scaled"]  # an earlier version has no such rule
+    run.main([f"--eval={path}"])
+    assert "the same as stored" in capsys.readouterr().out
 
 
 def copy_of(finished, tmp_path):

@@ -1,17 +1,18 @@
 """--eval: test what a finished run has learned again."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hypercl.code import within_run
 from hypercl.errors import RunFailed
-from hypercl.evaluation import evaluate_tasks
+from hypercl.evaluation import as_json, evaluate_tasks, infer_tasks
 from hypercl.learned import load
 from hypercl.options import Options
+from hypercl.report.results import summary_of_inferred
 from hypercl.report.screen import Screen
-from hypercl.report.summary import show_row
+from hypercl.report.summary import show_row, show_scenarios
 from hypercl.rundir.forms import matrix_of
 from hypercl.rundir.provenance import device_name
 from hypercl.rundir.stored import read_config, read_finished
@@ -21,17 +22,21 @@ _ROUNDED_ERROR = 1e-3  # by what share a mean squared error may differ there
 
 
 def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[str, Any]:
-    """Test a finished run's networks on all tasks, and compare with its results.
+    """Test a finished run's networks on all tasks, with the tasks inferred where the run has
+    inferred them, and compare with its results.
 
     Args:
         choose: From the run's options by name, those to load it with.
 
     Raises:
         RunFailed: An accuracy, or error, is not the one that was found when the run ended; on
-            another device or with another number of threads, it is off by more than rounding can
-            explain.
+            another device or with another number of threads, one with the task known is off by more
+            than rounding can explain. What is inferred may differ there, as it hangs on differences
+            of numbers that are close to zero.
     """
     results, config = read_finished(path), read_config(path)
+    finished = {s["seed"]: s for s in results["seeds"] if "failed" not in s}
+    infers = any("scenarios" in of_seed for of_seed in finished.values())
     run = load(path, choose)
     experiment = run.experiment
     tasks = experiment.tasks_to_test(len(experiment.tasks))
@@ -39,10 +44,15 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
     batch_size = experiment.options.evaluation.val_batch_size
     measure = experiment.measure
     measured: dict[int, list[float]] = {}
+    inferred: dict[int, dict[str, Any]] = {}
     with within_run(experiment.options.kinds[1:]):
         for group in run.groups:
-            rows = evaluate_tasks(run.of(group), tasks, splits, batch_size)
+            learned = run.of(group)
+            rows = evaluate_tasks(learned, tasks, splits, batch_size)
             measured |= dict(zip(group, rows, strict=True))
+            if infers:
+                inferences = infer_tasks(learned, tasks, splits, batch_size)
+                inferred |= dict(zip(group, map(as_json, inferences), strict=True))
     screen = Screen(lambda line: None)
     show_row(
         screen,
@@ -51,7 +61,9 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
         len(experiment.tasks),
         measure,
     )
-    stored = {s["seed"]: matrix_of(s)[-1] for s in results["seeds"] if "failed" not in s}
+    if inferred:
+        show_scenarios(screen, summary_of_inferred(list(inferred.values())))
+    stored = {seed: matrix_of(of_seed)[-1] for seed, of_seed in finished.items()}
     there, here = config["device"], device_name(experiment.device)
     allowed = of_error = 0.0
     if there != here and measure.higher_is_better:
@@ -79,5 +91,35 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
             f"{path} stores other {what} than were found now: of seed {seed} "
             f"{stored[seed]}, now {measured.get(seed)}"
         )
-    screen.say("the same as stored" if measured == stored else "as stored but for rounding")
+    of_inferred = {seed: of_seed.get("scenarios", {}) for seed, of_seed in finished.items()}
+    off = max(_differences(of_inferred, inferred), default=0.0)
+    if off > 0:
+        differ = f"accuracies with the task inferred, which are off by {off:.3g} % at most"
+        if there == here:
+            raise RunFailed(f"{path} stores other {differ}")
+        warnings.warn(
+            f"found other {differ}: the run was tested on {there}, this is {here}", stacklevel=2
+        )
+    same = measured == stored and off == 0
+    screen.say("the same as stored" if same else "as stored but for rounding")
     return results
+
+
+def _differences(
+    stored: Mapping[int, Mapping[str, Any]], found: Mapping[int, Mapping[str, Any]]
+) -> Iterator[float]:
+    """Between all percentages with the task inferred, by seed; of rules that an earlier version did
+    not have, there are none.
+    """
+    for seed, numbers in stored.items():
+        for name, then in numbers.items():
+            now = found[seed].get(name)
+            if now is None:
+                continue
+            pairs = zip(_percentages(then), _percentages(now), strict=True)
+            yield max(abs(a - b) for a, b in pairs)
+
+
+def _percentages(value: Any) -> list[float]:
+    """Of the tasks, or of a confusion matrix."""
+    return list(value["tasks"]) if isinstance(value, Mapping) else [x for row in value for x in row]

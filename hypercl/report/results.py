@@ -406,7 +406,7 @@ class Report:
             for name in (*self._metrics, direct)
         }
         if all("scenarios" in seed for seed in done):
-            self.results["summary"] |= _summary_of([seed["scenarios"] for seed in done])
+            self.results["summary"] |= summary_of_inferred([seed["scenarios"] for seed in done])
         at_end = task_id + 1 == len(self._task_names)
         self._write_results()
         self._undrawn = True
@@ -428,7 +428,8 @@ class Report:
         self._write_curves(task_id + 1, f"{self._tested_on}/", curves)
         show_row(self._screen, self._tested_on, rows, len(self._task_names), self._measure)
         if inferred is not None and not at_end:  # the summary shows the last ones
-            show_scenarios(self._screen, _summary_of(list(map(as_json, inferred.values()))))
+            numbers = summary_of_inferred(list(map(as_json, inferred.values())))
+            show_scenarios(self._screen, numbers)
 
     def _compare(self) -> None:
         """Enter what was published beside what was measured, on test sets."""
@@ -544,7 +545,7 @@ def _named(values: MemberProgress, measure: Measure) -> dict[str, float | None]:
     return dict(zip(names, values, strict=True))
 
 
-def _summary_of(scenarios: Sequence[Mapping[str, Any]]) -> dict[str, metrics.Summary]:
+def summary_of_inferred(scenarios: Sequence[Mapping[str, Any]]) -> dict[str, metrics.Summary]:
     """Of each number its mean over tasks, summarized over the seeds whose scenarios are given."""
     return {
         name: metrics.summarize([of_seed[name]["mean"] for of_seed in scenarios])
