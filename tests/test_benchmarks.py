@@ -8,7 +8,18 @@ import torch.nn.functional as F
 from helpers import FEW_STEPS
 
 import run
-from benchmarks import inference, job, many_tasks, plain, profile, seeds, startup, step, together
+from benchmarks import (
+    inference,
+    job,
+    many_tasks,
+    passes,
+    plain,
+    profile,
+    seeds,
+    startup,
+    step,
+    together,
+)
 from benchmarks.common import begin_training, machine
 from hypercl.inference import OF_MAIN_NETS, QUANTITIES, Outputs, negative_entropy
 
@@ -48,6 +59,49 @@ def test_the_parts_of_a_step_add_up(measure):
     assert {"everything else", "Adam"} < names
     assert total["ms"] == pytest.approx(sum(row["ms"] for row in parts))
     assert total["products alone, ms"] > 0
+
+
+def test_what_operations_read_and_write():
+    x, y, bias = torch.ones(1, 4, 5), torch.ones(1, 5, 3), torch.ones(1, 1, 3)
+    many, index = torch.ones(50, 3), torch.tensor([7, 8])
+    with passes.Traffic() as traffic:
+        x[:, :2].view(10)  # a view
+        x + 1
+        torch.bmm(x, y)
+        plus = torch.baddbmm(bias, x, y)  # which is broadcast
+        torch.baddbmm(plus, x, y, out=plus)
+        torch.empty_like(x).copy_(x)
+        x.mul_(2)
+        many.index_select(0, index)
+        torch._foreach_copy_([x, y], [x + 0, y.clone()])
+    found = dict(traffic.by_operation())
+    assert found == {
+        "aten::add": (2, 20 + 20, 20 + 20),
+        "aten::bmm": (1, 20 + 15, 12),
+        "aten::baddbmm": (2, 3 + 35 + 12 + 35, 12 + 12),
+        "aten::copy_": (1, 20, 20),
+        "aten::mul_": (1, 20, 20),
+        "aten::index_select": (1, 6 + 2, 6),
+        "aten::_foreach_copy_": (1, 35, 35),
+        "aten::clone": (1, 15, 15),
+    }
+
+
+def test_the_passes_of_a_step(capsys):
+    wide = ["--hmlp_arch=4", "--chmlp_chunk_size=4000", "--mlp_arch=20"]
+    found = {}
+    for name in ("without", "lookahead"):
+        found[name] = passes.measure([*wide, *(["--lookahead"] if name == "lookahead" else [])], 2)
+        passes.show(found[name])
+    assert found["without"]["last layer"] == 4000 * 5
+    assert "lookahead" in found["lookahead"]["least"]
+    printed = capsys.readouterr().out
+    for result in found.values():
+        operations = {row["operation"]: row for row in result["operations"]}
+        assert operations["aten::_fused_adam_"]["read"] >= 4
+        least = sum(result["least"].values())
+        assert result["passes"] > least
+        assert f"{result['passes'] / least:.2f} times as many" in printed
 
 
 def test_seeds_and_the_machine():
