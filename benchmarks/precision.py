@@ -49,9 +49,10 @@ def measure(options: list[str]) -> list[dict]:
         position = training.result(position)
     training, rows = TaskTraining.at(longer, position), []
     for done in range(max(STEPS) + 1):
+        if done > 0:
+            training.step()
         if done in STEPS:
             rows.append(compare(experiment.method.hnet, position.params, training.trained, done))
-        training.step()
     return rows
 
 

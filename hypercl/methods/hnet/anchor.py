@@ -23,9 +23,7 @@ class Penalty(NamedTuple):
     value: Tensor  # [members]
     for_features: Tensor | None  # [members, tasks, chunks, features], of the first block's
     for_weights: Tensor | None  # [members, tasks, num_weights]
-    for_layer: (
-        Tensor | None
-    )  # of the last one, weight and bias side by side (Hypernet.of_last_layer)
+    for_layer: Tensor | None  # the last one, as Hypernet.of_last_layer takes it
     for_params: Params  # what of it comes through none of these
 
 

@@ -17,13 +17,13 @@ WᵀE and EᵀE: with W = W* + ΔW,
 
     WᵀW = W*ᵀW* + WᵀΔW + ΔWᵀW - ΔWᵀΔW
 
-and W*ᵀW* is known before the task. Chunks of which a task uses only a part (the
-last one, where it is cut; those with the heads of other tasks) have their y computed as it stands
-and stay out of these products. Every term is of second order in the differences; the middle one may
-be negative, so where Δx and E nearly make up for each other the value loses digits in float32 (6e-6
-of it at worst in benchmarks/precision.py; the gradient loses no more than in the dense form). The
-tasks go through in blocks, so that memory does not grow with them beyond the features kept.
-dense.py has the same penalty as the sum that it is.
+and W*ᵀW* is known before the task. Chunks of which a task uses only a part (the last one, where it
+is cut; those with the heads of other tasks) have their y computed as it stands and stay out of
+these products. Every term is of second order in the differences; the middle one may be negative, so
+where Δx and E nearly make up for each other the value loses digits in float32 (2e-7 of it at worst
+in benchmarks/precision.py where this form is the one that is chosen, 3e-5 where it is not); the
+gradient loses no more than in the dense form. The tasks go through in blocks, so that memory does
+not grow with them beyond the features kept. dense.py has the same penalty as the sum that it is.
 """
 
 from dataclasses import dataclass
