@@ -236,6 +236,8 @@ class TaskTraining:
         """
         numbers = self._span(gradients)
         places = [self._gradient_of[name] for name in gradients]
+        for (name, gradient), place in zip(gradients.items(), places, strict=True):
+            assert gradient.shape == place.shape, f"the gradient for {name} has another shape"
         torch._foreach_copy_(places, list(gradients.values()))
         gradient = self._gradient[:, numbers]
         if self._clip_value is not None:

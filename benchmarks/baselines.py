@@ -137,11 +137,15 @@ def train(place: Path, options: Sequence[str], seed: int, name: str) -> None:
 def collect(out: Path, experiment: str) -> list[dict[str, Any]]:
     """Write the file of results, print it beside what was published, and return its rows."""
     file = RESULTS / f"baselines-{experiment}.json"
-    before = json.loads(file.read_text())["rows"] if file.exists() else []
-    by_cell = {(row["method"], row["scenario"]): row for row in before}
+    kept = json.loads(file.read_text())["rows"] if file.exists() else []
+    by_cell = {(row["method"], row["scenario"]): row for row in kept}
     rows, lines = [], []
     for cell in cells(experiment, list(METHODS), ["1", "2", "3"]):
-        row = with_seeds_of(by_cell.get((cell.method, cell.scenario)), row_of(cell, out))
+        before = by_cell.get((cell.method, cell.scenario))
+        if before is not None and before["options"] != shlex.join(cell.options()):
+            print(f"{cell.name}: the seeds measured before had other options, and go")
+            before = None
+        row = with_seeds_of(before, row_of(cell, out))
         if row is None:
             continue
         rows.append(row)
@@ -186,9 +190,6 @@ def with_seeds_of(
     """
     if before is None or row is None:
         return row or before
-    if before["options"] != row["options"]:
-        print(f"{row['method']}, CL{row['scenario']}: earlier seeds had other options, and go")
-        return row
     old = [i for i, seed in enumerate(before["seeds"]) if seed not in row["seeds"]]
     seeds = [before["seeds"][i] for i in old] + row["seeds"]
     order = sorted(range(len(seeds)), key=seeds.__getitem__)

@@ -28,7 +28,7 @@ EARLIER = (0, 4, 9, 99)
 SECONDS = 3.0
 OURS = {
     "hypernetwork, hidden layers": (Hypernet, "forward"),
-    "hypernetwork, last layer": (Hypernet, "generate"),
+    "hypernetwork, last layer": (Hypernet, "generate_chunks"),
     "main network, loss and gradient": (TaskLoss, "__call__"),
     "penalty, dense": (DenseAnchor, "penalty"),
     "penalty, factored, all but the hidden layers": (FactoredAnchor, "penalty"),

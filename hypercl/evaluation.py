@@ -168,8 +168,8 @@ def curves(learned: Learned, tasks: Sequence[Task]) -> list[list[list[float]]]:
 
 
 @torch.no_grad()
-def generated_images(learned: Learned, tasks: Sequence[Task]) -> Tensor | None:
-    """What the first member's generator makes for tasks of images, where the method has one.
+def generated_images(learned: Learned, tasks: Sequence[Task], member: int) -> Tensor | None:
+    """What a member's generator makes for tasks of images, where the method has one.
 
     Args:
         tasks: Those learned.
@@ -180,7 +180,7 @@ def generated_images(learned: Learned, tasks: Sequence[Task]) -> Tensor | None:
     """
     if not isinstance(learned.method, Generates) or len(tasks[0].in_shape) != 3:
         return None
-    params = select_members(learned.params, [0])
+    params = select_members(learned.params, [member])
     inputs = learned.method.generate(params, len(tasks), _GENERATED)[0]  # [tasks, N, H * W * C]
     images = inputs.clone()
     for of_task, made, task in zip(images, inputs, tasks, strict=False):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -74,8 +75,7 @@ def after_task(
         inferred = dict(zip(position.seeds, inferences, strict=True))
     if all(map(has_curve, tasks)):
         report.draw_fits(dict(zip(position.seeds, curves(learned, tasks), strict=True)))
-    if (images := generated_images(learned, tasks)) is not None:
-        report.draw_generated(position.seeds[0], images)
+    report.draw_generated(position.seeds, partial(generated_images, learned, tasks))
     _, memory = parted(position.memory)
     kept = experiment.method.kept_bytes(position.ready_params, memory, num_learned)
     report.end_task(num_learned - 1, measured, inferred, kept)

@@ -57,6 +57,8 @@ def test_the_parts_of_a_step_add_up(measure):
     *parts, total = measure(2, rate=50)
     names = {row["part"] for row in parts}
     assert {"everything else", "Adam"} < names
+    if measure is profile.measure_ours:
+        assert profile.OURS.keys() - names <= {"penalty, dense"}  # two tasks take the factored form
     assert total["ms"] == pytest.approx(sum(row["ms"] for row in parts))
     assert total["products alone, ms"] > 0
 

@@ -94,7 +94,7 @@ def test_pictures_of_permuted_images_are_put_back_in_order():
             return inputs[None].clone()
 
     learned = Learned(None, Copies(), {"weights": torch.zeros(2, 1)}, [])
-    images = generated_images(learned, permuted)
+    images = generated_images(learned, permuted, 0)
     assert torch.equal(images, torch.stack([task.train.images[:4] for task in tasks]))
 
 

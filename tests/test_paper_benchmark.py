@@ -1,6 +1,7 @@
 """benchmarks/paper.py: the table of the paper from what is committed and from runs."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,11 @@ def test_docs_have_the_table_of_what_is_committed():
     assert "\n".join(paper.as_rst(paper.committed())) in PAGE
 
 
-def test_baselines_keep_the_seeds_that_were_measured_before(capsys):
-    def row(seeds, first, options="--lr=1"):
+def test_baselines_keep_the_seeds_that_were_measured_before():
+    def row(seeds, first):
         values = [first + seed for seed in seeds]
         accuracies = {"cl1": values, f"only of {first}": values}
-        of_cell = {"method": "ewc", "scenario": 1, "options": options}
+        of_cell = {"method": "ewc", "scenario": 1}
         return of_cell | {"seeds": seeds, "seconds": values, "accuracies": accuracies}
 
     before, now = row([42, 43, 45], 100), row([44, 43], 200)
@@ -60,9 +61,21 @@ def test_baselines_keep_the_seeds_that_were_measured_before(capsys):
     assert baselines.with_seeds_of(None, now) == now
     assert baselines.with_seeds_of(before, None) == before
     assert baselines.with_seeds_of(None, None) is None
-    assert not capsys.readouterr().out
-    assert baselines.with_seeds_of(row([42], 100, "--lr=2"), now) == now
-    assert "ewc, CL1" in capsys.readouterr().out
+
+
+def test_baselines_measured_with_other_options_go(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(baselines, "RESULTS", tmp_path)
+    saved = []
+    monkeypatch.setattr(baselines, "save", lambda name, content: saved.append(content["rows"]))
+    cell = baselines.Cell("permmnist", "ewc", 3)
+    accuracies = {"cl3": [25.0]}
+    row = {"method": "ewc", "scenario": 3, "options": shlex.join(cell.options()), "published": []}
+    row |= {"seeds": [42], "seconds": [9.0], "accuracies": accuracies}
+    for options, left in ((row["options"], [row]), ("--lr=7", [])):
+        content = json.dumps({"rows": [row | {"options": options}]})
+        tmp_path.joinpath("baselines-permmnist.json").write_text(content)
+        assert baselines.collect(tmp_path, "permmnist") == saved[-1] == left
+    assert "permmnist-ewc-cl3: the seeds measured before had other" in capsys.readouterr().out
 
 
 def test_what_is_committed_is_what_was_measured():

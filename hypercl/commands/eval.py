@@ -19,6 +19,7 @@ from hypercl.rundir.stored import read_config, read_finished
 
 _ROUNDED = 2  # samples of a task that another device may classify otherwise
 _ROUNDED_ERROR = 1e-3  # by what share a mean squared error may differ there
+_INFERRED = 1.0  # percent of a task's samples whose task may be another one by rounding
 
 
 def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[str, Any]:
@@ -31,8 +32,9 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
     Raises:
         RunFailed: An accuracy, or error, is not the one that was found when the run ended; on
             another device or with another number of threads, one with the task known is off by more
-            than rounding can explain. What is inferred may differ there, as it hangs on differences
-            of numbers that are close to zero.
+            than rounding can explain. One with the task inferred, which hangs on differences of
+            numbers close to zero, is off by more than one percent on the same device; or the run
+            has one by a rule that cannot be followed now.
     """
     results, config = read_finished(path), read_config(path)
     finished = {s["seed"]: s for s in results["seeds"] if "failed" not in s}
@@ -92,10 +94,13 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
             f"{stored[seed]}, now {measured.get(seed)}"
         )
     of_inferred = {seed: of_seed.get("scenarios", {}) for seed, of_seed in finished.items()}
+    for numbers in of_inferred.values():
+        if unknown := numbers.keys() - next(iter(inferred.values()), {}).keys():
+            raise RunFailed(f"{path} has no longer what {', '.join(sorted(unknown))} was found by")
     off = max(_differences(of_inferred, inferred), default=0.0)
     if off > 0:
         differ = f"accuracies with the task inferred, which are off by {off:.3g} % at most"
-        if there == here:
+        if there == here and off > _INFERRED:
             raise RunFailed(f"{path} stores other {differ}")
         warnings.warn(
             f"found other {differ}: the run was tested on {there}, this is {here}", stacklevel=2
@@ -108,15 +113,10 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
 def _differences(
     stored: Mapping[int, Mapping[str, Any]], found: Mapping[int, Mapping[str, Any]]
 ) -> Iterator[float]:
-    """Between all percentages with the task inferred, by seed; of rules that an earlier version did
-    not have, there are none.
-    """
+    """Between all percentages that are stored with the task inferred, by seed, and those found."""
     for seed, numbers in stored.items():
         for name, then in numbers.items():
-            now = found[seed].get(name)
-            if now is None:
-                continue
-            pairs = zip(_percentages(then), _percentages(now), strict=True)
+            pairs = zip(_percentages(then), _percentages(found[seed][name]), strict=True)
             yield max(abs(a - b) for a, b in pairs)
 
 

@@ -117,17 +117,15 @@ def rows_of(values: Tensor, index: Tensor) -> Tensor:
 
 def own_rows(values: Tensor, index: Tensor) -> Tensor:
     """Rows of the members' own values [members, N, …], by an index [members, number]."""
-    members = torch.arange(len(values), device=values.device)[:, None]
-    return values[members, index]
+    if len(values) == 1:
+        return values[0].index_select(0, index[0])[None]
+    index = index.view(*index.shape, *[1] * (values.ndim - 2))
+    return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
 
 
-def flatten(values: Params, *, out: Tensor | None = None) -> Tensor:
-    """A copy of all numbers in one tensor, [members, numbers].
-
-    Args:
-        out: Where to put it.
-    """
-    return torch.cat([value.flatten(1) for value in values.values()], 1, out=out)
+def flatten(values: Params) -> Tensor:
+    """A copy of all numbers in one tensor, [members, numbers]."""
+    return torch.cat([value.flatten(1) for value in values.values()], 1)
 
 
 def views_of(flat: Tensor, like: Params) -> Params:

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hypercl.engine.members import Params
+from hypercl.engine.members import Params, own_rows
 from hypercl.engine.products import linear, product, sum_over_rows
 from hypercl.networks.activations import ACTIVATIONS
 from hypercl.networks.dropout import dropout_mask
@@ -173,9 +173,9 @@ class Hypernet:
 
         Args:
             gradients: For what is generated, [members, tasks, num_weights or chunks * chunk_size];
-                of several, one has the tasks that follow the other's.
+                several are joined along the tasks, in this order.
             plus: A gradient for the last layer, weight and bias side by side as in
-                :meth:`of_last_layer`, that is added to it; the result takes its memory.
+                :meth:`split_last_layer`, that is added to it; the result takes its memory.
         """
         weight, bias = self.last_layer(params)
         gradient = self._whole_chunks(gradients, features.shape[2] * weight.shape[1])
@@ -184,9 +184,11 @@ class Hypernet:
         if bias is not None:
             rows = F.pad(rows, (0, 1), value=1.0)
         of_layer = sum_over_rows(gradient, rows, plus=plus)
-        return product(gradient, weight).view(features.shape), self.of_last_layer(params, of_layer)
+        return product(gradient, weight).view(features.shape), self.split_last_layer(
+            params, of_layer
+        )
 
-    def of_last_layer(self, params: Params, both: Tensor) -> Params:
+    def split_last_layer(self, params: Params, both: Tensor) -> Params:
         """What belongs to weight and bias side by side, [members, chunk_size, features + 1], by
         their names; where there is no bias, [members, chunk_size, features] to the weight.
         """
@@ -196,8 +198,8 @@ class Hypernet:
         return {name: both[..., :-1], bias_name: both[..., -1]}
 
     def _whole_chunks(self, gradients: Sequence[Tensor], size: int) -> Tensor:
-        """Gradients of tasks one after the other, [members, tasks, size], with zeros for what
-        belongs to no weight.
+        """Gradients joined along the tasks, [members, tasks, size], with zeros for what belongs to
+        no weight; may be the one that is given.
         """
         if len(gradients) == 1 and gradients[0].shape[2] == size:
             return gradients[0]
@@ -243,10 +245,10 @@ class Hypernet:
         if "chunk_embs" in params:
             chunk_embs = params["chunk_embs"]
             chunk_embs = (
-                rows_of(chunk_embs, task_ids) if self.cond_chunk_embs else chunk_embs[:, None]
+                own_rows(chunk_embs, task_ids) if self.cond_chunk_embs else chunk_embs[:, None]
             )
         if "task_embs" in params:
-            task_embs = rows_of(params["task_embs"], task_ids)[:, :, None]
+            task_embs = own_rows(params["task_embs"], task_ids)[:, :, None]
         return chunk_embs, task_embs
 
     def _embedding_gradients(
@@ -265,15 +267,7 @@ class Hypernet:
         return gradients
 
 
-def rows_of(values: Tensor, task_ids: Tensor) -> Tensor:
-    """values[m, task_ids[m]] for every member m: [members, all tasks, …] to [members, tasks, …]."""
-    if len(values) == 1:
-        return values[0].index_select(0, task_ids[0])[None]
-    index = task_ids.view(*task_ids.shape, *[1] * (values.ndim - 2))
-    return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
-
-
 def _into_rows(like: Tensor, task_ids: Tensor, rows: Tensor) -> Tensor:
-    """The reverse of :func:`rows_of`: zeros of the shape of ``like`` but for the rows given."""
+    """The reverse of :func:`own_rows`: zeros of the shape of ``like`` but for the rows given."""
     index = task_ids.view(*task_ids.shape, *[1] * (rows.ndim - 2)).expand(rows.shape)
     return torch.zeros_like(like).scatter_(1, index, rows)

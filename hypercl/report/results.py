@@ -3,7 +3,7 @@
 import shlex
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from traceback import format_exception
 from typing import Any, NamedTuple
@@ -360,13 +360,16 @@ class Report:
             self._seeds[seed]["failed"] = reason
             self._screen.say(f"seed {seed} failed: {reason}")
 
-    def draw_generated(self, seed: int, images: Tensor) -> None:
-        """Have the next plots show the images that a seed generates.
+    def draw_generated(
+        self, seeds: Sequence[int], images_of: Callable[[int], Tensor | None]
+    ) -> None:
+        """Have the next plots show the images that the first of some seeds generates.
 
         Args:
-            images: See :func:`evaluation.generated_images`.
+            images_of: From its position among the seeds; see :func:`evaluation.generated_images`.
         """
-        self._generated = {seed: images.tolist()}
+        if (images := images_of(0)) is not None:
+            self._generated = {seeds[0]: images.tolist()}
 
     def draw_fits(self, fits: Mapping[int, list[list[float]]]) -> None:
         """What the next plots are to show of tasks that can be drawn: by seed, their

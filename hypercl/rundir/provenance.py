@@ -35,7 +35,7 @@ def describe_run(
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's or the processor's name."""
+    """The GPU's name; of processors, how many threads compute and which instructions they have."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from torch import Tensor
+
 from hypercl.begun import Begun, Data
 from hypercl.code import within_run
 from hypercl.engine import groups
@@ -279,6 +281,14 @@ class _Reports:
     def draw_fits(self, fits: Mapping[int, list[list[float]]]) -> None:
         for report, own in self._with_some(fits):
             report.draw_fits(own)
+
+    def draw_generated(
+        self, members: Sequence[int], images_of: Callable[[int], Tensor | None]
+    ) -> None:
+        positions = {member: i for i, member in enumerate(members)}
+        for report, own in self._with_some(positions):
+            of_report = list(own.values())
+            report.draw_generated(list(own), lambda i, own=of_report: images_of(own[i]))
 
     def end_task(
         self,

@@ -125,7 +125,13 @@ def _together(job: Job) -> list[tuple[str, dict[str, Any] | None, str]] | None:
         learned = learn_together([list(argv) for argv in job.argvs], job.until)
     except (Exception, Interrupted) as error:
         found = [_described(error, argv) for argv in job.argvs]
-        return found if found[0][0] in ("busy", "interrupted", "no space") else None
+        if found[0][0] in ("busy", "interrupted", "no space"):
+            return found
+        if not isinstance(error, InputError | RunFailed):
+            warnings.warn(
+                f"the points are learned one by one, as together: {found[0][2]}", stacklevel=2
+            )
+        return None
     return [
         ("diverged" if failed_for_good(results) else results["status"], results, "")
         for results in learned

@@ -19,6 +19,8 @@ from hypercl.learned import load_run
 from hypercl.methods.hnet import choice
 from hypercl.networks.main_net import MainNetwork
 from hypercl.options import all_options
+from hypercl.ranges import as_argument
+from hypercl.report.results import Report
 from hypercl.rundir.checkpoint import Position
 from hypercl.rundir.directory import RunDir
 from hypercl.rundir.saving import decode
@@ -284,6 +286,43 @@ def test_each_point_has_what_it_would_have_alone(capsys):
         assert "seconds" in results[i]
         assert load_run(own).num_tasks == 2
     assert learn_together(lines("pack")) == results  # finished, and so they stay
+
+
+@usefixtures
+@pytest.mark.parametrize("method", ["hnet_r", "hnet_tir", "dgr"])
+def test_points_that_generate_images_show_their_own(method, monkeypatch):
+    """And all that a point calls of its report, a pack has."""
+    shown = {}
+
+    def draw_generated(self, seeds, images_of):
+        name = self._run_dir.path.name
+        shown.setdefault(name, []).append((seeds[0], images_of(0)))
+
+    monkeypatch.setattr(Report, "draw_generated", draw_generated)
+    given = [f"--method={method}", "--tir_arch=8", "--multi_head"]
+    tiny = TINY
+    if method != "hnet_tir":
+        given = [f"--method={method}", "--cl_scenario=1"]
+        tiny = [option for option in TINY if "hmlp" not in option]
+    own = OWN_WEIGHTS["dgr"] if method == "dgr" else SMALL_VAE
+    given += [f"--{name}={as_argument(value)}" for name, value in own.items()]
+
+    def points(folder):
+        differ = (["--lr=0.01"], ["--lr=0.03", "--random_seed=5"])
+        return [[*tiny, *given, *x, f"--out_dir={folder}/{i}"] for i, x in enumerate(differ)]
+
+    results = learn_together(points("pack"))
+    assert [each["status"] for each in results] == ["finished"] * 2
+    together, shown = dict(shown), shown
+    shown.clear()
+    for argv in points("alone"):
+        run.main(argv)
+    assert together.keys() == shown.keys() == {"0", "1"}
+    for name, images in shown.items():
+        assert [seed for seed, _ in images] == [seed for seed, _ in together[name]]
+        for (_, alone), (_, joined) in zip(images, together[name], strict=True):
+            torch.testing.assert_close(joined.float(), alone.float(), rtol=0, atol=1)
+    assert not torch.equal(together["0"][0][1], together["1"][0][1])
 
 
 @usefixtures

@@ -23,7 +23,7 @@ class Penalty(NamedTuple):
     value: Tensor  # [members]
     for_features: Tensor | None  # [members, tasks, chunks, features], of the first block's
     for_weights: Tensor | None  # [members, tasks, num_weights]
-    for_layer: Tensor | None  # the last one, as Hypernet.of_last_layer takes it
+    for_layer: Tensor | None  # the last one, as Hypernet.split_last_layer takes it
     for_params: Params  # what of it comes through none of these
 
 
@@ -59,10 +59,9 @@ class OutputAnchor(Protocol):
         """How many of the tasks regularized in a step go through the hypernetwork at once."""
         ...
 
-    def to_generate(self, features: Tensor) -> Tensor:
-        """Of the features of a step's tasks, the current one's last, those whose weights it needs,
-        and the current one's.
-        """
+    @property
+    def needs_weights(self) -> bool:
+        """Whether the penalty is of the weights generated for the earlier tasks."""
         ...
 
     def penalty(
@@ -70,7 +69,7 @@ class OutputAnchor(Protocol):
         params: Params,
         earlier: Tensor,
         features: Tensor,
-        weights: Tensor,
+        weights: Tensor | None,
         beta: float | Tensor,
     ) -> Penalty:
         """The penalty and the gradient of ``beta`` times it.
@@ -79,7 +78,7 @@ class OutputAnchor(Protocol):
             params: θ and e now.
             earlier: [members, tasks] int64, those regularized.
             features: [members, block, chunks, features] of the first block of them.
-            weights: [members, tasks, num_weights] of them, where the anchor needs those.
+            weights: [members, tasks, num_weights] of them; not read where they are not needed.
             beta: Of all members, or [members].
         """
         ...

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypercl.engine.members import Params, by_member
+from hypercl.engine.members import Params, by_member, own_rows
 from hypercl.methods.hnet.anchor import Penalty, num_bytes
 from hypercl.networks.heads import Heads
-from hypercl.networks.hypernet import Hypernet, rows_of
+from hypercl.networks.hypernet import Hypernet
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class DenseAnchor:
     """
 
     form = "dense"
+    needs_weights = True
 
     hnet: Hypernet
     num_tasks: int  # earlier tasks: 0 … num_tasks - 1
@@ -64,20 +65,17 @@ class DenseAnchor:
         """How many of the tasks regularized in a step go through the hypernetwork at once: all."""
         return num_earlier
 
-    def to_generate(self, features: Tensor) -> Tensor:
-        """Of the features of a step's tasks, those whose weights it needs: all."""
-        return features
-
     @torch.no_grad()
     def penalty(
         self,
         params: Params,
         earlier: Tensor,
         features: Tensor,
-        weights: Tensor,
+        weights: Tensor | None,
         beta: float | Tensor,
     ) -> Penalty:
         """See :class:`OutputAnchor`."""
+        assert weights is not None  # as needs_weights says
         moved = weights - self._targets(earlier)
         if self.mask is not None:
             mask = self.mask[earlier] if self.subset else self.mask
@@ -90,4 +88,4 @@ class DenseAnchor:
     def _targets(self, earlier: Tensor) -> Tensor:
         if "targets" not in self.kept:
             return self.hnet.weights(self.kept, earlier)
-        return rows_of(self.kept["targets"], earlier) if self.subset else self.kept["targets"]
+        return own_rows(self.kept["targets"], earlier) if self.subset else self.kept["targets"]

@@ -33,11 +33,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hypercl.engine.members import Params, add_into, by_member
+from hypercl.engine.members import Params, add_into, by_member, own_rows
 from hypercl.engine.products import linear, product, sum_over_rows
 from hypercl.methods.hnet.anchor import Penalty, num_bytes
 from hypercl.networks.heads import Heads, Partial, partial_chunks
-from hypercl.networks.hypernet import Hypernet, rows_of
+from hypercl.networks.hypernet import Hypernet
 
 # Rows of features in a block: few enough for a CPU's cache and many enough to outweigh the calls.
 _BLOCK_ROWS = {"cpu": 2400, "cuda": 1 << 17}
@@ -53,6 +53,7 @@ class FactoredAnchor:
     """
 
     form = "factored"
+    needs_weights = False
 
     hnet: Hypernet
     num_tasks: int  # earlier tasks: 0 … num_tasks - 1
@@ -100,17 +101,13 @@ class FactoredAnchor:
         chunks = -(-self.hnet.num_weights // weight.shape[-2])
         return min(num_earlier, max(1, rows // chunks))
 
-    def to_generate(self, features: Tensor) -> Tensor:
-        """Of the features of a step's tasks, those whose weights it needs: the current one's."""
-        return features[:, -1:]
-
     @torch.no_grad()
     def penalty(
         self,
         params: Params,
         earlier: Tensor,
         features: Tensor,
-        weights: Tensor,
+        weights: Tensor | None,
         beta: float | Tensor,
     ) -> Penalty:
         """See :class:`OutputAnchor`."""
@@ -128,7 +125,7 @@ class FactoredAnchor:
             )
             sums = sums.plus(products)
             add_into(for_params, self.hnet.backward(params, passed, gradient))
-        gram = rows_of(kept["gram"], earlier).sum(1) if self.subset else kept["gram"]
+        gram = own_rows(kept["gram"], earlier).sum(1) if self.subset else kept["gram"]
         total, for_layer = _layer_gradient(layer, gram, sums)
         return Penalty(total / num_earlier, for_features, None, for_layer, for_params)
 
@@ -142,7 +139,7 @@ class FactoredAnchor:
         if self.subset:
             if partial is not None:
                 partial = Partial(*(value[ids] for value in partial))
-            return rows_of(features, ids), partial
+            return own_rows(features, ids), partial
         stop = start + ids.shape[1]
         if partial is not None:
             block = (value[start:stop] for value in partial)

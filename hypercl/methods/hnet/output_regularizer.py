@@ -208,7 +208,7 @@ class OutputRegularizer:
         block = 0 if anchor is None else anchor.at_once(earlier.shape[1])
         passed = hnet.forward(params, torch.cat([earlier[:, :block], current], 1), training=True)
         features = passed.features  # [members, block + 1, chunks, features]
-        generated = features[:, -1:] if anchor is None else anchor.to_generate(features)
+        generated = features if anchor is not None and anchor.needs_weights else features[:, -1:]
         chunks = hnet.generate_chunks(params, generated)
         weights = chunks[..., : hnet.num_weights]  # [members, tasks, num_weights]
 
@@ -308,6 +308,7 @@ class OutputRegularizer:
             hnet, params, earlier, subset, self.heads, store_targets=stored
         ):
             kept = earlier * rows * d + (1 if subset is None else earlier) * (d + 1) ** 2
+            kept += 4 * d**2  # products of the last layer
             generated = 3 * hnet.num_weights
         else:
             kept = earlier * hnet.num_weights if stored else parameters
@@ -333,18 +334,16 @@ def penalty_and_gradient(
     """
     hnet, block = anchor.hnet, anchor.at_once(earlier.shape[1])
     passed = hnet.forward(params, earlier[:, :block], training=training)
-    features = passed.features
-    if anchor.form == "dense":
+    features, weights = passed.features, None
+    if anchor.needs_weights:
         weights = hnet.generate(params, features)
-        penalty = anchor.penalty(params, earlier, features, weights, beta)
-        assert penalty.for_weights is not None
+    penalty = anchor.penalty(params, earlier, features, weights, beta)
+    to_features, gradients = penalty.for_features, penalty.for_params
+    if penalty.for_weights is not None:
         to_features, gradients = hnet.generate_backward(params, features, penalty.for_weights)
-    else:
-        penalty = anchor.penalty(params, earlier, features, features[:, :0], beta)
-        assert penalty.for_features is not None
-        assert penalty.for_layer is not None
-        to_features = penalty.for_features
-        gradients = penalty.for_params | hnet.of_last_layer(params, penalty.for_layer)
+    if penalty.for_layer is not None:
+        gradients |= hnet.split_last_layer(params, penalty.for_layer)
+    assert to_features is not None  # by one of the two ways
     add_into(gradients, hnet.backward(params, passed, to_features))
     return penalty.value, gradients
 
