@@ -18,6 +18,9 @@ class Kept:
     def end_task(self, task_id, accuracy, inferred, kept):
         self.accuracy, self.inferred, self.kept = accuracy, inferred, kept
 
+    def draw_generated(self, seeds, images_of):
+        assert images_of(0) is None
+
 
 def after_tasks(scenario, num_learned, method="finetune", seeds=(1, 2), **values):
     """The experiment, untrained networks, and what is reported of them after a task."""
