@@ -145,6 +145,8 @@ def collect(out: Path, experiment: str) -> list[dict[str, Any]]:
         if before is not None and before["options"] != shlex.join(cell.options()):
             print(f"{cell.name}: the seeds measured before had other options, and go")
             before = None
+        if before is not None:  # what was published is what the preset says now
+            before = before | {"published": [value._asdict() for value in cell.published]}
         row = with_seeds_of(before, row_of(cell, out))
         if row is None:
             continue

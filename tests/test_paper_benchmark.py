@@ -74,7 +74,10 @@ def test_baselines_measured_with_other_options_go(monkeypatch, tmp_path, capsys)
     for options, left in ((row["options"], [row]), ("--lr=7", [])):
         content = json.dumps({"rows": [row | {"options": options}]})
         tmp_path.joinpath("baselines-permmnist.json").write_text(content)
-        assert baselines.collect(tmp_path, "permmnist") == saved[-1] == left
+        found = baselines.collect(tmp_path, "permmnist")
+        assert found == saved[-1]
+        assert [kept["accuracies"] for kept in found] == [kept["accuracies"] for kept in left]
+        assert all(kept["published"][0]["value"] == 25.04 for kept in found)
     assert "permmnist-ewc-cl3: the seeds measured before had other" in capsys.readouterr().out
 
 
