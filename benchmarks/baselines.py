@@ -145,7 +145,7 @@ def collect(out: Path, experiment: str) -> list[dict[str, Any]]:
         if before is not None and before["options"] != shlex.join(cell.options()):
             print(f"{cell.name}: the seeds measured before had other options, and go")
             before = None
-        if before is not None:  # what was published is what the preset says now
+        elif before is not None:  # what was published is what the preset says now
             before = before | {"published": [value._asdict() for value in cell.published]}
         row = with_seeds_of(before, row_of(cell, out))
         if row is None:
@@ -192,13 +192,12 @@ def with_seeds_of(
     """
     if before is None or row is None:
         return row or before
-    old = [i for i, seed in enumerate(before["seeds"]) if seed not in row["seeds"]]
-    seeds = [before["seeds"][i] for i in old] + row["seeds"]
-    order = sorted(range(len(seeds)), key=seeds.__getitem__)
+    seeds = sorted({*before["seeds"], *row["seeds"]})
 
     def joined(was: list[float], now: list[float]) -> list[float]:
-        values = [was[i] for i in old] + now
-        return [values[i] for i in order]
+        by_seed = dict(zip(before["seeds"], was, strict=True))
+        by_seed |= zip(row["seeds"], now, strict=True)
+        return [by_seed[seed] for seed in seeds]
 
     accuracies = {
         name: joined(was, row["accuracies"][name])
@@ -206,7 +205,7 @@ def with_seeds_of(
         if name in row["accuracies"]
     }
     seconds = joined(before["seconds"], row["seconds"])
-    return row | {"seeds": sorted(seeds), "seconds": seconds, "accuracies": accuracies}
+    return row | {"seeds": seeds, "seconds": seconds, "accuracies": accuracies}
 
 
 def as_rst(rows: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -13,8 +13,6 @@ in each of the parts of a step that wait for one another (:func:`least`).
 
 import argparse
 import math
-import statistics
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -24,10 +22,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.common import begin_training, print_table, save
+from benchmarks.step import in_turn
 from train import TaskTraining
 
 PRESETS = "permmnist-large,paper-permmnist"
-_STEPS = 30
 # These write without having read what they write over,
 _OVERWRITES = ("aten::copy_", "aten::zero_", "aten::fill_", "aten::_foreach_copy_")
 # of their first operand these read as much as they write,
@@ -55,11 +53,7 @@ def measure(options: Sequence[str], earlier: int) -> dict[str, Any]:
     layer = layer_size(training)
     with Traffic() as traffic:
         training.step()
-    taken = []
-    for _ in range(_STEPS):
-        started = time.perf_counter()
-        training.step()
-        taken.append(time.perf_counter() - started)
+    (seconds,) = in_turn(training.step)
     rows = [
         {
             "operation": name,
@@ -69,18 +63,17 @@ def measure(options: Sequence[str], earlier: int) -> dict[str, Any]:
         }
         for name, of in traffic.by_operation()
     ]
-    moved = sum(row["read"] + row["written"] for row in rows)
-    smallest = sum(least(training).values())
+    moved, smallest = sum(row["read"] + row["written"] for row in rows), least(training)
     return {
         "options": list(options),
         "earlier": earlier,
         "last layer": layer,
         "main network": training.experiment.net.num_weights,
-        "ms": 1e3 * statistics.median(taken),
+        "ms": 1e3 * seconds,
         "operations": rows,
         "passes": moved,
-        "least": least(training),
-        "times the least": moved / smallest,
+        "least": smallest,
+        "times the least": moved / sum(smallest.values()),
     }
 
 

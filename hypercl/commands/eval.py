@@ -1,7 +1,7 @@
 """--eval: test what a finished run has learned again."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +93,9 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
             f"{path} stores other {what} than were found now: of seed {seed} "
             f"{stored[seed]}, now {measured.get(seed)}"
         )
-    of_inferred = {seed: of_seed.get("scenarios", {}) for seed, of_seed in finished.items()}
-    for numbers in of_inferred.values():
-        if unknown := numbers.keys() - next(iter(inferred.values()), {}).keys():
-            raise RunFailed(f"{path} has no longer what {', '.join(sorted(unknown))} was found by")
-    off = max(_differences(of_inferred, inferred), default=0.0)
+    off = 0.0
+    for seed, of_seed in finished.items():
+        off = max(off, _off(path, of_seed.get("scenarios", {}), inferred.get(seed, {})))
     if off > 0:
         differ = f"accuracies with the task inferred, which are off by {off:.3g} % at most"
         if there == here and off > _INFERRED:
@@ -110,14 +108,20 @@ def retest(path: Path, choose: Callable[[Mapping[str, Any]], Options]) -> dict[s
     return results
 
 
-def _differences(
-    stored: Mapping[int, Mapping[str, Any]], found: Mapping[int, Mapping[str, Any]]
-) -> Iterator[float]:
-    """Between all percentages that are stored with the task inferred, by seed, and those found."""
-    for seed, numbers in stored.items():
-        for name, then in numbers.items():
-            pairs = zip(_percentages(then), _percentages(found[seed][name]), strict=True)
-            yield max(abs(a - b) for a, b in pairs)
+def _off(path: Path, stored: Mapping[str, Any], found: Mapping[str, Any]) -> float:
+    """The largest difference of a seed's percentages with the task inferred from those found now.
+
+    Raises:
+        RunFailed: One was found by a rule that cannot be followed any more.
+    """
+    if unknown := stored.keys() - found.keys():
+        raise RunFailed(f"{path} has no longer what {', '.join(sorted(unknown))} was found by")
+    differences = [
+        abs(then - now)
+        for name in stored
+        for then, now in zip(_percentages(stored[name]), _percentages(found[name]), strict=True)
+    ]
+    return max(differences, default=0.0)
 
 
 def _percentages(value: Any) -> list[float]:

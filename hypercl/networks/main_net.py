@@ -426,9 +426,8 @@ class TaskLoss:
             their shape.
         """
         if (activation := self._activation) is not None:
-            gradient = self.net.empty_gradient(weights)
-            if outputs != slice(None):
-                gradient.zero_()
+            to_fill = self.net.empty_gradient if outputs == slice(None) else torch.zeros_like
+            gradient = to_fill(weights)
             tensors, gradients = self.net.split(weights), self.net.split(gradient)
             with tf32(self.tf32):
                 value = plain_mlp.loss_and_gradient(

@@ -129,7 +129,8 @@ def _together(job: Job) -> list[tuple[str, dict[str, Any] | None, str]] | None:
             return found
         if not isinstance(error, InputError | RunFailed):
             warnings.warn(
-                f"the points are learned one by one, as together: {found[0][2]}", stacklevel=2
+                f"points that are now learned one by one ended together with {found[0][2]}",
+                stacklevel=2,
             )
         return None
     return [

@@ -25,8 +25,9 @@ from hypercl.rundir.checkpoint import Position
 from hypercl.rundir.directory import RunDir
 from hypercl.rundir.saving import decode
 from hypercl.sweeps.joined import JoinedExperiment, Member, join_positions, part_position
-from hypercl.sweeps.pack import points_together
+from hypercl.sweeps.pack import _Reports, points_together
 from hypercl.sweeps.together import learn_together, may_share
+from hypercl.sweeps.work import Job, work
 from train import TaskTraining
 from train_args import parse_args
 
@@ -313,7 +314,7 @@ def test_points_that_generate_images_show_their_own(method, monkeypatch):
 
     results = learn_together(points("pack"))
     assert [each["status"] for each in results] == ["finished"] * 2
-    together, shown = dict(shown), shown
+    together = dict(shown)
     shown.clear()
     for argv in points("alone"):
         run.main(argv)
@@ -322,7 +323,21 @@ def test_points_that_generate_images_show_their_own(method, monkeypatch):
         assert [seed for seed, _ in images] == [seed for seed, _ in together[name]]
         for (_, alone), (_, joined) in zip(images, together[name], strict=True):
             torch.testing.assert_close(joined.float(), alone.float(), rtol=0, atol=1)
-    assert not torch.equal(together["0"][0][1], together["1"][0][1])
+    one, other = (together[name][0][1].float() for name in ("0", "1"))
+    assert (one - other).abs().max() > 5  # so that neither shows the other's
+
+
+@usefixtures
+def test_an_error_that_no_point_has_alone_is_said(monkeypatch):
+    def broken(*args):
+        raise AttributeError("no such thing")
+
+    monkeypatch.setattr(_Reports, "end_task", broken)
+    options = OPTIONS[:2]
+    outcomes = work(Job(tuple(map(tuple, lines("pack", options))), None))
+    assert [outcome.status for outcome in outcomes] == ["finished"] * 2  # one by one
+    for outcome in outcomes:
+        assert any("AttributeError: no such thing" in said for said in outcome.warnings)
 
 
 @usefixtures
