@@ -28,7 +28,7 @@ from hypercl.engine.schedules import LearningRates
 from hypercl.engine.seeding import drawing_from, generator, step_generator
 from hypercl.evaluation import Learned, evaluate
 from hypercl.experiment import Experiment
-from hypercl.methods.base import Batch, StepLosses, TaskEnd
+from hypercl.methods.base import NUM_LOSSES, Batch, LearnsMore, TaskEnd
 from hypercl.report.results import MemberProgress, Report
 from hypercl.rundir.checkpoint import OF_OPTIMIZER, Checkpoints, Position, parted
 from hypercl.tasks.task import Crops, augment, draw_batches, draw_flips, draw_offsets
@@ -171,7 +171,9 @@ class TaskTraining:
         for name, value in of_optimizer.items():
             state = self._optimizer.state[name]
             state.copy_(value if state.ndim else value[0])
-        size = self.num_steps, len(StepLosses._fields), len(seeds)
+        method = experiment.method
+        self._others = method.other_losses if isinstance(method, LearnsMore) else ()
+        size = self.num_steps, NUM_LOSSES + len(self._others), len(seeds)
         self.history = torch.zeros(size, device=device)
         self._logged = 0  # steps whose losses have been looked at
 
@@ -205,7 +207,8 @@ class TaskTraining:
             )
         self._collect(gradients)
         self._optimizer.step()
-        row = torch.stack(losses).view(1, -1, len(self.seeds))
+        own = losses.task_loss, losses.penalty, losses.loss, losses.accuracy
+        row = torch.stack((*own, *losses.others)).view(1, -1, len(self.seeds))
         self.history.index_copy_(0, self._counter, row)
         self._counter.add_(1)
 
@@ -283,7 +286,7 @@ class TaskTraining:
         Returns:
             By seed, of those that have not failed.
         """
-        rows = self.history[self._logged : step].tolist()  # [steps, fields of StepLosses, members]
+        rows = self.history[self._logged : step].tolist()  # [steps, losses, members]
         first, self._logged = self._logged + 1, step
         self.failed = find_failures(rows, self.seeds, self.task_id, first) | self.failed
         if step == self.num_steps:  # the last update has no loss after it that would tell
@@ -302,8 +305,12 @@ class TaskTraining:
             self.rates.look(validated)
         losses = zip(*rows[-1], strict=True)  # of the members
         return {
-            seed: MemberProgress._make((*of_member, measured, rate))
-            for seed, of_member, measured, rate in zip(
+            seed: MemberProgress(
+                *(task_loss, penalty, loss, accuracy),
+                *(measured, rate),
+                dict(zip(self._others, others, strict=True)),
+            )
+            for seed, (task_loss, penalty, loss, accuracy, *others), measured, rate in zip(
                 self.seeds, losses, validated, rates, strict=True
             )
             if seed not in self.failed
@@ -334,7 +341,8 @@ class TaskTraining:
         """Put all that the next step depends on back to where it was."""
         self.steps_done, self.failed = state.step, dict(state.failed)
         self._logged = state.step - len(state.history)
-        self.history[self._logged : state.step] = state.history
+        # An earlier version had fewer losses.
+        self.history[self._logged : state.step, : state.history.shape[1]] = state.history
         self._flat.copy_(state.flat)
         for name, value in self._changed().items():
             value.copy_(state.changed[name])
@@ -397,7 +405,7 @@ class TaskState(NamedTuple):
     flat: Tensor  # [members, numbers], what is trained
     changed: dict[str, Tensor]  # what else the steps change
     rates: list[dict]  # of each member, the plateau scheduler's state; empty without it
-    history: Tensor  # [steps since the last logged one, fields of StepLosses, members]
+    history: Tensor  # [steps since the last logged one, losses, members]
     failed: dict[int, str]  # by seed
     generators: dict[str, Tensor]  # by type of device, the state of the steps' generator
 
@@ -446,10 +454,10 @@ def find_failures(
     """Which members' losses are not finite, and since when.
 
     Args:
-        rows: [steps, fields of StepLosses, members].
+        rows: [steps, losses, members].
     """
     failures: dict[int, str] = {}
-    for step, (task_losses, penalties, losses, _) in enumerate(rows, start=first_step):
+    for step, (task_losses, penalties, losses, *_) in enumerate(rows, start=first_step):
         for seed, *values in zip(seeds, task_losses, penalties, losses, strict=True):
             if not all(map(math.isfinite, values)):
                 failures.setdefault(

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -228,3 +229,16 @@ class SavedAt:
     def leave_at(self, position):
         if self.saved >= self.last:
             self.save(position)
+
+
+def scalars(path):
+    """TensorBoard's points of a run, by tag and step."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    return {
+        (value.tag, event.step): value.tensor.float_val[0]
+        for file in Path(path, "summary").iterdir()
+        for event in EventFileLoader(str(file)).Load()
+        for value in event.summary.value
+        if value.tensor.float_val
+    }

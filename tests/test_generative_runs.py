@@ -1,17 +1,20 @@
 """HNET+TIR from the command line, on few images; HNET+R and DGR are in test_baseline_runs.py."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import FEW_STEPS, SMALL_VAE, make_sequence, read_json
+from helpers import FEW_STEPS, SMALL_VAE, make_sequence, read_json, scalars
 
 import run
+import train
 from hypercl import load_run
 from hypercl.errors import InputError
 from hypercl.evaluation import Learned, generated_images
 from hypercl.ranges import as_argument
+from hypercl.rundir import saving
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -55,6 +58,56 @@ def test_a_run_its_test_again_and_its_predictions():
     assert share.item() == pytest.approx(
         results["seeds"][0]["scenarios"]["task_inference_tir"]["tasks"][1]
     )
+
+
+def test_what_else_learns_is_logged():
+    results = run.main([*LINE, "--num_tasks=2", "--num_seeds=2", "--out_dir=a"])
+    names = [
+        "generator_reconstruction", "generator_divergence", "generator_penalty",
+        "inference_loss", "inference_accuracy",
+    ]  # fmt: skip
+    assert results["other_losses"] == names
+    rows = [json.loads(line) for line in Path("a", "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        assert list(row)[-5:] == names
+        reconstruction, divergence, penalty, loss, accuracy = (row[name] for name in names)
+        assert reconstruction > 0.1
+        assert divergence > 0
+        assert (penalty > 0) == (row["task"] > 0)
+        assert (loss > 0) == (row["task"] > 0)
+        assert accuracy <= 1
+        total = row["task_loss"] + 0.01 * row["penalty"] + reconstruction + divergence + loss
+        assert row["loss"] == pytest.approx(total + 0.01 * penalty, rel=1e-5)
+    last = [row for row in rows if row["task"] == 1][-2:]
+    assert {row["seed"] for row in last} == {42, 43}
+    mean = sum(100 * row["inference_accuracy"] for row in last) / 2
+    assert scalars("a")["train/inference_accuracy", 12] == pytest.approx(mean, rel=1e-5)
+
+
+def test_a_checkpoint_that_has_fewer_losses_goes_on(monkeypatch):
+    """As one of an earlier version has, of which some are not yet logged."""
+    given = [*LINE, "--num_tasks=2"]
+    whole = run.main([*given, "--out_dir=a"])
+
+    class Killed(BaseException):
+        pass
+
+    def log(self, step):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.TaskTraining, "is_logged", lambda self, step: step == 6)
+        patch.setattr(train.TaskTraining, "log", log)
+        with pytest.raises(Killed):
+            run.main([*given, "--out_dir=b"])
+    path = Path("b", "checkpoint.pt")
+    content = saving.decode(path.read_bytes())
+    history = content["training"]["history"]
+    assert history.shape == (4, 9, 1)
+    content["training"]["history"] = history[:, :4]
+    path.write_bytes(saving.encode(content))
+    assert without_times(run.main([*given, "--out_dir=b"])) == without_times(whole)
+    assert_equal(learned("a"), learned("b"))
 
 
 def test_a_method_without_that_rule_says_so():

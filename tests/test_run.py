@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import read_json
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from helpers import read_json, scalars
 
 import run
 from benchmarks.common import last_wins
@@ -171,16 +170,6 @@ def test_metrics_hold_a_line_a_logged_step(tmp_path):
         assert (row["penalty"] > 1e-6) == (row["task"] > 0 and row["step"] > 1)
         assert (row["validation_accuracy"] is None) == (row["step"] in (1, 50))
         assert 0 <= row["train_accuracy"] <= 1
-
-
-def scalars(path):
-    (file,) = (path / "summary").iterdir()
-    return {
-        (value.tag, event.step): value.tensor.float_val[0]
-        for event in EventFileLoader(str(file)).Load()
-        for value in event.summary.value
-        if value.tensor.float_val
-    }
 
 
 def test_curves_are_in_percent_of_one_seed_and_of_several(finished, tmp_path):

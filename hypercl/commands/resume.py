@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hypercl.errors import InputError
+from hypercl.methods.base import NUM_LOSSES
 from hypercl.options import Options, require_known
 from hypercl.rundir import stored
 from hypercl.rundir.forms import fits, is_progress
@@ -182,7 +183,11 @@ def _training_fits(
     if there is None:
         return True
     here = training.state(there["step"])
-    return all(_alike(there[name], here[name]) for name in ("flat", "changed", "history"))
+    # An earlier version had fewer losses.
+    histories = (state["history"][:, :NUM_LOSSES] for state in (there, here))
+    return _alike(*histories) and all(
+        _alike(there[name], here[name]) for name in ("flat", "changed")
+    )
 
 
 def _state_fits(experiment: "Experiment", position: "Position", state: Mapping[str, Any]) -> bool:

@@ -62,6 +62,10 @@ class StepLosses(NamedTuple):
     penalty: "Tensor"  # of the method, before it is multiplied by its strength
     loss: "Tensor"  # what is minimized: the weighted sum of both
     accuracy: "Tensor"  # of the training batch, in [0, 1]; of regression its mean squared error
+    others: "tuple[Tensor, ...]" = ()  # by the names that :class:`LearnsMore` has, in their order
+
+
+NUM_LOSSES = len(StepLosses._fields) - 1  # those that every method has
 
 
 class Method(Protocol):
@@ -227,6 +231,13 @@ class InfersTasks(Protocol):
             [members, tasks, N].
         """
         ...
+
+
+@runtime_checkable
+class LearnsMore(Protocol):
+    """What a method has in which more learns than the main network: what is to be known of that."""
+
+    other_losses: tuple[str, ...]  # names of :attr:`StepLosses.others` in metrics.jsonl
 
 
 @runtime_checkable

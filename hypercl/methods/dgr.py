@@ -15,7 +15,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypercl.methods.base import Batch, Lookahead, Method, Setting, StepLosses
-from hypercl.methods.generative import VaeEntry, require_pixels
+from hypercl.methods.generative import OF_VAE, VaeEntry, require_pixels
 from hypercl.methods.lwf import LearningWithoutForgetting, Lwf, Teacher
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class DeepGenerativeReplay(LearningWithoutForgetting):
     Raises:
         InputError: The tasks' inputs are no pixels in [0, 1].
     """
+
+    other_losses = OF_VAE
 
     def __init__(self, options: Dgr, setting: Setting) -> None:
         from hypercl.networks.vae import Vae
@@ -108,7 +110,9 @@ class DeepGenerativeReplay(LearningWithoutForgetting):
         task_loss: "TaskLoss",
         lookahead: Lookahead,
     ) -> "tuple[Params, StepLosses]":
-        """Of both; the loss is their sum, the penalty that of the distillation."""
+        """Of both; the loss is their sum, the penalty that of the distillation, and the others are
+        the generator's.
+        """
         import torch
 
         weights, inputs, of_samples = params["weights"], batch.inputs, None
@@ -129,7 +133,8 @@ class DeepGenerativeReplay(LearningWithoutForgetting):
         (reconstruction, of_decoder), divergence, of_encoder = self.vae.loss_and_gradient(
             params["encoder"], inputs, noise, decoder_step, of_samples=of_samples
         )
-        losses = losses._replace(loss=losses.loss + reconstruction + divergence)
+        total = losses.loss + reconstruction + divergence
+        losses = losses._replace(loss=total, others=(reconstruction, divergence))
         return {"weights": gradient, "encoder": of_encoder, "decoder": of_decoder}, losses
 
     def generate(self, params: "Params", num_learned: int, num_samples: int) -> "Tensor":

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from hypercl.methods.base import Batch, Lookahead, Method, OwnWeights, OwnWeightsEntry, Setting
-from hypercl.methods.generative import HnetVaeEntry, lookahead_of
+from hypercl.methods.generative import OF_HNET_VAE, HnetVaeEntry, lookahead_of
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +49,8 @@ class HypernetworkReplay(OwnWeights):
     Raises:
         InputError: As :class:`HnetGenerator` raises it.
     """
+
+    other_losses = OF_HNET_VAE
 
     def __init__(self, options: HnetR, setting: Setting) -> None:
         from hypercl.methods.generative.generator import HnetGenerator
@@ -120,7 +122,7 @@ class HypernetworkReplay(OwnWeights):
         lookahead: Lookahead,
     ) -> "tuple[Params, StepLosses]":
         """Of the classifier and of the generator; the loss is the sum of both, the penalty that of
-        the distillation.
+        the distillation, and the others are the generator's.
         """
         from hypercl.engine.members import from_parts, part_of
         from hypercl.methods.generative.replayed import classifier_loss
@@ -135,14 +137,14 @@ class HypernetworkReplay(OwnWeights):
                 weights, batch, replayed, anchor.teacher, share, task_loss
             )
 
-        of_generator, loss = self.generator.loss_and_gradient(
+        of_generator, (*others, loss) = self.generator.loss_and_gradient(
             part_of(params, _GENERATOR),
             batch,
             batch.drawn,
             anchor.generator,
             lookahead_of(_GENERATOR, lookahead),
         )
-        losses = losses._replace(loss=losses.loss + loss)
+        losses = losses._replace(loss=losses.loss + loss, others=tuple(others))
         return {"weights": gradient, **from_parts(generator=of_generator)}, losses
 
     def generate(self, params: "Params", num_learned: int, num_samples: int) -> "Tensor":

@@ -16,7 +16,7 @@ from math import prod
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from hypercl.methods.base import Batch, Lookahead, Method, Setting, TaskEnd
-from hypercl.methods.generative import HnetVaeEntry, lookahead_of
+from hypercl.methods.generative import OF_HNET_VAE, HnetVaeEntry, lookahead_of
 from hypercl.methods.hnet import Hnet
 from hypercl.ranges import int_list, option
 
@@ -63,6 +63,7 @@ class TaskInferenceByReplay:
 
     network_by_task = True
     inference_rule = HnetTir.inference_rule
+    other_losses = (*OF_HNET_VAE, "inference_loss", "inference_accuracy")
 
     def __init__(self, options: HnetTir, setting: Setting) -> None:
         from hypercl.methods.generative.generator import HnetGenerator
@@ -204,6 +205,8 @@ class TaskInferenceByReplay:
         lookahead: Lookahead,
     ) -> "tuple[Params, StepLosses]":
         """Of the three; the loss is their sum, the penalty and the task loss are the classifier's."""
+        import torch
+
         from hypercl.engine.members import from_parts, part_of
         from hypercl.methods.generative.replayed import task_inference_loss
 
@@ -215,7 +218,7 @@ class TaskInferenceByReplay:
             task_loss,
             lookahead_of(_CLASSIFIER, lookahead),
         )
-        of_generator, of_replay = self.generator.loss_and_gradient(
+        of_generator, (*others, of_replay) = self.generator.loss_and_gradient(
             part_of(params, _GENERATOR),
             batch,
             drawn,
@@ -223,10 +226,10 @@ class TaskInferenceByReplay:
             lookahead_of(_GENERATOR, lookahead),
         )
         gradients = from_parts(classifier=gradients, generator=of_generator)
-        total = losses.loss + of_replay
+        loss, accuracy = torch.zeros_like(of_replay), torch.ones_like(of_replay)  # of one task
         if _WEIGHTS in params:
             replayed = self.generator.replay(anchor.generator, drawn)
-            loss, gradients[_WEIGHTS] = task_inference_loss(
+            (loss, accuracy), gradients[_WEIGHTS] = task_inference_loss(
                 self.inference,
                 params[_WEIGHTS],
                 batch.inputs,
@@ -234,8 +237,8 @@ class TaskInferenceByReplay:
                 replayed,
                 self.options.replay_share,
             )
-            total = total + loss
-        return gradients, losses._replace(loss=total)
+        total = losses.loss + of_replay + loss
+        return gradients, losses._replace(loss=total, others=(*others, loss, accuracy))
 
     def _parts(self, anchor: TirAnchor, drawn: "Tensor") -> "tuple[Tensor, Tensor]":
         """The tasks whose weights are generated, int64, and the generator's share."""

@@ -101,7 +101,9 @@ def _figures(drawing: Drawing) -> Iterator[tuple[str, Callable[[], "Figure"]]]:
     matrices = [seed[measure.name] for seed in done]
 
     def losses() -> "Figure":
-        return plots.losses(plots.LossHistory.of(_rows(drawing), seeds), of_training)
+        # What ends in _accuracy is no loss.
+        others = [n for n in results.get("other_losses", ()) if not n.endswith("_accuracy")]
+        return plots.losses(plots.LossHistory.of(_rows(drawing), seeds, others), of_training)
 
     matrix, over_time = f"{measure.name}_matrix", f"{measure.name}_over_time"
     yield matrix, lambda: plots.accuracy_matrix(matrices, names, title, measure)

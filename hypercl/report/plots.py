@@ -265,18 +265,26 @@ class LossHistory(NamedTuple):
     steps: np.ndarray  # [N], counted through all tasks
     task_loss: np.ndarray  # [seeds, N]
     penalty: np.ndarray  # [seeds, N]
+    others: Mapping[str, np.ndarray]  # [seeds, N] each, by name in metrics.jsonl
     ends: list[int]  # of the tasks, in steps
     tasks: list[int]  # counted from 0; of a run that continues another, the new ones
 
     @classmethod
-    def of(cls, rows: Iterable[Mapping[str, Any]], seeds: Sequence[int]) -> "LossHistory":
-        """From the lines of metrics.jsonl, at the steps that are logged of all ``seeds``."""
-        by_step: dict[tuple[int, int], dict[int, tuple[float, float]]] = {}
+    def of(
+        cls, rows: Iterable[Mapping[str, Any]], seeds: Sequence[int], others: Sequence[str] = ()
+    ) -> "LossHistory":
+        """From the lines of metrics.jsonl, at the steps that are logged of all ``seeds``.
+
+        Args:
+            others: Names of the method's own losses. Lines of an earlier version lack them.
+        """
+        names = "task_loss", "penalty", *others
+        by_step: dict[tuple[int, int], dict[int, list[float]]] = {}
         for row in rows:
             at_step = by_step.setdefault((row["task"], row["step"]), {})
-            at_step[row["seed"]] = row["task_loss"], row["penalty"]
+            at_step[row["seed"]] = [row.get(name, np.nan) for name in names]
         steps: list[float] = []
-        losses: list[list[tuple[float, float]]] = []
+        losses: list[list[list[float]]] = []
         ends: list[int] = []
         tasks: list[int] = []
         before, task_now, last = 0, None, 0
@@ -288,28 +296,37 @@ class LossHistory(NamedTuple):
                     before += last
                     ends.append(before)
                     steps.append(np.nan)
-                    losses.append([(np.nan, np.nan)] * len(seeds))
+                    losses.append([[np.nan] * len(names)] * len(seeds))
                 task_now = task
                 tasks.append(task)
             steps.append(before + step)
             losses.append([at_step[seed] for seed in seeds])
             last = step
         ends.append(before + last)
-        numbers = np.array(losses, dtype=float).reshape(len(steps), len(seeds), 2)
-        return cls(np.array(steps), numbers[:, :, 0].T, numbers[:, :, 1].T, ends, tasks)
+        numbers = np.array(losses, dtype=float).reshape(len(steps), len(seeds), len(names))
+        task_loss, penalty, *of_others = numbers.transpose(2, 1, 0)
+        by_name = dict(zip(others, of_others, strict=True))
+        return cls(np.array(steps), task_loss, penalty, by_name, ends, tasks)
 
 
 def losses(history: LossHistory, title: str) -> Figure:
-    """Task loss and penalty over the steps of all tasks; lines stand where tasks end."""
-    width = min(16.0, max(8.0, 0.3 * len(history.ends)))
-    figure = Figure(figsize=(width, 6))
-    margin = 0.8 / width  # set by hand: a layout engine would draw the figure twice
-    frame = {"left": margin, "right": 1 - margin / 2, "bottom": 0.085, "top": 0.87, "hspace": 0.06}
-    top, bottom = figure.subplots(2, sharex=True, gridspec_kw=frame)
-    for axes, values, color, label in (
-        (top, history.task_loss, "tab:blue", "task loss of the batch"),
-        (bottom, history.penalty, "tab:orange", "penalty, without beta"),
-    ):
+    """Task loss, penalty and the method's own losses over the steps of all tasks, a panel each;
+    lines stand where tasks end.
+    """
+    own = history.others.items()
+    shown = [
+        (history.task_loss, "tab:blue", "task loss of the batch"),
+        (history.penalty, "tab:orange", "penalty, without beta"),
+        *((values, "tab:green", name.replace("_", " ")) for name, values in own),
+    ]
+    width, height = min(16.0, max(8.0, 0.3 * len(history.ends))), 6 + 1.8 * len(own)
+    figure = Figure(figsize=(width, height))
+    margin = 0.9 / width  # set by hand: a layout engine would draw the figure twice
+    frame: dict[str, Any] = {"left": margin, "right": 1 - margin / 2, "hspace": 0.06}
+    frame |= {"bottom": 0.5 / height, "top": 1 - 0.8 / height}
+    frame |= {"height_ratios": [2.3, 2.3, *[1.8] * len(own)]}
+    panels = figure.subplots(len(shown), sharex=True, gridspec_kw=frame)
+    for axes, (values, color, label) in zip(panels, shown, strict=True):
         # A logarithm has no place for zeros, and a first step's penalty is one but for rounding.
         least = 1e-6 * np.max(values, where=~np.isnan(values), initial=0)
         values = np.where(values > least, values, np.nan)
@@ -329,15 +346,16 @@ def losses(history: LossHistory, title: str) -> Figure:
         axes.grid(alpha=0.3)
     starts = [0, *history.ends[:-1]]
     middles = [(start + end) / 2 for start, end in zip(starts, history.ends, strict=True)]
-    shown = [k - 1 for k in _few_of(len(middles))]
+    top = panels[0]
     at_top = {"transform": top.get_xaxis_transform(), "ha": "center", "va": "bottom"}
-    for k in shown:
+    for k in (k - 1 for k in _few_of(len(middles))):
         number = history.tasks[k] + 1 if history.tasks else 1
         top.text(middles[k], 1.02, str(number), **at_top)
     top.set_title("task", fontsize=10, pad=18)
     top.set_xlim(0, history.ends[-1])
-    bottom.set_xlabel("steps")
-    figure.suptitle(_with_spread(title, len(history.task_loss)), fontsize=10)
+    panels[-1].set_xlabel("steps")
+    title = _with_spread(title, len(history.task_loss))
+    figure.suptitle(title, fontsize=10, y=1 - 0.1 / height)
     return figure
 
 

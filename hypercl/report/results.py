@@ -18,6 +18,7 @@ from hypercl.evaluation import Inference, as_json, curve_inputs
 from hypercl.experiment import Experiment
 from hypercl.inference import RULES, names_by
 from hypercl.measure import ACCURACY, Measure
+from hypercl.methods.base import LearnsMore
 from hypercl.options import bearing_on_results
 from hypercl.report import drawer, metrics
 from hypercl.report.drawing import FORMATS, Drawing, Drawn, Fit, Generated
@@ -52,6 +53,7 @@ class MemberProgress(NamedTuple):
     train_accuracy: float  # of this step's batch
     validation_accuracy: float | None  # None at steps without validation
     learning_rate: float
+    others: Mapping[str, float]  # of what else the method learns; see methods.base.LearnsMore
 
 
 class Report:
@@ -111,6 +113,11 @@ class Report:
             "tasks": self._task_names,
             "num_weights": {"main": main, "trained": method.num_trained},
             "compression_ratio": method.compression_ratio,
+            **(
+                {"other_losses": list(method.other_losses)}
+                if isinstance(method, LearnsMore)
+                else {}
+            ),
             "kept_bytes": 0,
             "seeds": [
                 {
@@ -544,8 +551,9 @@ class Report:
 
 def _named(values: MemberProgress, measure: Measure) -> dict[str, float | None]:
     """By name, as metrics.jsonl has them."""
-    names = (name.replace("accuracy", measure.name) for name in values._fields)
-    return dict(zip(names, values, strict=True))
+    named = values._asdict()
+    others = named.pop("others")
+    return {name.replace("accuracy", measure.name): value for name, value in named.items()} | others
 
 
 def summary_of_inferred(scenarios: Sequence[Mapping[str, Any]]) -> dict[str, metrics.Summary]:
@@ -569,8 +577,9 @@ _SHOWN_LOSSES = {"task loss": "task_loss", "penalty": "penalty"}
 
 def _as_written(values: MemberProgress, measure: Measure) -> dict[str, float | None]:
     """By name, as TensorBoard has them: accuracies in percent there, as after the tasks."""
-    numbers = _named(values, measure)
-    for name in (f"train_{measure.name}", f"validation_{measure.name}"):
-        value = numbers[name]
-        numbers[name] = None if value is None else measure.factor * value
-    return numbers
+    return {
+        name: measure.factor * value
+        if value is not None and name.endswith(f"_{measure.name}")
+        else value
+        for name, value in _named(values, measure).items()
+    }

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import FEW_STEPS, OWN_WEIGHTS, read_json
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from helpers import FEW_STEPS, OWN_WEIGHTS, read_json, scalars
 
 import run
 import train
@@ -51,7 +50,11 @@ def outcome(path, first=0):
         "results": results,
         "tensors": as_bytes([end, tensors]),
         "metrics": [row for row in rows if row["task"] >= first],
-        "scalars": {s for s in scalars(path) if s[1] > first * (6 if "train" in s[0] else 1)},
+        "scalars": {
+            (tag, step): value
+            for (tag, step), value in scalars(path).items()
+            if step > first * (6 if "train" in tag else 1)
+        },
     }
 
 
@@ -61,15 +64,6 @@ def as_bytes(content):
     if isinstance(content, dict):
         return {name: as_bytes(value) for name, value in content.items()}
     return [as_bytes(value) for value in content] if isinstance(content, list) else content
-
-
-def scalars(path):
-    return {
-        (value.tag, event.step, tuple(value.tensor.float_val))
-        for file in Path(path, "summary").iterdir()
-        for event in EventFileLoader(str(file)).Load()
-        for value in event.summary.value
-    }
 
 
 class Summed(OwnWeights):

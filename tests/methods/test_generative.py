@@ -150,12 +150,12 @@ class Twin:
             F.binary_cross_entropy(images, self.inputs, reduction="none").mean(1).mean()
         )
         divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1)
-        return reconstruction + divergence.mean() / self.pixels
+        return reconstruction, divergence.mean() / self.pixels
 
-    def held(self, params, part, hnet, beta):
+    def held(self, params, part, hnet):
         """The penalty at the parameters that a step along the gradient of the rest leads to."""
         if self.task_id == 0:
-            return 0.0
+            return torch.zeros(())
         theta, star = part_of(params, part), part_of(self.before, part)
         theta = {
             name: torch.cat([star[name][: self.task_id], value[self.task_id :]])
@@ -168,7 +168,7 @@ class Twin:
             if name not in ("task_embs", "encoder"):
                 g = params[f"{part}.{name}"].grad
                 delta[name] = -LR * g / (g.abs() + 1e-8)
-        return beta * penalty(hnet, theta, star, range(self.task_id), delta)
+        return penalty(hnet, theta, star, range(self.task_id), delta)
 
 
 def distilled(logits, targets):
@@ -204,23 +204,27 @@ def twin_of_r(twin, scenario):
 
 
 def twin_of_tir(twin):
+    """The classifier's loss, and that of the network that infers tasks, with its accuracy."""
     net, task = twin.experiment.net, twin.tasks[twin.task_id]
     theta = part_of(twin.params, "classifier")
     weights = generate(twin.method.classifier.hnet, theta, twin.task_id)
     loss = F.cross_entropy(net.logits(weights, twin.inputs, {})[:, task.outputs], twin.labels)
     if twin.task_id == 0:
-        return loss
+        return loss, torch.zeros(()), torch.ones(())
     sizes = twin.mlp_sizes(*OWN["hnet_tir"]["tir_arch"], len(twin.tasks))
     now = twin.task_id
 
     def infer(x):
         return mlp(twin.params["inference.weights"], sizes, x)[:, : now + 1]
 
-    real = F.cross_entropy(infer(twin.inputs), torch.full((len(twin.inputs),), now))
-    generated = torch.cat(twin.replayed())
-    labels = torch.arange(now).repeat_interleave(twin.per_task)
+    real, of_real = infer(twin.inputs), torch.full((len(twin.inputs),), now)
+    generated = infer(torch.cat(twin.replayed()))
+    of_generated = torch.arange(now).repeat_interleave(twin.per_task)
     share = SMALL["replay_share"]
-    return loss + (1 - share) * real + share * F.cross_entropy(infer(generated), labels)
+    told, replayed = F.cross_entropy(real, of_real), F.cross_entropy(generated, of_generated)
+    right = (real.argmax(1) == of_real).float(), (generated.argmax(1) == of_generated).float()
+    accuracy = (1 - share) * right[0].mean() + share * right[1].mean()
+    return loss, (1 - share) * told + share * replayed, accuracy
 
 
 @pytest.mark.parametrize("task_id", [0, 1, 2])
@@ -237,17 +241,29 @@ def test_a_step_is_that_of_its_twin(method, scenario, task_id):
     assert gradients.keys() == trained.keys()
     for member in range(len(SEEDS)):
         twin = Twin(experiment, task_id, params, before, batch, member)
-        total = twin_of_r(twin, scenario) if method == "hnet_r" else twin_of_tir(twin)
-        total = total + twin.vae(twin.params)
+        others = twin.vae(twin.params)
+        total = sum(others)
+        if method == "hnet_r":
+            total = total + twin_of_r(twin, scenario)
+        else:
+            classified, inferred, accuracy = twin_of_tir(twin)
+            total = total + classified + inferred
         total.backward()
-        parts = {"generator": (experiment.method.generator.hypernet.hnet, SMALL["vae_beta"])}
+        of_generator = twin.held(
+            twin.params, "generator", experiment.method.generator.hypernet.hnet
+        )
+        held, others = SMALL["vae_beta"] * of_generator, (*others, of_generator)
         if method == "hnet_tir":
-            parts["classifier"] = (experiment.method.classifier.hnet, OWN[method]["beta"])
-        held = sum(twin.held(twin.params, part, *of_part) for part, of_part in parts.items())
+            of_classifier = twin.held(twin.params, "classifier", experiment.method.classifier.hnet)
+            held = held + OWN[method]["beta"] * of_classifier
+            others = (*others, inferred, accuracy)
         if task_id > 0:
             held.backward()
             total = total + held
         torch.testing.assert_close(losses.loss[member], total.detach())
+        assert len(losses.others) == len(experiment.method.other_losses)
+        for own, wanted in zip(losses.others, others, strict=True):
+            torch.testing.assert_close(own[member], wanted.detach().to(own))
         for name, gradient in gradients.items():
             wanted = twin.params[name].grad[None]
             if name.endswith("task_embs"):
@@ -256,7 +272,9 @@ def test_a_step_is_that_of_its_twin(method, scenario, task_id):
 
 
 def vae_loss(params, inputs, noise, weights):
-    """Of an autoencoder without a condition, each sample with a weight."""
+    """Reconstruction and divergence of an autoencoder without a condition, each sample with a
+    weight.
+    """
     size, pixels = SMALL["vae_latent_size"], inputs.shape[1]
     encoder = [pixels, *SMALL["vae_encoder_arch"], 2 * size]
     encoded = mlp(params["encoder"], encoder, inputs)
@@ -266,7 +284,7 @@ def vae_loss(params, inputs, noise, weights):
     images = mlp(params["decoder"], decoder, z).sigmoid()
     reconstruction = F.binary_cross_entropy(images, inputs, reduction="none").mean(1)
     divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1) / pixels
-    return (weights * (reconstruction + divergence)).sum()
+    return (weights * reconstruction).sum(), (weights * divergence).sum()
 
 
 @pytest.mark.parametrize("task_id", [0, 1, 2])
@@ -306,8 +324,11 @@ def test_a_step_of_dgr_is_that_of_its_twin(scenario, task_id):
             total = share * total + (1 - share) * distillation
             seen, noise = torch.cat([inputs, images]), drawn[:2].flatten(0, 1)
             of_each = torch.cat([share * of_each, (1 - share) * of_each])
-        total = total + vae_loss(now, seen, noise, of_each)
+        others = vae_loss(now, seen, noise, of_each)
+        total = total + sum(others)
         torch.testing.assert_close(losses.loss[member], total.detach())
+        for own, wanted in zip(losses.others, others, strict=True):
+            torch.testing.assert_close(own[member], wanted.detach())
         total.backward()
         for name, value in now.items():
             torch.testing.assert_close(gradients[name][member], value.grad, msg=name)

@@ -104,6 +104,18 @@ def test_losses_run_over_the_steps_of_all_tasks():
     assert figure.get_suptitle() == "title\nmean ± standard deviation, n = 2 seeds"
 
 
+def test_a_methods_own_losses_have_a_panel_each():
+    rows = [{**row, "of_encoder": 5.0 + row["step"]} for row in loss_rows([1, 3], 2)]
+    del rows[0]["of_encoder"]  # as an earlier version has written it
+    history = LossHistory.of(rows, [1, 3], ["of_encoder"])
+    figure = losses(history, "title")
+    assert [axes.get_ylabel() for axes in figure.axes][2:] == ["of encoder"]
+    own = figure.axes[2].lines[0].get_ydata()
+    assert list(own[1:3]) == [10, 13]
+    assert math.isnan(own[0])
+    assert figure.get_figheight() > losses(LossHistory.of(rows, [1, 3]), "title").get_figheight()
+
+
 def test_a_penalty_that_is_rounding_does_not_stretch_the_axis():
     rows = loss_rows([1], 2)
     rows[3]["penalty"] = 1e-10

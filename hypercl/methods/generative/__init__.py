@@ -125,6 +125,11 @@ def require_pixels(tasks: "Sequence[Task]", method: str) -> None:
             )
 
 
+# What metrics.jsonl has of a generator, in the order in which a method hands it out.
+OF_VAE = ("generator_reconstruction", "generator_divergence")
+OF_HNET_VAE = (*OF_VAE, "generator_penalty")
+
+
 def lookahead_of(part: str, lookahead: "Lookahead") -> "Lookahead":
     """A lookahead for one of a method's parts: it takes and returns what the part learns, under the
     part's own names.

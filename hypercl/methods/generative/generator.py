@@ -38,6 +38,15 @@ class GeneratorAnchor(NamedTuple):
         return 0 if self.decoders is None else self.decoders.shape[1]
 
 
+class GeneratorLosses(NamedTuple):
+    """Of one step, [members] each."""
+
+    reconstruction: Tensor  # mean binary cross-entropy of the pixels
+    divergence: Tensor  # KL / D
+    penalty: Tensor  # of the hypernetwork, before it is multiplied by vae_beta
+    loss: Tensor  # what is minimized
+
+
 class Replayed(NamedTuple):
     """Generated samples."""
 
@@ -153,9 +162,8 @@ class HnetGenerator:
         drawn: Tensor,
         anchor: GeneratorAnchor,
         lookahead: Lookahead,
-    ) -> tuple[Params, Tensor]:
-        """The gradient of a step's loss for what learns, and the loss [members], the penalty of the
-        hypernetwork included.
+    ) -> tuple[Params, GeneratorLosses]:
+        """The gradient of a step's loss for what learns, and the losses.
 
         Args:
             params: Those trained.
@@ -172,7 +180,10 @@ class HnetGenerator:
         (gradients, losses), divergence, of_encoder = self.vae.loss_and_gradient(
             params[_ENCODER], batch.inputs, noise, decoder_step, condition=anchor.conditions[-1]
         )
-        return {_ENCODER: of_encoder, **gradients}, losses.loss + divergence
+        losses = GeneratorLosses(
+            losses.task_loss, divergence, losses.penalty, losses.loss + divergence
+        )
+        return {_ENCODER: of_encoder, **gradients}, losses
 
     @torch.no_grad()
     def samples(self, params: Params, num_tasks: int, number: int) -> Tensor:

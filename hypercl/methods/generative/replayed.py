@@ -19,7 +19,7 @@ from torch import Tensor
 from hypercl.engine.members import Numbers, as_tensor, by_member
 from hypercl.methods.base import Batch, StepLosses
 from hypercl.methods.generative.generator import Replayed
-from hypercl.networks.criteria import cross_entropy, distillation, of_labels
+from hypercl.networks.criteria import Classified, cross_entropy, distillation, of_labels
 from hypercl.networks.main_net import MainNetwork, TaskLoss
 from hypercl.tasks.mixture import Mixture
 from hypercl.tasks.task import Task
@@ -104,7 +104,7 @@ def task_inference_loss(
     task_id: int,
     replayed: Replayed,
     share: Numbers,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Classified, Tensor]:
     """Of a network with an output for each task, of which those of the tasks so far take part.
 
     Args:
@@ -114,20 +114,20 @@ def task_inference_loss(
         share: s, of all members or of each.
 
     Returns:
-        The loss [members], and its gradient for the weights [members, num_weights].
+        The loss and the accuracy, both with the share of generated samples that the loss has, and
+        the loss's gradient for the weights [members, num_weights].
     """
     members, size = inputs.shape[:2]
     s = as_tensor(share, weights)
 
-    def criterion(logits: Tensor) -> tuple[Tensor, Tensor]:
-        real, generated = logits[:, :size], logits[:, size:]
-        of_task = torch.full((members, size), task_id, device=logits.device)
-        (loss, _), of_real = cross_entropy(real, of_task)
-        (of_replay, _), of_generated = cross_entropy(
-            generated, replayed.task_ids.expand(members, -1)
-        )
-        halves = by_member(1 - s, of_real) * of_real, by_member(s, of_generated) * of_generated
-        return (1 - s) * loss + s * of_replay, torch.cat(halves, dim=1)
+    def criterion(logits: Tensor) -> tuple[Classified, Tensor]:
+        labels = torch.full((members, size), task_id, device=logits.device)
+        of_task, own = cross_entropy(logits[:, :size], labels)
+        labels = replayed.task_ids.expand(members, -1)
+        of_replay, generated = cross_entropy(logits[:, size:], labels)
+        both = ((1 - s) * a + s * b for a, b in zip(of_task, of_replay, strict=True))
+        halves = by_member(1 - s, own) * own, by_member(s, generated) * generated
+        return Classified(*both), torch.cat(halves, dim=1)
 
     both = torch.cat([inputs, replayed.inputs], dim=1)
     return TaskLoss(net).of_logits(weights, both, {}, criterion, slice(task_id + 1))
