@@ -370,7 +370,7 @@ class TaskTraining:
         going = [i for i, seed in enumerate(self.seeds) if seed not in self.failed]
         params = select_members(method.merged(self._before, self.trained, task_id), going)
         stats = [*position.stats, self.stats]
-        if self.experiment.options.main_net.bn_no_stats_checkpointing:
+        if self.experiment.has_one_set_of_stats:
             stats = [self.stats] * (task_id + 1)
         memory, seeds = parted(position.memory)[1], [self.seeds[i] for i in going]
         memory = select_members(memory, going)

@@ -549,6 +549,16 @@ def _without_effect(options: Options) -> dict[str, str]:
             "--val_iter concerns validation, and --val_set_size=0 leaves none: leave one out"
         )
         unread["val_split"] = unread["val_iter"].replace("--val_iter", "--val_split")
+    if not options.tells_tasks_apart:
+        unread["scenarios_every_task"] = (
+            "--scenarios_every_task concerns the inference of tasks, and here they cannot be "
+            "inferred: leave it out, or take outputs or a network for each task"
+        )
+    if options.has_one_network:
+        unread["bn_no_stats_checkpointing"] = (
+            "--bn_no_stats_checkpointing concerns a network for each task, and --method="
+            f"{options.method.method} has one for all, with one set of statistics: leave it out"
+        )
     if options.run.no_cuda:
         unread["tf32"] = "--tf32 concerns GPUs, and --no_cuda leaves them alone: leave one out"
     return unread
@@ -592,7 +602,8 @@ def _problems_of_training(options: Options) -> Iterator[str]:
 def _problems_of_batchnorm(options: Options) -> Iterator[str]:
     net = options.main_net
     for name in ("bn_no_running_stats", "bn_no_stats_checkpointing"):
-        if options.is_changed(name) and not net.batchnorm:
+        has_it = net.batchnorm or (net.kind.brings_stats and name == "bn_no_stats_checkpointing")
+        if options.is_changed(name) and not has_it:
             yield f"--{name} needs --batchnorm: add it, or leave this one out"
     if net.bn_no_running_stats and net.bn_no_stats_checkpointing:
         yield (

@@ -79,8 +79,7 @@ class Experiment:
         net_type, cl_exp = options.main_net.kind, options.task.cl_exp
         for problem in net_type.problems_of_shape(tasks[0].in_shape, cl_exp):
             raise InputError(problem)  # of a shape that was not known before
-        sizes = [task.num_classes for task in tasks]
-        num_outputs = max(sizes) if options.task.shares_outputs else sum(sizes)
+        num_outputs = outputs_for(tasks, options.task.shares_outputs)
 
         def build(main_net: MainNetOptions) -> MainNetwork:
             return main_network(main_net.kind.build(main_net, tasks[0].in_shape, num_outputs))
@@ -127,6 +126,16 @@ class Experiment:
         """
         return self.tells_tasks_apart and all(task.num_classes > 1 for task in self.tasks)
 
+    @property
+    def has_one_set_of_stats(self) -> bool:
+        """Whether running statistics go on from task to task, and are the same in all tests.
+
+        Those of an earlier task would be of other weights where all tasks have one network, and
+        would tell the task of a sample.
+        """
+        one_network = not self.method.network_by_task
+        return one_network or self.options.main_net.bn_no_stats_checkpointing
+
     def length(self, task: Task) -> Length:
         """How long a task is learned."""
         return length_of_task(self.options.train, len(task.train.labels))
@@ -143,7 +152,7 @@ class Experiment:
         Args:
             stats: Of the tasks before it.
         """
-        if self.options.main_net.bn_no_stats_checkpointing and stats:
+        if self.has_one_set_of_stats and stats:
             return stats[-1]
         return self.net.fresh_stats(num_members, self.device)
 
@@ -185,6 +194,14 @@ class Experiment:
         num_steps = max(self.length(task).num_steps for task in self.tasks)
         drawn = 3 * num_steps * batch_size  # int64; crops and flips are smaller
         return FLOAT * (self.method.numbers_per_member() + activations + drawn)
+
+
+def outputs_for(tasks: Sequence[Task], shared: bool) -> int:
+    """How many outputs a main network has for tasks: for the largest of them, if they share them,
+    or for all.
+    """
+    sizes = [task.num_classes for task in tasks]
+    return max(sizes) if shared else sum(sizes)
 
 
 def pick_device(options: RunOptions) -> torch.device:

@@ -97,7 +97,7 @@ class MethodOptions:
     """What is done against forgetting; ``kind`` is the entry that ``method`` names."""
 
     method: str = option("hnet", one_of_or_own(*entries(METHODS), example="path/to/my.py:MyMethod"), "what is done against forgetting, or path/to/my.py:MyMethod")
-    task_loss: str = option("mean", one_of("mean", "total"), "what --beta weighs the regularizer against, and what is clipped: the batch's mean cross-entropy (mean squared error), or that times the task's training samples")
+    task_loss: str = option("mean", one_of("mean", "total"), "what --beta weighs the regularizer against, and what is clipped: the batch's mean cross-entropy (mean squared error), or that times the task's training samples; losses on samples that are replayed or distilled follow it")
     kind: Any = None
 
 
@@ -114,7 +114,7 @@ class TrainOptions:
     momentum: float = option(0.0, share, "momentum of --use_sgd and --use_rmsprop; Adam has none", member=True)
     weight_decay: float = option(0.0, non_negative, "L2 penalty on the parameters that learn", member=True)
     adam_beta1: float = option(0.9, share, "decay of Adam's running mean of gradients", member=True)
-    keep_optimizer: bool = option(False, switch, "the optimizer's running means go on from task to task, rather than begin anew (not hnet, not separate)")
+    keep_optimizer: bool = option(False, switch, "the optimizer's running means go on from task to task, rather than begin anew (with methods that have one network, but for hnet_r)")
     plateau_lr_scheduler: bool = option(False, switch, "multiply the learning rate by sqrt(0.1) when the validation accuracy has not risen (of regression, the error not fallen) for more than 5 epochs")
     lambda_lr_scheduler: bool = option(False, switch, "multiply the learning rate by 0.1, 0.01, 0.001, 0.0005 from the 82nd, 122nd, 162nd, 182nd epoch of a task on")
     clip_grad_value: float | None = option(None, or_unset(positive), "bring each number of the gradient into [-X, X]; -1: leave it", member=True)
@@ -327,6 +327,21 @@ class Options:
         return f"--{name}={as_argument(value)}"
 
     @property
+    def has_one_network(self) -> bool:
+        """Whether all tasks have the same weights of the main network; see
+        :attr:`~hypercl.methods.base.MethodEntry.scenarios`.
+        """
+        return 2 in self.method.kind.scenarios
+
+    @property
+    def tells_tasks_apart(self) -> bool:
+        """Whether the tasks of samples can be inferred: each task has a network or outputs of its
+        own. Tasks of regression cannot: a network says nothing of how sure it is.
+        """
+        own = self.task.has_heads or not self.has_one_network
+        return own and not self.task.is_regression
+
+    @property
     def scenario(self) -> int | None:
         """Of van de Ven and Tolias (arXiv 1904.07734), the one whose accuracies are the run's; None
         where tasks share outputs and each has a network of its own, which is known when tested.
@@ -335,7 +350,7 @@ class Options:
             return 1
         if self.task.cl_scenario is not None:
             return self.task.cl_scenario
-        return 2 if 2 in self.method.kind.scenarios else None
+        return 2 if self.has_one_network else None
 
     @property
     def kinds(self) -> tuple[Entry, Entry, Entry]:

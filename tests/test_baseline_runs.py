@@ -87,7 +87,7 @@ def test_of_a_hypernetwork_heads_have_two_names():
 
 OTHERS = {
     "the batch's statistics": ["--batchnorm", "--bn_no_running_stats"],
-    "one set of statistics": ["--batchnorm", "--bn_no_stats_checkpointing"],
+    "running statistics": ["--batchnorm"],
     "bfloat16": ["--amp"],
 }
 

@@ -35,8 +35,7 @@ RUNS = {
                                   "--batchnorm"],
     "finetune": ["--method=finetune"],
     "si, all classes": ["--method=si", "--cl_scenario=3"],
-    "joint, all classes": ["--method=joint", "--cl_scenario=3", "--batchnorm",
-                           "--bn_no_stats_checkpointing"],
+    "joint, all classes": ["--method=joint", "--cl_scenario=3", "--batchnorm"],
 }  # fmt: skip
 
 
@@ -178,11 +177,19 @@ def test_permuted_images_need_the_task_whose_they_are():
     assert learned.predict(images, task=1).classes.shape == (len(images),)
 
 
-def test_statistics_of_each_task_do_not_classify_among_all():
-    main("--method=finetune", "--cl_scenario=3", "--batchnorm")
+@pytest.mark.parametrize("scenario", [1, 3])
+def test_one_network_has_one_set_of_statistics(scenario):
+    """Which no test chooses by the task of a sample, and which is that of the weights tested."""
+    results = main("--method=joint", f"--cl_scenario={scenario}", "--batchnorm")
     learned = loaded()
-    with pytest.raises(InputError, match="running statistics of each task are its own"):
-        learned.predict(learned.tasks[0].test.images)
+    first, *others = learned.stats[42]
+    for other in others:
+        assert all(torch.equal(value, other[name]) for name, value in first.items())
+    for task, own in enumerate(results["seeds"][0]["accuracy"][-1]):
+        images, labels = learned.tasks[task].test
+        found = learned.predict(images, task=task) if scenario == 1 else learned.predict(images)
+        right = 100 * (found.classes == labels).double().mean().item()
+        assert right == pytest.approx(own)
 
 
 def test_images_are_taken_as_the_data_set_has_them():

@@ -273,6 +273,12 @@ def test_accepted(line):
         ("--net_type=lenet --batchnorm --bn_no_running_stats", ["--batchnorm", "=lenet"]),
         ("--bn_no_running_stats", ["--bn_no_running_stats", "--batchnorm"]),
         ("--bn_no_stats_checkpointing", ["--bn_no_stats_checkpointing", "--batchnorm"]),
+        ("--method=ewc --batchnorm --bn_no_stats_checkpointing", ["--method=ewc has one for all"]),
+        ("--method=ewc --scenarios_every_task", ["--scenarios_every_task", "cannot be inferred"]),
+        (
+            "--cond_emb_size=0 --use_cond_chunk_embs --std_normal_temb=1",
+            ["--std_normal_temb concerns task embeddings", "--cond_emb_size=0"],
+        ),
         ("--hnet_reg_all_heads", ["--hnet_reg_all_heads", "--multi_head"]),
         (
             "--batchnorm --bn_no_running_stats --bn_no_stats_checkpointing",
@@ -281,6 +287,10 @@ def test_accepted(line):
         ("--batchnorm --batch_size=1", ["--batch_size=1"]),
         ("--continue_from=a --num_tasks=3 --multi_head", ["--continue_from", "--multi_head"]),
         ("--continue_from=a --compression=1", ["--compression=1", "--continue_from"]),
+        (
+            "--continue_from=a --method=separate --separate_same_budget",
+            ["--separate_same_budget", "--continue_from"],
+        ),
         ("--continue_from=a/ --out_dir=./a", ["--continue_from=a is --out_dir too"]),
         # methods and scenarios
         ("--cl_scenario=0", ["--cl_scenario", "from 1 to 3"]),

@@ -52,12 +52,17 @@ def find_source(options: Options) -> Source:
             f"--continue_from={path} was learned with other options: {', '.join(differences)}; "
             f"give the same ones (--config={path} has them)"
         )
-    if options.task.num_tasks is not None and options.task.num_tasks <= source.num_tasks:
-        raise InputError(
-            f"--num_tasks={options.task.num_tasks} leaves nothing to learn after the "
-            f"{source.num_tasks} tasks of --continue_from={path}: give more"
-        )
+    if options.task.num_tasks is not None:
+        _require_more_tasks(source, options.task.num_tasks)
     return source
+
+
+def _require_more_tasks(source: Source, num_tasks: int) -> None:
+    if num_tasks <= source.num_tasks:
+        raise InputError(
+            f"--num_tasks={num_tasks} leaves nothing to learn after the {source.num_tasks} tasks "
+            f"of --continue_from={source.path}: give more"
+        )
 
 
 def start_after(
@@ -78,10 +83,12 @@ def start_after(
         The position, and the state of the report.
 
     Raises:
-        InputError: The other run's checkpoint is missing or damaged, or the data are others.
+        InputError: The other run's checkpoint is missing or damaged, the data are others, or the
+            tasks to come need a larger network, or are none.
     """
     from hypercl.rundir.checkpoint import Position
 
+    _require_same_network(source, experiment)
     end = _end_of(source, experiment, described)
     try:
         waiting = {
@@ -97,6 +104,23 @@ def start_after(
         raise refused(source.checkpoint) from error
     require_fitting(source.checkpoint, experiment, position, state, start_training)
     return position, state
+
+
+def _require_same_network(source: Source, experiment: "Experiment") -> None:
+    """Refuse tasks for which the main network would have to grow.
+
+    A hypernetwork in chunks has the same shapes for a larger one, but generates other weights.
+    """
+    from hypercl.experiment import outputs_for
+
+    tasks, shared = experiment.tasks, experiment.options.task.shares_outputs
+    _require_more_tasks(source, len(tasks))
+    before, now = outputs_for(tasks[: source.num_tasks], shared), outputs_for(tasks, shared)
+    if before != now:
+        raise InputError(
+            f"the tasks after those of --continue_from={source.path} have {now} classes, and its "
+            f"main network has {before} outputs: train all tasks from the start"
+        )
 
 
 def _extended(experiment: "Experiment", seed: int, end: "Position", num_tasks: int) -> "OfSeed":

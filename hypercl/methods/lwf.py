@@ -4,7 +4,7 @@ it (arXiv 1904.07734)::
     loss = 1/t * task loss + (1 - 1/t) * mean over heads of T² * sum over c of -q_c log p_c
 
 t counts the tasks, this one included; q and p are the softmax of logits / T, of the network before
-the task and of the one that learns, on the samples of the current task. The heads are those of the
+the task, without its dropout, and of the one that learns, on the samples of the current task. The heads are those of the
 earlier tasks where each has outputs of its own, or the one set of outputs; of classes that are new,
 q is 0.
 """
@@ -97,15 +97,17 @@ class LearningWithoutForgetting(OwnWeights):
 
         from hypercl.engine.members import by_member
         from hypercl.networks.criteria import cross_entropy, distillation
+        from hypercl.networks.dropout import without_dropout
 
         before, heads, task_weight, strength = teacher
-        task_weight *= task_loss.weight
+        task_weight, strength = task_loss.weight * task_weight, task_loss.weight * strength
         inputs, size, rows = batch.inputs, batch.labels.shape[1], slice(None)  # rows distilled
         if replayed is not None:
             inputs, rows = torch.cat([inputs, replayed], dim=1), slice(size, None)
-        # As the network that learns, it has the statistics of the batch, and its dropout.
+        # As the network that learns, it has the statistics of the batch.
         own, stats = batch.outputs, {name: v.clone() for name, v in batch.stats.items()}
-        targets = task_loss.logits(before, inputs[:, rows], stats)
+        with without_dropout():
+            targets = task_loss.logits(before, inputs[:, rows], stats)
         of_each_head = by_member(strength / len(heads), targets)
 
         def criterion(logits: "Tensor") -> "tuple[tuple, Tensor]":

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypercl.errors import InputError
+from hypercl.machine import FLOAT
 from hypercl.methods.base import (
     Batch,
     Method,
@@ -170,19 +171,20 @@ class ExperienceReplay(OwnWeights):
         inputs = torch.cat([batch.inputs, mixture.inputs(images, drawn["task_ids"])], dim=1)
         own = batch.outputs if mixture.allowed is not None else slice(None)
         size = batch.labels.shape[1]
+        strength = task_loss.weight * self.strength
 
         def criterion(logits: "Tensor") -> "tuple[tuple, Tensor]":
             gradient = torch.zeros_like(logits)
             classified, of_own = of_labels(batch.labels)(logits[:, :size, own])
             gradient[:, :size, own] = task_loss.weight * of_own
             penalty, of_buffer = self.replay_loss(logits[:, size:], drawn, mixture)
-            gradient[:, size:] = by_member(self.strength, of_buffer) * of_buffer
+            gradient[:, size:] = by_member(strength, of_buffer) * of_buffer
             return (*classified, penalty), gradient
 
         (loss, accuracy, penalty), gradient = task_loss.of_logits(
             weights, inputs, batch.stats, criterion, mixture.outputs
         )
-        total = task_loss.weight * loss + self.strength * penalty
+        total = task_loss.weight * loss + strength * penalty
         return gradient, StepLosses(loss, penalty, total, accuracy)
 
     def replay_loss(
@@ -268,6 +270,19 @@ class ExperienceReplay(OwnWeights):
         if most is None:
             most = self.options.replay_budget // max(1, len(there))
         return [min(n, most) for n in there]
+
+    def numbers_per_member(self) -> int:
+        """With the buffer, and three of its size while it is renewed."""
+        tasks, (images, labels) = self.setting.tasks, self.setting.tasks[0].train
+        number = sum(len(task.train.labels) for task in tasks)
+        if self.options.replay_per_class is not None:
+            classes = sum(task.num_classes for task in tasks)
+            number = min(number, self.options.replay_per_class * classes)
+        else:
+            number = min(number, self.options.replay_budget)
+        of_sample = -(-(images[0].nbytes + labels[0].nbytes) // FLOAT) + 2  # and its task
+        of_sample += self.setting.net.num_outputs if self.keeps_logits else 0
+        return super().numbers_per_member() + 4 * number * of_sample
 
     def _logits(self, weights: "Tensor", images: "Tensor", end: TaskEnd) -> "Tensor":
         """Of images [members, N, H, W, C] of a task: [members, N, outputs]."""

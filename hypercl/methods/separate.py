@@ -34,6 +34,11 @@ class Separate(OwnWeightsEntry):
             )
         if not self.separate_same_budget:
             return
+        if options.run.continue_from is not None:
+            yield (
+                "--separate_same_budget chooses the width by the number of tasks, which "
+                "--continue_from changes: train all tasks from the start, or leave it out"
+            )
         if options.main_net.net_type != "mlp":
             yield (
                 "--separate_same_budget narrows the layers of --net_type=mlp: take that, or leave "

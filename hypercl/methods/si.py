@@ -5,7 +5,8 @@
 
 w* are the weights after the last task. In task t', omega_i is the part of the decrease of the task
 loss that is due to w_i: the sum over steps of -g_i times the change of w_i, with g the gradient of
-the task loss before the step. Delta is the whole change of w in the task.
+the task loss before the step. Delta is the whole change of w in the task. As in the paper, Omega is
+negative where a weight has moved against its gradient; hypnettorch's si_regularizer takes 0 there.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,25 @@
 """Dropout that draws from the generator of a step; torch's own draws from the global one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor, nn
 
 from hypercl.engine.seeding import current
+
+_is_off: ContextVar[bool] = ContextVar("is_off", default=False)
+
+
+@contextmanager
+def without_dropout() -> Iterator[None]:
+    """A context in which, in this thread, networks that are only asked drop nothing."""
+    token = _is_off.set(True)
+    try:
+        yield
+    finally:
+        _is_off.reset(token)
 
 
 def dropout_mask(like: Tensor, rate: float) -> Tensor:
@@ -31,7 +47,7 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` [B, …], [B, features, …] for whole features."""
-        if not self.training or self.rate == 0:
+        if not self.training or self.rate == 0 or _is_off.get():
             return x
         if self.rate == 1:
             return x * 0

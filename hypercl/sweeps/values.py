@@ -45,14 +45,12 @@ def metrics_for(options: Options) -> tuple[str, ...]:
     """The metrics that a run with these options has at its end."""
     task = options.task
     direct = BY_SCENARIO[(options.scenario or 1) - 1]
-    # As experiment.py has it, where the method is made: each task has a network or outputs.
-    own = task.has_heads or options.method.kind.scenarios == (1,)
     sizes = task.num_classes_per_task
     has_margins = 1 not in (sizes if isinstance(sizes, tuple) else (sizes,))
     left_out = set(OF_METHODS) - {options.method.kind.inference_rule}
     left_out |= set() if has_margins else {"scaled"}
     rules = [rule for rule in RULES if rule not in left_out]
-    inferred = names_by(rules) if own and not task.is_regression else ()
+    inferred = names_by(rules) if options.tells_tasks_apart else ()
     return (*metrics_of(task.measure), direct, *inferred)
 
 

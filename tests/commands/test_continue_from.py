@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import FEW_STEPS, OWN_WEIGHTS, read_json, scalars
@@ -101,10 +102,11 @@ def same_start(monkeypatch):
     monkeypatch.setattr(OutputRegularizer, "init", shorter)
 
 
-MANY = ["--num_seeds=2", "--batchnorm", "--dropout_rate=0.2", "--scenarios_every_task"]
+MANY = ["--num_seeds=2", "--batchnorm", "--dropout_rate=0.2"]
+INFERRING = [*MANY, "--scenarios_every_task"]
 
 
-@pytest.mark.parametrize("options", [[], MANY], ids=["alone", "seeds, statistics, dropout"])
+@pytest.mark.parametrize("options", [[], INFERRING], ids=["alone", "seeds, statistics, dropout"])
 def test_a_method_with_weights_of_its_own_learns_as_if_it_had_all_tasks_from_the_start(
     options, own_weights
 ):
@@ -314,6 +316,23 @@ def test_refused_in_one_line(harm, options, words, finished):
         learn(3, "b", *options, after="a")
     assert "\n" not in str(refused.value)
     assert not Path("b").exists()
+
+
+def test_tasks_for_which_the_network_would_have_to_grow_are_refused():
+    """As many chunks generate it with three outputs as with two, at other places."""
+    tasks = np.arange(3).repeat(60)
+    labels = np.arange(180) % np.array([2, 2, 3]).repeat(60)
+    images = np.random.default_rng(0).integers(0, 255, (180, 6, 6)).astype(np.uint8)
+    arrays = {"images": images, "labels": labels, "tasks": tasks}
+    np.savez("own.npz", **{f"{s}_{n}": a for s in ("train", "test") for n, a in arrays.items()})
+    given = [*FEW_STEPS, "--cl_exp=own.npz"]
+    run.main([*given, "--num_tasks=2", "--out_dir=a"])
+    more = [*given, "--continue_from=a", "--out_dir=b"]
+    with pytest.raises(InputError, match=r"--continue_from=a have 3 classes, .* has 2 outputs"):
+        run.main([*more, "--num_tasks=3"])
+    run.main([*given, "--out_dir=all"])
+    with pytest.raises(InputError, match="--num_tasks=3 leaves nothing to learn after the 3 tasks"):
+        run.main([*given, "--continue_from=all", "--out_dir=c"])
 
 
 def test_what_cannot_be_known_later_is_refused_before_torch_is_imported(monkeypatch):

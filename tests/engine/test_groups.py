@@ -32,6 +32,10 @@ def test_estimate_grows_with_what_takes_memory():
     assert base < estimate(batch_size=512)
     assert base < estimate(val_batch_size=512)
     assert base < estimate(lookahead=True)
+    own = {"method": "der", "mlp_arch": [6]}
+    few, many, all_, more = (estimate(replay_budget=n, **own) for n in (20, 100, 320, 10**9))
+    assert few + 80 * (28 * 28) <= many <= few + 5 * 80 * (28 * 28 + 99)
+    assert many < all_ == more  # of 5 tasks, 64 samples each
     # a ResNet-32 keeps 31 maps of 32x32x16, 16x16x32 or 8x8x64 numbers and their activations
     assert estimate(CIFAR_SHAPE, net_type="resnet") > 2 * 4 * 32 * 11 * 32 * 32 * 16
 

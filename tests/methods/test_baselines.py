@@ -21,6 +21,7 @@ from helpers import (
 import train
 from hypercl.engine.members import select_members
 from hypercl.evaluation import Learned, evaluate
+from hypercl.networks.main_net import TaskLoss
 from hypercl.options import METHODS
 from hypercl.registry import entries
 from hypercl.rundir.checkpoint import Position
@@ -143,6 +144,25 @@ def test_what_steps_change_is_saved_within_a_task():
     assert left.memory.keys() == {"weights", "importance"}
     running = {name for name in left.training["changed"] if name.startswith("running.")}
     assert running == {f"running.{name}" for name in ("path", "start", "before", "gradient")}
+
+
+@pytest.mark.parametrize("name", ["lwf", "dgr", "hnet_r"])
+def test_the_network_before_the_task_answers_without_dropout(name, monkeypatch):
+    experiment = build(name, dropout_rate=0.5)
+    position, _ = learn(experiment, [1, 2], num_tasks=1)
+    training = train.TaskTraining.at(experiment, position)
+    asked, logits = [], TaskLoss.logits
+
+    def asking(self, weights, inputs, stats):
+        asked.append((weights, inputs, logits(self, weights, inputs, stats)))
+        return asked[-1][-1]
+
+    monkeypatch.setattr(TaskLoss, "logits", asking)
+    training.step()
+    ((weights, inputs, found),) = asked
+    assert torch.equal(weights, position.params["weights"])
+    with experiment.net.evaluating():
+        torch.testing.assert_close(found, logits(training.task_loss, weights, inputs, {}))
 
 
 @every_method

@@ -137,7 +137,7 @@ class Twin:
         of_task, of_old = 1 / (TASK_ID + 1), 1 - 1 / (TASK_ID + 1)
         if self.options.lwf_lambda is not None:
             of_task, of_old = 1, self.options.lwf_lambda
-        return of_task * self.weight * self.task_loss(logits) + of_old * distilled
+        return self.weight * (of_task * self.task_loss(logits) + of_old * distilled)
 
     def with_buffer(self, weights):
         """The task loss; the buffer's samples: logits, image, label, task."""
@@ -152,7 +152,7 @@ class Twin:
         logits = self.forward(weights, torch.cat([self.inputs, *inputs]))
         own, of_buffer = logits.split([len(self.inputs), len(inputs)])
         samples = [(z, *row) for z, row in zip(of_buffer, rows, strict=True)]
-        return self.weight * self.task_loss(own), samples
+        return self.task_loss(own), samples
 
     def mean_loss(self, samples):
         return mean(self.loss_of(z, k, label) for z, _, label, k in samples)
@@ -169,17 +169,17 @@ class Twin:
 
     def replay(self, weights):
         loss, samples = self.with_buffer(weights)
-        return loss + self.options.replay_weight * self.mean_loss(samples)
+        return self.weight * (loss + self.options.replay_weight * self.mean_loss(samples))
 
     def der(self, weights):
         loss, samples = self.with_buffer(weights)
-        return loss + self.options.der_alpha * self.mean_square(samples)
+        return self.weight * (loss + self.options.der_alpha * self.mean_square(samples))
 
     def derpp(self, weights):
         loss, samples = self.with_buffer(weights)
         half = len(samples) // 2
         loss = loss + self.options.der_alpha * self.mean_square(samples[:half])
-        return loss + self.options.der_beta * self.mean_loss(samples[half:])
+        return self.weight * (loss + self.options.der_beta * self.mean_loss(samples[half:]))
 
 
 def mean(losses):

@@ -142,6 +142,16 @@ def test_options_that_concern_other_networks_are_refused(mine, capsys, argv, sai
     assert said in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize("one_for_all", [False, True])
+def test_its_statistics_are_of_each_task_or_of_all(mine, one_for_all):
+    options = ["--bn_no_stats_checkpointing"] if one_for_all else []
+    run.main([*SHORT, "--net_type=mynet.py:Net", *options, "--out_dir=run"])
+    first, second = load_run("run", no_cuda=True).stats[42]
+    same = all(torch.equal(value, second[name]) for name, value in first.items())
+    assert first
+    assert same == one_for_all
+
+
 def test_what_the_constructor_raises_is_said_in_one_line(mine):
     with pytest.raises(InputError, match=r"Net fails \(ValueError: no such network, line 12\)"):
         run.main([*SHORT, "--net_type=mynet.py:Net", "--fails", "--out_dir=run"])

@@ -20,6 +20,7 @@ from hypercl.engine.members import Numbers, as_tensor, by_member
 from hypercl.methods.base import Batch, StepLosses
 from hypercl.methods.generative.generator import Replayed
 from hypercl.networks.criteria import Classified, cross_entropy, distillation, of_labels
+from hypercl.networks.dropout import without_dropout
 from hypercl.networks.main_net import MainNetwork, TaskLoss
 from hypercl.tasks.mixture import Mixture
 from hypercl.tasks.task import Task
@@ -47,9 +48,10 @@ class Teacher(NamedTuple):
         """Its logits of generated samples, [members, N, outputs of ``mixture``]; 0 for classes that
         are new.
         """
-        # As the network that learns, it has the statistics of the batch, and its dropout.
+        # As the network that learns, it has the statistics of the batch.
         stats = {name: value.clone() for name, value in batch.stats.items()}
-        logits = task_loss.logits(self.weights, replayed.inputs, stats)[..., self.known]
+        with without_dropout():
+            logits = task_loss.logits(self.weights, replayed.inputs, stats)[..., self.known]
         width = range(task_loss.net.num_outputs)[self.mixture.outputs]
         return F.pad(logits, (0, len(width) - logits.shape[-1]))
 

@@ -69,6 +69,9 @@ class Hnet(MethodEntry):
         if not options.hypernet.hmlp_arch:
             remark = "concerns hidden layers, and --hmlp_arch= has none: leave one out"
             unread |= dict.fromkeys(("hnet_net_act", "hnet_dropout_rate"), remark)
+        if options.hypernet.cond_emb_size == 0:
+            remark = "concerns task embeddings, and --cond_emb_size=0 has none: leave one out"
+            unread["std_normal_temb"] = remark
         if self.beta == 0:
             remark = "concerns the regularizer, and --beta=0 takes it away: leave one out"
             unread |= dict.fromkeys(_OF_THE_REGULARIZER, remark)

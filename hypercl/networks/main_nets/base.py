@@ -26,6 +26,7 @@ class MainNet(Entry):
 
     chosen_by: ClassVar[str] = "net_type"
     takes_vectors: ClassVar[bool] = False  # inputs (D,) beside images (H, W, C)
+    brings_stats: ClassVar[bool] = False  # it may have running statistics without --batchnorm
 
     def problems(self, options: "Options") -> Iterator[str]:
         """What is wrong with the shape of the inputs, where that is known."""

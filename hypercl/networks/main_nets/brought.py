@@ -39,6 +39,7 @@ class BroughtNet(MainNet):
 
     code: ClassVar[Code]
     takes_vectors: ClassVar = True
+    brings_stats: ClassVar = True
     cannot: ClassVar = dict.fromkeys(
         ("net_act", "no_bias", "dropout_rate", "batchnorm", "bn_no_running_stats"), _ITSELF
     )
