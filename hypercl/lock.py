@@ -3,11 +3,13 @@
 import fcntl
 import os
 import socket
+import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
 
 _BUSY = (BlockingIOError, PermissionError)
+_TRIES, _MOMENT = 4, 0.05  # seconds
 
 
 class Held(Exception):  # noqa: N818 - it is a state, not always an error
@@ -63,7 +65,14 @@ class Lock:
 
     def _lock(self, wait: bool) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            for left in reversed(range(_TRIES)):  # it may be is_held, for a moment
+                try:
+                    fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                    break
+                except _BUSY:
+                    if not left:
+                        raise
+                    time.sleep(_MOMENT)
         except _BUSY:
             owner = os.pread(self._file, 300, 0).decode(errors="replace").strip()
             raise Held(owner or "another process") from None

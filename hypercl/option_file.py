@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from hypercl.errors import InputError
 from hypercl.options import OF_THE_PROCESS, all_options
+from hypercl.ranges import Range
 from hypercl.rundir.stored import seal
 
 # What other scripts call what this one calls otherwise; a name that is merely close would mislead.
@@ -147,8 +148,9 @@ def _refuse_unknown(file: Path, names: Iterable[str], known: Collection[str]) ->
 def _checked(file: Path, name: str, value: Any, field: Field) -> Any:
     """A value that an option may have, in the one spelling that JSON has of it."""
     allowed = field.metadata["range"]
-    if not _has_type(value, allowed.types):
-        kinds = " or ".join(_TYPES[kind] for kind in allowed.types)
+    if not _has_type(value, allowed):
+        types = {**_TYPES, list: "an array of numbers"} if allowed.items is float else _TYPES
+        kinds = " or ".join(types[kind] for kind in allowed.types)
         raise InputError(f"{file}: {name} = {value!r} is not {kinds}")
     try:
         if allowed.choices is not None and not allowed.brings and value not in allowed.choices:
@@ -158,9 +160,10 @@ def _checked(file: Path, name: str, value: Any, field: Field) -> Any:
         raise InputError(f"{file}: {name}: {error}") from None
 
 
-def _has_type(value: Any, types: tuple[type, ...]) -> bool:
+def _has_type(value: Any, allowed: Range) -> bool:
+    types = allowed.types
     if not types:
         return True
     if isinstance(value, list):
-        return list in types and all(type(item) is int for item in value)
+        return list in types and all(type(item) in (int, allowed.items) for item in value)
     return type(value) in types or (float in types and type(value) is int)

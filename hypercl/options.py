@@ -179,7 +179,7 @@ class RunOptions:
 
     preset: str | None = option(None, text("NAME"), "settings of a published run; options given beside it win over them, a switch as in --lookahead=off")
     config: str | None = option(None, path("FILE"), "options from a TOML file, or those of a run: its directory, config.json or results.json; options given beside it win over them (default: none)")
-    out_dir: str | None = option(None, path("DIR"), "run directory to make, or to continue with the same options (default: ./out/run_<timestamp>)")
+    out_dir: str | None = option(None, folder("DIR"), "run directory to make, or to continue with the same options (default: ./out/run_<timestamp>)")
     overwrite: bool = option(False, switch, "if --out_dir is an earlier run's directory, replace that run")
     resume: bool = option(False, switch, "continue the run in --out_dir, or without it the newest unfinished one in ./out, with its options")
     continue_from: str | None = option(None, folder("RUN"), "learn more tasks, after those of a finished run: the same options with a larger --num_tasks and another --out_dir; a hypernetwork starts otherwise than with all tasks from the start (default: none)")

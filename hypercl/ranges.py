@@ -30,6 +30,7 @@ class Range:
     is_switch: bool = False
     several: bool = False  # values of which each is read; a tuple of them, and None without any
     types: tuple[type, ...] = ()  # of a value in a file; float: whole numbers too; (): any
+    items: type = int  # of a list in a file
 
     def to_plain(self, value: Any) -> Any:
         """A value as JSON has it."""
@@ -211,7 +212,7 @@ def normalization() -> Range:
             raise argparse.ArgumentTypeError(f"{text!r} has a standard deviation of 0 or less")
         return numbers
 
-    return Range(read, "NAME|LIST", types=(str, list))
+    return Range(read, "NAME|LIST", types=(str, list), items=float)
 
 
 class _OneOrMore(Range):

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import shutil
 import signal
@@ -22,6 +23,15 @@ def test_a_lock_is_had_once_and_names_its_owner(tmp_path):
     assert not is_held(path)
     assert not path.exists()
     Lock(path).release()
+
+
+def test_who_only_looks_is_in_nobodys_way(tmp_path):
+    path = tmp_path / "run.lock"
+    path.touch()
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        threading.Timer(0.05, fcntl.flock, (file, fcntl.LOCK_UN)).start()
+        Lock(path).release()
 
 
 def test_a_lock_dies_with_its_owner(tmp_path):

@@ -66,6 +66,14 @@ def test_values_of_every_kind(monkeypatch):
     assert type(options.values["lr"]) is float
 
 
+@pytest.mark.parametrize("numbers", ["0.5,0.25", "0,1"])
+def test_numbers_of_a_normalization_in_toml_and_in_a_run(numbers):
+    expected = parse_args([f"--normalize={numbers}"])
+    assert parse_args([toml(f"normalize = [{numbers}]")]).task == expected.task
+    recorded(f"--normalize={numbers}")
+    assert parse_args(["--config=run"]).task == expected.task
+
+
 def test_the_command_line_wins_and_repeats_nothing():
     options = parse_args([toml("lr = 0.5\nlookahead = true\nepochs = 3"), "--lr=2", "--n_iter=9"])
     assert (options.train.lr, options.method.kind.lookahead) == (2, True)
@@ -130,6 +138,8 @@ def test_a_runs_options_are_not_changed_by_a_preset_that_has_changed_since(capsy
         ('lookahead = "on"', ["f.toml: lookahead = 'on' is not true or false"]),
         ('mlp_arch = "3,4"', ["f.toml: mlp_arch = '3,4' is not an array of whole numbers"]),
         ("mlp_arch = [3, 4.5]", ["f.toml: mlp_arch = [3, 4.5] is not an array of whole numbers"]),
+        ("normalize = 0.5", ["f.toml: normalize = 0.5 is not a string or an array of numbers"]),
+        ('normalize = [0.5, "a"]', ["is not a string or an array of numbers"]),
         ("mlp_arch = [3, 0]", ["f.toml: mlp_arch: '3,0'"]),
         ("resnet_channel_sizes = [1]", ["f.toml: resnet_channel_sizes: '1' has 1 numbers, not 4"]),
         ("cl_exp = 1979-05-27", ["f.toml: cl_exp = ", "is not a string"]),

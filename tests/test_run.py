@@ -720,6 +720,14 @@ def test_scenarios_after_every_task(tmp_path, capsys):
     assert shown.count("task inferred by") == 3
 
 
+def test_what_was_inferred_after_fewer_tasks_is_not_that_after_more(tmp_path):
+    options = ["--scenarios_every_task", "--test_iter=2", "--num_tasks=4", "--n_iter=3"]
+    results = main(tmp_path, *options, "--pause_after=3")
+    assert all("scenarios" not in seed for seed in results["seeds"])
+    assert "cl3_entropy" not in results["summary"]
+    assert "cl3_entropy" in main(tmp_path, *options)["summary"]
+
+
 def test_unequal_tasks_in_another_order_tested_now_and_then(tmp_path, capsys):
     options = ["--num_classes_per_task=4,3,2,1", "--num_tasks=4", "--class_order=random"]
     options += ["--test_iter=3", "--n_iter=20", "--num_seeds=2", "--mlp_arch=20"]

@@ -70,9 +70,12 @@ def sweep(
         screen.say_command("continue with", command)
         raise
     except OSError as error:
+        what = f"{error.filename or out_dir} cannot be written"
+        if error.errno is None:  # it is Dask's, of a connection or of a time
+            what = "the workers cannot be reached"
         raise RunFailed(
-            f"{error.filename or out_dir} cannot be written ({error.strerror or error}): mend "
-            "that, and give the same command again"
+            f"{what} ({error.strerror or error or type(error).__name__}): mend that, and give the "
+            "same command again"
         ) from error
     if missing := [method.label for method in found.methods if not method.counts["finished"]]:
         raise RunFailed(f"no point of {', '.join(missing)} has finished: see sweep.csv")

@@ -113,7 +113,7 @@ class Summary(TypedDict):
     """Of a number over seeds, as results.json has it."""
 
     mean: float | None  # None where no seed has one
-    std: float | None  # of the sample; None for fewer than two seeds
+    std: float | None  # of the sample; None for fewer than two seeds, or where one is infinite
     sem: float | None  # standard error of the mean; the same
     n: int  # seeds that have one
 
@@ -122,7 +122,7 @@ def summarize(values: Sequence[float | None]) -> Summary:
     """Mean, sample standard deviation and standard error over seeds; None where undefined."""
     known = [value for value in values if value is not None]
     n = len(known)
-    std = statistics.stdev(known) if n > 1 else None
+    std = statistics.stdev(known) if n > 1 and all(map(math.isfinite, known)) else None
     return {
         "mean": statistics.fmean(known) if known else None,
         "std": std,

@@ -408,6 +408,7 @@ class Report:
             entry[self._measure.name].append(list(row))
             entry |= {name: metric(entry) for name, metric in self._metrics.items()}
             entry[direct] = entry[f"final_{self._measure.name}"]
+            entry.pop("scenarios", None)  # of fewer tasks
             if inferred is not None:
                 entry["scenarios"] = as_json(inferred[seed])
         done = furthest(self.results["seeds"])

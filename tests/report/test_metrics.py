@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from hypercl.measure import ERROR
@@ -52,6 +54,13 @@ def test_summary_over_seeds():
     assert summary["std"] == pytest.approx(7**0.5)  # (4 + 1 + 9) / 2
     assert summary["sem"] == pytest.approx((7 / 3) ** 0.5)
     assert summary["n"] == 3
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_what_is_not_finite_has_no_spread(value):
+    summary = metrics.summarize([1.0, value])
+    assert (summary["std"], summary["sem"], summary["n"]) == (None, None, 2)
+    assert not math.isfinite(summary["mean"])
 
 
 def test_a_mean_is_missing_where_a_seed_has_none():

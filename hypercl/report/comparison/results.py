@@ -160,15 +160,18 @@ def _weakness(difference: statistics.Difference, num_tests: int) -> str | None:
         return (
             "no seed in common: independent samples are compared (Welch), without Wilcoxon's test"
         )
-    if n < (needed := statistics.pairs_needed(1)):
-        least = statistics.least_wilcoxon_p(n)
+    counting, pairs = difference.n_unequal, f"n = {n}"
+    if counting < n:
+        pairs = f"n = {n}, of which {counting} differ,"
+    if counting < (needed := statistics.pairs_needed(1)):
+        least = statistics.least_wilcoxon_p(counting)
         return (
-            f"with n = {n} no p of Wilcoxon's test can be below {statistics.LEVEL:g}, the least is "
+            f"with {pairs} no p of Wilcoxon's test can be below {statistics.LEVEL:g}, the least is "
             f"{least:g} (n = {needed} is enough)"
         )
-    if n < (needed := statistics.pairs_needed(num_tests)):
+    if counting < (needed := statistics.pairs_needed(num_tests)):
         return (
-            f"with n = {n} and Holm's correction over {num_tests} rows, the smallest p of "
+            f"with {pairs} and Holm's correction over {num_tests} rows, the smallest p of "
             f"Wilcoxon's test cannot be below {statistics.LEVEL:g} (n = {needed} is enough)"
         )
     return None

@@ -20,7 +20,7 @@ from hypercl.options import (
     defaults,
     options_of,
 )
-from hypercl.ranges import as_argument
+from hypercl.ranges import as_argument, is_reference
 from hypercl.registry import entries
 from hypercl.report.metrics import mean_of_whole
 from hypercl.rundir.forms import fits, matrix_of
@@ -369,7 +369,10 @@ def settings(results: Mapping[str, Any]) -> dict[str, Any]:
     """The options on which a run's results depend and that its choices read, but for its seeds."""
     stored = {n: v for n, v in bearing_on_results(results["config"]).items() if v is not None}
     known = {name: value for name, value in stored.items() if name in defaults()}
+    choices = (known.get(group.chosen_by) for group in GROUPS.values() if group.chosen_by)
     try:
+        if any(isinstance(choice, str) and is_reference(choice) for choice in choices):
+            raise InputError("what the user has brought is not looked at: it would be executed")
         options = Options.of(known)
     except InputError:  # a value, or an entry, of another version
         ranges = {name: all_options()[name].metadata["range"] for name in known}

@@ -28,6 +28,7 @@ class Difference(NamedTuple):
     interval: Interval | None
     paired: bool  # by seed; otherwise Welch's
     n: int  # pairs; of unpaired ones the seeds of the smaller side
+    n_unequal: int  # pairs that differ, which count in Wilcoxon's test; of unpaired ones n
     p_t: float | None  # of the paired t test, or of Welch's
     p_wilcoxon: float | None  # of pairs alone
 
@@ -58,19 +59,19 @@ def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Di
 
     The paired t test (Student, 1908) and Wilcoxon's signed-rank test (1945), two-sided. The second
     leaves out differences of 0; its p is exact for up to 50 pairs, or 13 with ties or zeros. Where
-    all differences are equal, there is no t test; where all are 0, the p of Wilcoxon's is 1.
+    all differences are equal, there is neither an interval nor a t test; where all are 0, the p of
+    Wilcoxon's is 1.
     """
     pairs = [a - b for a, b in zip(values, reference, strict=True)]
     n, mean = len(pairs), statistics.fmean(pairs)
-    interval = mean_interval(pairs)
-    p_t = p_wilcoxon = None
+    interval = p_t = p_wilcoxon = None
+    rounded = [round(pair, 9) for pair in pairs]  # what is equal but for rounding is a tie
     if n > 1:
         if max(pairs) - min(pairs) > _EQUAL:
+            interval = mean_interval(pairs)
             p_t = float(stats.ttest_1samp(pairs, 0.0).pvalue)
-        # What is equal but for rounding is a tie.
-        rounded = [round(pair, 9) for pair in pairs]
         p_wilcoxon = float(stats.wilcoxon(rounded).pvalue) if any(rounded) else 1.0
-    return Difference(mean, interval, True, n, p_t, p_wilcoxon)
+    return Difference(mean, interval, True, n, sum(map(bool, rounded)), p_t, p_wilcoxon)
 
 
 def welch_difference(values: Sequence[float], reference: Sequence[float]) -> Difference:
@@ -88,7 +89,7 @@ def welch_difference(values: Sequence[float], reference: Sequence[float]) -> Dif
             freedom = (a + b) ** 2 / (a**2 / (len(values) - 1) + b**2 / (len(reference) - 1))
             interval = _around(mean, math.sqrt(a + b), freedom)
             p_t = float(2 * stats.t.sf(abs(mean) / math.sqrt(a + b), freedom))
-    return Difference(mean, interval, False, n, p_t, None)
+    return Difference(mean, interval, False, n, n, p_t, None)
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

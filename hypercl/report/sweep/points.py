@@ -177,31 +177,36 @@ class Findings:
     def rows(self) -> list[dict[str, Any]]:
         """A plain dictionary a point, with the same keys for all: what sweep.csv has."""
         names = dict.fromkeys(name for method in self.methods for name in method.options)
-        return [
-            {
-                "label": one.label,
-                "number": one.number,
-                "name": one.name,
-                "status": one.status,
-                **{name: one.options.get(name) for name in names},
-                "metric": self.metric.name,
-                "tested_on": self.sweep.tested_on,
-                "value": one.value,
-                "sem": one.sem,
-                "tasks_learned": one.num_tasks,
-                "seconds": one.seconds,
-                "rank": one.rank,
-                "chosen": one.is_chosen,
-                "test_value": None if one.test is None else one.test.mean,
-                "test_sem": None if one.test is None else one.test.sem,
-                "test_seeds": None if one.test is None else one.test.n,
-                "attempt": one.attempt,
-                "message": one.message,
-                "run": "/".join(one.place.parts[-3:]),  # in the sweep's folder, which may move
-            }
-            for method in self.methods
-            for one in method.tried
-        ]
+        return [self._row(one, list(names)) for method in self.methods for one in method.tried]
+
+    def _row(self, one: Tried, names: Sequence[str]) -> dict[str, Any]:
+        first = {
+            "label": one.label,
+            "number": one.number,
+            "name": one.name,
+            "status": one.status,
+        }
+        others = {
+            "metric": self.metric.name,
+            "tested_on": self.sweep.tested_on,
+            "value": one.value,
+            "sem": one.sem,
+            "tasks_learned": one.num_tasks,
+            "seconds": one.seconds,
+            "rank": one.rank,
+            "chosen": one.is_chosen,
+            "test_value": None if one.test is None else one.test.mean,
+            "test_sem": None if one.test is None else one.test.sem,
+            "test_seeds": None if one.test is None else one.test.n,
+            "attempt": one.attempt,
+            "message": one.message,
+            "run": "/".join(one.place.parts[-3:]),  # in the sweep's folder, which may move
+        }
+        taken = {*first, *others}  # a network of the user's may have an option of such a name
+        options = {
+            f"option.{name}" if name in taken else name: one.options.get(name) for name in names
+        }
+        return {**first, **options, **others}
 
     def as_json(self) -> dict[str, Any]:
         """All of it in dictionaries and lists."""

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from stored_runs import results_of, rows_of, runs_of
 
@@ -216,6 +218,28 @@ def test_too_few_seeds_are_warned_of():
     (warning,) = weak(6, 6, 6)
     assert warning.startswith("CL1 of b; c: with n = 6 and Holm's correction over 2 rows")
     assert weak(7, 7, 7) == []
+
+
+def test_pairs_of_equals_do_not_count_among_those_that_are_enough():
+    """Wilcoxon's test drops them: of six pairs, five are too few."""
+    first, other = results_of("a"), results_of("b")
+    for result in (first, other):
+        result["seeds"][0] = {**first["seeds"][0]}
+    assert warnings_of(first, other) == [
+        "CL1 of b: with n = 6, of which 5 differ, no p of Wilcoxon's test can be below 0.05, the "
+        "least is 0.0625 (n = 6 is enough)"
+    ]
+
+
+def test_what_the_user_has_brought_is_not_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("open('executed', 'w')\nclass Mine: pass\n")
+    for name in ("method", "net_type", "cl_exp"):
+        results = results_of("mine.py:Mine" if name == "method" else "hnet", seeds=[1])
+        results["config"][name] = "mine.py:Mine"
+        assert settings(results)["lr"] == 0.0001
+        assert [row.label for row in rows_of(results)] == [results["method"]]
+    assert not Path("executed").exists()
 
 
 def test_independent_samples_and_missing_ones_are_told():

@@ -63,10 +63,10 @@ def test_what_is_not_defined_is_none():
     alone = statistics.paired_difference([2.0], [1.0])
     assert (alone.mean, alone.interval, alone.p_t, alone.p_wilcoxon) == (1.0, None, None, None)
     same = statistics.paired_difference([0.3, 1.3, 2.3], [0.1, 1.1, 2.1])  # 0.2, but for rounding
-    assert same.p_t is None
-    assert same.p_wilcoxon == 0.25
+    assert (same.interval, same.p_t, same.p_wilcoxon) == (None, None, 0.25)
     equal = statistics.paired_difference([1.0, 2.0], [1.0, 2.0])
     assert (equal.mean, equal.p_t, equal.p_wilcoxon) == (0.0, None, 1.0)
+    assert (equal.n, equal.n_unequal, same.n_unequal) == (2, 0, 3)
     for values in ([1.0], [2.0, 2.0]):
         apart = statistics.welch_difference(values, [3.0, 3.0])
         assert (apart.interval, apart.p_t) == (None, None)

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from stored_sweeps import StoredSearch, sweep_of, write_point
@@ -187,6 +188,13 @@ def test_the_csv_has_a_line_a_point_unrounded(two_methods):
     ]  # fmt: skip
     assert (lines[5]["message"], lines[5]["value"]) == ("the disk is full", "")
     assert lines[6]["rank"] == ""
+
+
+def test_options_with_the_names_of_columns_have_columns_of_their_own(two_methods):
+    """As a network of the user's may have them."""
+    best = two_methods.methods[0].tried[1]
+    row = two_methods._row(replace(best, options={"rank": 8, "width": 3}), ["rank", "width"])
+    assert (row["rank"], row["option.rank"], row["width"]) == (1, 8, 3)
 
 
 def test_the_tables_say_what_was_tried_chosen_and_tested(two_methods):
