@@ -21,7 +21,8 @@ def sweep_of(*labels, higher=True, chooses=True, **more):
     fields = {
         "path": Path("sweep.toml"), "name": "a sweep", "seeds": 3, "first_seed": 42,
         "metric": metric, "search": "tpe", "seed": 0, "stop": "none",
-        "chooses": chooses, "retest": 2, "tested_on": "validation" if chooses else "test",
+        "chooses": chooses, "retest": 2, "retest_seeds": 3,
+        "tested_on": "validation" if chooses else "test",
         "searched": [SimpleNamespace(label=label) for label in labels],
     }  # fmt: skip
     return SimpleNamespace(**{**fields, **more})

@@ -99,7 +99,7 @@ def _go_on(
 
     shares = {label: _sharing(spec, label, parse_args) for label in spec.labels}
     search = None
-    if (out_dir / JOURNAL).exists():  # what it says of workers counts: none is needed to open it
+    if Search.has_begun(out_dir / JOURNAL, spec):  # what it says of workers counts
         search = _opened(spec, out_dir, options, Search.open, 1, 1)
     if search is None or not collect(out_dir, spec, search, command).is_done:
         with open_workers(options) as workers:
@@ -195,14 +195,23 @@ def _sharing(
     """Whether two points of a method can be learned in one step."""
     from hypercl.sweeps.together import may_share
 
-    parsed: dict[int, Options] = {}
+    parsed: dict[int, Options | None] = {}
 
-    def options_of(point: "Point") -> Options:
+    def options_of(point: "Point") -> Options | None:
+        """None where they are refused: its own run says why."""
         if point.number not in parsed:
-            parsed[point.number] = parse_args(point.argv("somewhere", spec))
+            try:
+                with contextlib.redirect_stderr(io.StringIO()):
+                    parsed[point.number] = parse_args(point.argv("somewhere", spec))
+            except (SystemExit, InputError):
+                parsed[point.number] = None
         return parsed[point.number]
 
-    return lambda one, other: may_share(options_of(one), options_of(other))
+    def share(one: "Point", other: "Point") -> bool:
+        options, of_other = options_of(one), options_of(other)
+        return options is not None and of_other is not None and may_share(options, of_other)
+
+    return share
 
 
 def _block(

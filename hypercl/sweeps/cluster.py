@@ -216,15 +216,26 @@ def _on_this_machine(number: int) -> Iterator[Workers]:
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        client.run(_ignore_ctrl_c)
+        client.register_plugin(_ignoring_signals())
         yield Workers(client, number)
 
 
-def _ignore_ctrl_c() -> None:
-    """A terminal's Ctrl-C goes to all processes below it; the driver says what follows from it."""
+def _ignoring_signals() -> Any:
+    """A plugin of workers, also of those that are started anew: a terminal's Ctrl-C, its end, and
+    what a batch system sends go to all processes of a group, of which the driver is to answer.
+    """
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from distributed import WorkerPlugin
+
+    from hypercl.interruption import ENDING
+
+    class IgnoringSignals(WorkerPlugin):
+        def setup(self, worker: Any) -> None:
+            for number in ENDING:
+                signal.signal(number, signal.SIG_IGN)
+
+    return IgnoringSignals()
 
 
 @contextlib.contextmanager

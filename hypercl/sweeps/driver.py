@@ -5,6 +5,7 @@ that a driver that was killed goes on where it was: each point is a run that con
 """
 
 import queue
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ from typing import Protocol
 
 from hypercl.errors import InputError, RunFailed
 from hypercl.interruption import Interruption
-from hypercl.rundir.stored import CHECKPOINTS
+from hypercl.rundir.stored import CHECKPOINTS, CONFIG, read_sealed
 from hypercl.sweeps.cluster import Done
 from hypercl.sweeps.search import Search
 from hypercl.sweeps.spec import POINTS, RETEST, Point, Sweep
@@ -176,7 +177,16 @@ class Driver:
             self._tested.add(label)
             for entry in self._search.chosen(label):
                 self._watcher.say(f"{_name(entry.point)} is chosen, and tested with fresh seeds")
+                self._remove_other_test(entry.point)
                 yield Handout((entry.point,), None, retested=True)
+
+    def _remove_other_test(self, point: Point) -> None:
+        """Remove a test with as many seeds as ``retest_seeds`` said before it was changed."""
+        place = self._out_dir / RETEST / point.folder
+        with suppress(ValueError, OSError):  # what is damaged, the run says
+            config = read_sealed(place / CONFIG)
+            if config is not None and config["options"]["num_seeds"] != self._sweep.retest_seeds:
+                shutil.rmtree(place)
 
     def _decide(self, point: Point) -> tuple[str, int | None]:
         """Whether a point goes on, and until after which task."""

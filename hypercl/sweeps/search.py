@@ -105,6 +105,19 @@ class Search:
         return search
 
     @classmethod
+    def has_begun(cls, journal: Path, sweep: Sweep) -> bool:
+        """Whether a journal says how a sweep works: one that was killed at once has none, or an
+        empty one.
+
+        Raises:
+            InputError: The journal is damaged.
+        """
+        if not journal.exists() or not journal.stat().st_size:
+            return False
+        search = cls.look(journal, sweep)
+        return any(map(search._noted, search._studies))
+
+    @classmethod
     def look(cls, journal: Path, sweep: Sweep) -> "Search":
         """The same to read alone, also while another process writes.
 

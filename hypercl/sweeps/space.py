@@ -167,7 +167,7 @@ class Space:
 
     def tried(self, most: int) -> Iterator[dict[str, Plain]]:
         """Points that show whether all can be had: the first of each option together, each end and
-        choice beside these, and of choices so many combinations.
+        choice beside these, so many pairs of these, and of choices so many combinations.
         """
 
         def having(wanted: Mapping[str, Plain]) -> dict[str, Plain]:
@@ -184,6 +184,15 @@ class Space:
             for name, domain in self.keyed().values():
                 for value in domain.ends:
                     yield having({**first, name: value})
+        pairs = (
+            {name: value, other: its}
+            for (name, domain), (other, of_other) in itertools.combinations(
+                self.keyed().values(), 2
+            )
+            for value in domain.ends
+            for its in of_other.ends
+        )
+        yield from map(having, itertools.islice(pairs, most))
         yield from itertools.islice(self.combinations(ends=True), most)
 
 

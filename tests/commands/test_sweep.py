@@ -1,10 +1,12 @@
 """--sweep: as a command, with workers that are processes, and what it refuses."""
 
 import os
+import re
 import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +20,9 @@ from hypercl.lock import Lock, is_held
 from hypercl.report.results import Report
 from hypercl.report.sweep.points import collect
 from hypercl.sweeps import cluster
+from hypercl.sweeps.reading import read
 from hypercl.tasks import images
+from train_args import parse_args
 
 ROOT = Path(__file__).parents[2]
 TINY = [*(option for option in FEW_STEPS if "--lr" not in option), "--num_tasks=2"]
@@ -91,6 +95,33 @@ def test_a_sweep_from_its_file_to_the_test_of_the_best(inline, capsys):
     more = SWEEP.replace("[1e-3, ", "[1e-3, 3e-3, ")
     Path("tiny.toml").write_text(more)
     assert len(run.main(["--sweep=tiny.toml", "--retest=2"])["points"]) == 4
+
+
+def test_tests_are_made_anew_where_their_number_of_seeds_is_another(inline):
+    assert {p["test_seeds"] for p in run.main(["--sweep=tiny.toml"])["points"]} == {1, None}
+    Path("tiny.toml").write_text("retest_seeds = 2\n" + SWEEP)
+    again = run.main(["--sweep=tiny.toml"])
+    assert {point["test_seeds"] for point in again["points"]} == {2, None}
+    assert len(inline) == 2
+
+
+def test_a_journal_without_a_line_is_none(inline):
+    """As a kill at the very beginning leaves it: the workers there are count."""
+    folder = Path("out", "sweep_tiny")
+    folder.mkdir(parents=True)
+    for name in ("lock", "journal.log"):
+        Path(folder, name).touch()
+    run.main(["--sweep=tiny.toml"])
+    journal = Path(folder, "journal.log").read_text()
+    assert re.findall(r'"at_once": ?(\d+)', journal) == ["4"]
+
+
+def test_points_that_are_refused_share_no_step(inline):
+    spec = read("tiny.toml", parse_args)
+    first, other, *_ = command.tried_points(spec, "tiny", most=1)
+    share = command._sharing(spec, "tiny", parse_args)
+    assert share(first, other)
+    assert not share(first, replace(other, number=9, options={"momentum": 0.5}))
 
 
 def test_where_no_point_finishes_the_sweep_has_failed(inline):

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import dask
 import pytest
 
+from hypercl import interruption
 from hypercl.errors import InputError
 from hypercl.sweeps import cluster
 from hypercl.sweeps.cluster import environment_of, gpus, open_workers, processors
@@ -94,6 +95,26 @@ def test_a_job_of_slurm_is_submitted_where_there_is_work(tmp_path, monkeypatch):
     assert "distributed.cli.dask_worker tcp://" in text
     assert text.rstrip().endswith("--nthreads 1")
     assert Path(tmp_path, "cancelled.txt").read_text().split() == ["7"]
+
+
+def test_signals_of_a_group_are_the_drivers_affair(tmp_path, monkeypatch):
+    """Also for a worker that is started in the place of one that was killed."""
+    monkeypatch.chdir(tmp_path)
+
+    def handlers():
+        return {number: signal.getsignal(number) for number in interruption.ENDING}
+
+    with open_workers(options(workers=1)) as workers:
+        client = workers._client
+        [first] = client.run(os.getpid).values()
+        [before] = client.run(handlers).values()
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: not Path("/proc", str(first)).exists() and not client.nthreads())
+        client.wait_for_workers(1)
+        [second] = client.run(os.getpid).values()
+        [after] = client.run(handlers).values()
+    assert first != second
+    assert set(before.values()) == set(after.values()) == {signal.SIG_IGN}
 
 
 def test_a_job_whose_worker_is_killed_is_done_by_the_next(tmp_path, monkeypatch):

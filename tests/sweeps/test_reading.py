@@ -185,6 +185,7 @@ def test_several_mistakes_are_found_at_once_each_with_its_line():
 
 
 GRID = SHORT + "[space]\n"
+RANDOM = GRID.replace("grid", "random").replace("[space]", "points = 3\n[space]")
 
 
 @pytest.mark.parametrize(
@@ -212,6 +213,11 @@ GRID = SHORT + "[space]\n"
         (GRID + "test_with_val_set = [true]", 4, "the sweep's own affair"),
         (GRID + "momentum = [0.5]", 4, "--momentum=0.5 has no effect with Adam"),
         (GRID + "use_sgd=[true,false]\nmomentum=[0.5]", 5, "--momentum=0.5 has no effect with"),
+        (
+            RANDOM + "use_sgd=[true,false]\nmomentum={uniform=[0, 0.9]}",
+            6,
+            "--momentum=0.9 has no effect with",
+        ),
         (GRID + "method = ['hnet', 'nope']", 4, "'nope' is none of"),
         (GRID + "ewc_lambda = [1]", 4, "--ewc_lambda goes with --method=ewc"),
         (GRID + "mlp_arch = ['5', '5,x']", 4, "'5,x' is not a comma-separated list"),

@@ -260,7 +260,7 @@ def collect(out_dir: Path, sweep: Sweep, search: Searching, command: str = "") -
             if one.is_chosen:
                 place = out_dir / RETEST / entry.point.folder
                 results = _read(place, problems, expected=False)
-                if results is not None and _is_tested(results):
+                if results is not None and _is_tested(results, sweep):
                     one = _with_test(one, results, sweep.metric)
                     if not failed_for_good(results):
                         tests.append(StoredRun(place, results, label))
@@ -363,9 +363,11 @@ def _value_or_none(
     return None if value.diverged else value.mean
 
 
-def _is_tested(results: Mapping[str, Any]) -> bool:
+def _is_tested(results: Mapping[str, Any], sweep: Sweep) -> bool:
+    """Whether a chosen point has been tested, with as many seeds as the sweep has now."""
     has_ended = results["status"] == "finished" or failed_for_good(results)
-    return has_ended and results["tested_on"] == "test"
+    of_now = len(results["seeds"]) == sweep.retest_seeds
+    return has_ended and of_now and results["tested_on"] == "test"
 
 
 def _with_test(one: Tried, results: Mapping[str, Any], metric: Metric) -> Tried:
