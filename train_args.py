@@ -56,8 +56,8 @@ examples:
   what is forgotten without the regularizer
     python run.py --beta=0 --out_dir=out/no_regularizer
   EWC on the same network and data, and both compared
-    python run.py --out_dir=out/hnet
-    python run.py --method=ewc --out_dir=out/ewc
+    python run.py --cl_scenario=1 --num_seeds=6 --out_dir=out/hnet
+    python run.py --method=ewc --ewc_lambda=1e5 --cl_scenario=1 --num_seeds=6 --out_dir=out/ewc
     python run.py --compare out/hnet out/ewc
   data, a network and a method of your own (docs/own.rst)
     python run.py --cl_exp=path/to/data.npz ...

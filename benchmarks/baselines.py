@@ -97,7 +97,7 @@ def main() -> None:
                 job.result()
     rows = collect(args.out, args.experiment)
     if args.rst:
-        print("\n".join(as_rst(rows)))
+        print("\n".join(as_rst(args.experiment, rows)))
 
 
 def cells(experiment: str, methods: list[str], scenarios: list[str]) -> Iterator[Cell]:
@@ -208,7 +208,7 @@ def with_seeds_of(
     return row | {"seeds": seeds, "seconds": seconds, "accuracies": accuracies}
 
 
-def as_rst(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+def as_rst(experiment: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """A row a method: published and measured in each scenario, and the numbers of seeds."""
     by_cell = {(row["method"], row["scenario"]): row for row in rows}
     scenarios = sorted({scenario for _, scenario in by_cell})
@@ -220,15 +220,14 @@ def as_rst(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         for scenario in scenarios:
             inferred = method in NETWORK_EACH and scenario > 1
             metric = INFERRED[scenario - 1] if inferred else f"cl{scenario}"
-            row = by_cell.get((method, 1 if method in NETWORK_EACH else scenario))
+            cell = Cell(experiment, method, 1 if method in NETWORK_EACH else scenario)
+            printed = next((p for p in cell.published if p.metric == metric), None)
+            texts.append("none" if printed is None else mean_and_sem(printed.value, printed.sem))
+            row = by_cell.get((method, cell.scenario))
             if row is None:
-                texts += ["", ""]
+                texts.append("")
                 continue
             values = row["accuracies"][metric]
-            printed = next((p for p in row["published"] if p["metric"] == metric), None)
-            texts.append(
-                "none" if printed is None else mean_and_sem(printed["value"], printed["sem"])
-            )
             measured = mean_and_sem(statistics.fmean(values), summarize(values)["sem"])
             texts.append(measured + (r"\*" if inferred else ""))
             counts.append(len(values))

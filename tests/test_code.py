@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 
 import run
 from hypercl import code, load_run
@@ -126,6 +127,22 @@ def test_a_parameter_with_the_name_of_an_option_is_refused(mine, capsys):
     with pytest.raises(SystemExit):
         parse_args(["--method=my.py:NearTheLastTask"])
     assert "has a parameter lr, and there is an option --lr already" in capsys.readouterr().err
+
+
+def test_a_variant_of_the_hypernetworks_method_has_its_options(mine):
+    """By the recipe; with nothing of its own it is hnet, bit for bit."""
+    (recipe,) = re.findall(r"``variant\.py``::\n\n((?:    .*\n|\n)+)", OWN.read_text())
+    (mine / "variant.py").write_text(textwrap.dedent(recipe))
+
+    def learned(*options):
+        results = run.main([*SHORT, "--hmlp_arch=7", "--overwrite", "--out_dir=run", *options])
+        assert results["status"] == "finished"
+        return load_run("run", no_cuda=True).params[42]
+
+    plain, variant = learned("--beta=0.5"), ["--method=variant.py:Shrinking", "--beta=0.5"]
+    assert all(torch.equal(v, plain[n]) for n, v in learned(*variant, "--shrink=0").items())
+    shrunk = learned(*variant, "--shrink=3")
+    assert sum(v.norm() for v in shrunk.values()) < sum(v.norm() for v in plain.values())
 
 
 def test_a_method_without_a_constructor_has_the_options_of_own_weights(mine):

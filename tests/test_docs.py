@@ -46,10 +46,10 @@ def test_commands_are_found():
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_every_option_exists(name):
-    recipes = {"angle", "cnn_width", "image_size", "l2_strength", "pull", "width"}
+    recipes = {"angle", "cnn_width", "image_size", "l2_strength", "pull", "shrink", "width"}
     recipes |= {"strength"}  # of OwnWeights
     of_others = {"help", "list_presets", "logdir", "kills", "cases", "no_save", "rounds", "seeds"}
-    of_others |= {"repeat", "minutes", "presets", "rst", "run", "save"}  # of benchmarks
+    of_others |= {"repeat", "minutes", "presets", "rst", "run", "save", "methods"}  # of benchmarks
     of_others |= {"own", "time", "signal"}  # the last two of SLURM
     of_others |= {"list_sweeps", "port", "nthreads", "nworkers"}  # the last three of Dask
     of_others |= {"grid_module", "visible_gpus", "run_cluster"}  # of hypnettorch's hpsearch

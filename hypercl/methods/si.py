@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Si(OwnWeightsEntry):
     # fmt: off
-    si_c: float = option(1.0, non_negative, "strength of the penalty", member=True)
+    si_c: float = option(1.0, non_negative, "si: strength of the penalty", member=True)
     si_epsilon: float = option(0.1, positive, "keeps the importance of a weight finite that has hardly changed", member=True)
     # fmt: on
 

@@ -268,7 +268,7 @@ def show_presets(console: Console | None = None) -> None:
     """
     screen = Screen(lambda line: None, console=console)
     title = (
-        "accuracy (%), task known / inferred (of HNET+TIR by tir, else by entropy), "
+        "accuracy (%), of two numbers task known / inferred (of HNET+TIR by tir, else by entropy), "
         "or mean squared error; "
         "± standard deviation over n seeds; off by so many standard errors of the difference"
     )
@@ -295,7 +295,10 @@ def _preset_row(name: str) -> tuple[str, str, str, str, str, str, str]:
     measure = measure_of({"measure": preset.measure})
     published = " / ".join(measure.text(v.value) for v in preset.published)
     if preset.published:
-        first = preset.published[0]
+        first, *others = preset.published
+        scenario = first.metric[:3].upper()  # cl1, cl2_entropy
+        if not others and scenario in ("CL1", "CL2", "CL3"):
+            published = f"{scenario} {published}"
         published += f", {presets.kind(first.n, best_of_search=first.best_of_search)}"
     if results is None:
         return name, preset.experiment, preset.networks, published, "", "", ""

@@ -24,7 +24,7 @@ _OF_THE_REGULARIZER = (
 class Hnet(MethodEntry):
     scenarios: ClassVar = (1,)
     # fmt: off
-    beta: float = option(0.01, non_negative, "strength of the regularizer", member=True)
+    beta: float = option(0.01, non_negative, "hnet: strength of the regularizer", member=True)
     calc_hnet_reg_targets_online: bool = option(False, switch, "where the regularizer compares weights with targets, recompute these at each step instead of storing them")
     hnet_reg_batch_size: int | None = option(None, limit, "regularize at most N random earlier tasks per step; 0 or less: all")
     hnet_reg_all_heads: bool = option(False, switch, "with --multi_head, regularize of an earlier task the outputs of the others too")
