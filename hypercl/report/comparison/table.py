@@ -309,7 +309,7 @@ def _latex_table(table: Table) -> str:
 # would be.
 _IN_LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%",
-    "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "#": r"\#", "`": r"\textasciigrave{}", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"$<$", ">": r"$>$", "|": r"\textbar{}", "±": r"$\pm$", "[": "{[}", "]": "{]}",
 }  # fmt: skip
 
@@ -317,5 +317,5 @@ _IN_LATEX = {
 def in_latex(text: str) -> str:
     """Text that LaTeX sets as it is; ± becomes a formula, and so does a number's minus."""
     escaped = "".join(_IN_LATEX.get(c, c) for c in text)
-    escaped = _MINUS.sub(r"$-$\1", escaped)
+    escaped = _MINUS.sub(r"$-$\1", escaped).replace("--", "-{}-")  # else a dash
     return f"{{*}}{escaped[1:]}" if escaped[:1] == "*" else escaped

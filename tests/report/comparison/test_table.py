@@ -139,7 +139,7 @@ def test_latex_shows_text_as_it_is():
     assert in_latex("[-0.5, +1]") == "{[}$-$0.5, +1{]}"
     assert in_latex("*best*") == "{*}best*"
     assert in_latex("<0.001") == "$<$0.001"
-    assert in_latex("seeds 42-47, --lr") == "seeds 42-47, --lr"
+    assert in_latex("seeds 42-47, --lr") == "seeds 42-47, -{}-lr"
 
 
 def test_latex_tables_are_whole(several):
