@@ -271,15 +271,16 @@ def try_out_run(options: Options, used: float) -> dict[str, Any]:
         used: Seconds of the processor that the process had taken before.
     """
     from hypercl.code import within_run
-    from hypercl.commands.continue_from import find_source
+    from hypercl.commands.continue_from import find_source, require_same_network
     from hypercl.commands.dry_run import try_out
     from hypercl.experiment import Experiment
     from train import TaskTraining
 
-    num_learned = 0
-    if options.run.continue_from is not None:
-        num_learned = find_source(options).num_tasks
-    experiment = Experiment.build(options)
+    source = None if options.run.continue_from is None else find_source(options)
+    experiment, num_learned = Experiment.build(options), 0
+    if source is not None:
+        require_same_network(source, experiment)
+        num_learned = source.num_tasks
     with within_run(options.kinds[1:]):
         return try_out(experiment, TaskTraining.at, num_learned, used)
 

@@ -57,7 +57,8 @@ examples:
     python run.py --beta=0 --out_dir=out/no_regularizer
   EWC on the same network and data, and both compared
     python run.py --cl_scenario=1 --num_seeds=6 --out_dir=out/hnet
-    python run.py --method=ewc --ewc_lambda=1e5 --cl_scenario=1 --num_seeds=6 --out_dir=out/ewc
+    python run.py --method=ewc --ewc_lambda=1e5 --cl_scenario=1 \\
+        --num_seeds=6 --out_dir=out/ewc
     python run.py --compare out/hnet out/ewc
   data, a network and a method of your own (docs/own.rst)
     python run.py --cl_exp=path/to/data.npz ...
@@ -554,7 +555,7 @@ def _without_effect(options: Options) -> dict[str, str]:
             "--scenarios_every_task concerns the inference of tasks, and here they cannot be "
             "inferred: leave it out, or take outputs or a network for each task"
         )
-    if options.has_one_network:
+    if not options.method.kind.network_by_task:
         unread["bn_no_stats_checkpointing"] = (
             "--bn_no_stats_checkpointing concerns a network for each task, and --method="
             f"{options.method.method} has one for all, with one set of statistics: leave it out"

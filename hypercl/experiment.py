@@ -86,7 +86,14 @@ class Experiment:
 
         net = options.method.kind.main_net(options, build)
         setting = Setting(net, tasks, options.train, options.hypernet, device)
-        return cls(options, device, tasks, net, options.method.kind.build(setting))
+        kind = options.method.kind
+        method = kind.build(setting)
+        if method.network_by_task != kind.network_by_task:
+            raise InputError(
+                f"--method={kind.name}: network_by_task is {method.network_by_task} of the method "
+                f"and {kind.network_by_task} of its entry, or its class: let them be the same"
+            )
+        return cls(options, device, tasks, net, method)
 
     @property
     def seeds(self) -> Sequence[int]:
@@ -113,11 +120,8 @@ class Experiment:
 
     @property
     def tells_tasks_apart(self) -> bool:
-        """Whether the tasks of samples can be inferred: each task has a network or outputs of its
-        own. Tasks of regression cannot: a network says nothing of how sure it is.
-        """
-        own = self.method.network_by_task or self.options.task.has_heads
-        return own and not self.options.task.is_regression
+        """See :attr:`Options.tells_tasks_apart`."""
+        return self.options.tells_tasks_apart
 
     @property
     def keeps_scales(self) -> bool:

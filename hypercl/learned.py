@@ -233,6 +233,7 @@ class Run:
         tasks = self.tasks
         prepared_as = self._prepared_as(inputs_of)
         if tasks[-1].outputs_grow:
+            self._require_one_network(seed)
             classes = self._classify(split, self.num_tasks - 1, prepared_as, seed)
             ends = torch.tensor([each.num_classes for each in tasks]).cumsum(0)
             return Predictions(torch.searchsorted(ends, classes, right=True), classes)
@@ -380,6 +381,15 @@ class Run:
                     "tell its task: give task, or inputs_of, the task whose images these are"
                 )
         return 0
+
+    def _require_one_network(self, seed: int) -> None:
+        """Refuse running statistics that differ from task to task, of an earlier version."""
+        first, *others = self.stats[seed]
+        if not all(_same(value, other[name]) for other in others for name, value in first.items()):
+            raise InputError(
+                "an earlier version has learned this run, with running statistics of each task, so "
+                "that its network is known where the task is: give task"
+            )
 
 
 def _class_names(task: Task) -> list[str]:

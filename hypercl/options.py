@@ -136,9 +136,9 @@ class MainNetOptions:
     no_bias: bool = option(False, switch, "no bias terms (not lenet, not zenke)")
     dropout_rate: float | None = option(None, or_unset(share), "dropout rate (not resnet); -1: no dropout")
     specnorm: bool = option(False, switch, "kept for old scripts; refused, as no generated network can have spectral normalization")
-    batchnorm: bool = option(False, switch, "batch normalization (not lenet, not zenke), in evaluation by running statistics of each task")
+    batchnorm: bool = option(False, switch, "batch normalization (not lenet, not zenke), in evaluation by running statistics; where each task has a network, of each task")
     bn_no_running_stats: bool = option(False, switch, "batch normalization by the batch's statistics, in evaluation too")
-    bn_no_stats_checkpointing: bool = option(False, switch, "one set of running statistics for all tasks")
+    bn_no_stats_checkpointing: bool = option(False, switch, "one set of running statistics for all tasks, also where each has a network")
     kind: Any = None
 
 
@@ -327,18 +327,11 @@ class Options:
         return f"--{name}={as_argument(value)}"
 
     @property
-    def has_one_network(self) -> bool:
-        """Whether all tasks have the same weights of the main network; see
-        :attr:`~hypercl.methods.base.MethodEntry.scenarios`.
-        """
-        return 2 in self.method.kind.scenarios
-
-    @property
     def tells_tasks_apart(self) -> bool:
         """Whether the tasks of samples can be inferred: each task has a network or outputs of its
         own. Tasks of regression cannot: a network says nothing of how sure it is.
         """
-        own = self.task.has_heads or not self.has_one_network
+        own = self.task.has_heads or self.method.kind.network_by_task
         return own and not self.task.is_regression
 
     @property
@@ -350,7 +343,7 @@ class Options:
             return 1
         if self.task.cl_scenario is not None:
             return self.task.cl_scenario
-        return 2 if self.has_one_network else None
+        return 2 if 2 in self.method.kind.scenarios else None
 
     @property
     def kinds(self) -> tuple[Entry, Entry, Entry]:

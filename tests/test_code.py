@@ -145,6 +145,17 @@ def test_a_variant_of_the_hypernetworks_method_has_its_options(mine):
     assert sum(v.norm() for v in shrunk.values()) < sum(v.norm() for v in plain.values())
 
 
+def test_a_method_of_networks_by_task_says_so_in_its_class(mine):
+    (mine / "my.py").write_text(
+        "from hypercl.methods.base import OwnWeights\n\n\nclass Each(OwnWeights):\n"
+        "    def __init__(self, setting):\n        super().__init__(setting)\n"
+        "        self.network_by_task = True\n"
+    )
+    with pytest.raises(InputError, match="network_by_task is True of the method and False of its"):
+        Experiment.build(parse_args(["--method=my.py:Each"]))
+    assert not parse_args(["--method=my.py:Each", "--cl_scenario=3"]).tells_tasks_apart
+
+
 def test_a_method_without_a_constructor_has_the_options_of_own_weights(mine):
     (mine / "my.py").write_text(
         "from hypercl.methods.base import OwnWeights\n\n\nclass Near(OwnWeights):\n"

@@ -88,7 +88,7 @@ def start_after(
     """
     from hypercl.rundir.checkpoint import Position
 
-    _require_same_network(source, experiment)
+    require_same_network(source, experiment)
     end = _end_of(source, experiment, described)
     try:
         waiting = {
@@ -106,10 +106,12 @@ def start_after(
     return position, state
 
 
-def _require_same_network(source: Source, experiment: "Experiment") -> None:
-    """Refuse tasks for which the main network would have to grow.
+def require_same_network(source: Source, experiment: "Experiment") -> None:
+    """Refuse to continue a run where no tasks are left.
 
-    A hypernetwork in chunks has the same shapes for a larger one, but generates other weights.
+    Raises:
+        InputError: There are none, or the main network would have to grow for them. (A hypernetwork
+            in chunks has the same shapes for a larger one, but generates other weights.)
     """
     from hypercl.experiment import outputs_for
 

@@ -71,11 +71,11 @@ def sweep(
         raise
     except OSError as error:
         what = f"{error.filename or out_dir} cannot be written"
-        if error.errno is None:  # it is Dask's, of a connection or of a time
-            what = "the workers cannot be reached"
+        if error.errno is None and type(error).__module__.partition(".")[0] != "shutil":
+            what = "the workers cannot be reached"  # a connection of Dask's, or its time
         raise RunFailed(
-            f"{what} ({error.strerror or error or type(error).__name__}): mend that, and give the "
-            "same command again"
+            f"{what} ({error.strerror or one_line(error) or type(error).__name__}): mend that, and "
+            "give the same command again"
         ) from error
     if missing := [method.label for method in found.methods if not method.counts["finished"]]:
         raise RunFailed(f"no point of {', '.join(missing)} has finished: see sweep.csv")

@@ -403,8 +403,8 @@ class MethodEntry(Entry):
     """A choice of --method; its fields are the options that concern it alone."""
 
     chosen_by: ClassVar[str] = "method"
-    # Values of --cl_scenario; without 2, a network for each task.
-    scenarios: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    scenarios: ClassVar[tuple[int, ...]] = (1, 2, 3)  # values of --cl_scenario
+    network_by_task: ClassVar[bool] = False  # as its method has it
     # Of inference.RULES, the one that it has by a network of its own; None: it has none.
     inference_rule: ClassVar[str | None] = None
     # Why it cannot learn tasks of regression, behind its name; empty: it can.

@@ -36,7 +36,7 @@ def bring(reference: str) -> type[MethodEntry]:
     scenarios = getattr(what, "scenarios", (1,) if by_task else MethodEntry.scenarios)
     if not isinstance(scenarios, tuple) or not set(scenarios) <= {1, 2, 3}:
         raise InputError(f"{reference} has scenarios={scenarios!r}: give a tuple, as in (1, 2, 3)")
-    entry.scenarios = scenarios
+    entry.scenarios, entry.network_by_task = scenarios, bool(by_task)
     return entry
 
 

@@ -48,7 +48,7 @@ class FisherEntry(OwnWeightsEntry):
     """What both forms of EWC have."""
 
     # fmt: off
-    ewc_lambda: float = option(100.0, non_negative, "ewc: strength of the penalty", member=True)
+    ewc_lambda: float = option(100.0, non_negative, "ewc, online_ewc: strength of the penalty", member=True)
     fisher_labels: str = option("sample", one_of("sample", "predicted", "data", "exact"), "Fisher information from labels drawn from the network's predictions, its most probable ones, those of the data (the empirical Fisher information), or all, weighted by their probabilities")
     fisher_samples: int | None = option(None, or_unset(count), "training samples that the Fisher information is estimated from; -1: all")
     fisher_total: bool = option(False, switch, "multiply the Fisher information by the number of training samples, as in a posterior; goes well with --task_loss=total")

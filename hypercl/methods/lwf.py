@@ -4,9 +4,9 @@ it (arXiv 1904.07734)::
     loss = 1/t * task loss + (1 - 1/t) * mean over heads of T² * sum over c of -q_c log p_c
 
 t counts the tasks, this one included; q and p are the softmax of logits / T, of the network before
-the task, without its dropout, and of the one that learns, on the samples of the current task. The heads are those of the
-earlier tasks where each has outputs of its own, or the one set of outputs; of classes that are new,
-q is 0.
+the task, without its dropout, and of the one that learns, on the samples of the current task. The
+heads are those of the earlier tasks where each has outputs of its own, or the one set of outputs;
+of classes that are new, q is 0.
 """
 
 from dataclasses import dataclass

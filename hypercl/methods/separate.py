@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Separate(OwnWeightsEntry):
     scenarios: ClassVar = (1,)
+    network_by_task: ClassVar = True
     # fmt: off
     separate_same_budget: bool = option(False, switch, "narrower networks (mlp), which have no more weights together than one of --mlp_arch")
     # fmt: on

@@ -23,8 +23,8 @@ _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 class ModuleNet(Classifier):
     """A module of the user's, which gets its parameters with each forward pass.
 
-    Buffers that training changes are running statistics, of each task and member its own. Other
-    buffers, and parameters that require no gradient, are constants: what they are in the module
+    Buffers that training changes are running statistics, of each member its own. Other buffers, and
+    parameters that require no gradient, are constants: what they are in the module
     that is built under seed 0.
 
     Args:

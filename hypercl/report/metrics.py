@@ -57,10 +57,16 @@ def forward_transfer(before: Row, untrained: Row) -> float | None:
     return mean_of_whole([_difference(before[k], untrained[k]) for k in range(1, len(before))])
 
 
+def mean(values: Sequence[float]) -> float:
+    """Infinite, or NaN, where a value is so, as an error may be."""
+    is_finite = all(map(math.isfinite, values))
+    return statistics.fmean(values) if is_finite else sum(values) / len(values)
+
+
 def mean_of_whole(values: Row) -> float | None:
     """Mean; None where there is no value, or one of them is None."""
     known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known and len(known) == len(values) else None
+    return mean(known) if known and len(known) == len(values) else None
 
 
 def _difference(value: float | None, other: float | None) -> float | None:
@@ -124,7 +130,7 @@ def summarize(values: Sequence[float | None]) -> Summary:
     n = len(known)
     std = statistics.stdev(known) if n > 1 and all(map(math.isfinite, known)) else None
     return {
-        "mean": statistics.fmean(known) if known else None,
+        "mean": mean(known) if known else None,
         "std": std,
         "sem": std / math.sqrt(n) if std is not None else None,
         "n": n,

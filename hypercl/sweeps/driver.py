@@ -15,7 +15,8 @@ from typing import Protocol
 
 from hypercl.errors import InputError, RunFailed
 from hypercl.interruption import Interruption
-from hypercl.rundir.stored import CHECKPOINTS, CONFIG, read_sealed
+from hypercl.lock import is_held
+from hypercl.rundir.stored import CHECKPOINTS, CONFIG, LOCK, read_sealed
 from hypercl.sweeps.cluster import Done
 from hypercl.sweeps.search import Search
 from hypercl.sweeps.spec import POINTS, RETEST, Point, Sweep
@@ -185,7 +186,9 @@ class Driver:
         place = self._out_dir / RETEST / point.folder
         with suppress(ValueError, OSError):  # what is damaged, the run says
             config = read_sealed(place / CONFIG)
-            if config is not None and config["options"]["num_seeds"] != self._sweep.retest_seeds:
+            number = None if config is None else config["options"]["num_seeds"]
+            if number not in (None, self._sweep.retest_seeds) and not is_held(place / LOCK):
+                self._watcher.say(f"its test with {number} seeds is removed: retest_seeds differs")
                 shutil.rmtree(place)
 
     def _decide(self, point: Point) -> tuple[str, int | None]:

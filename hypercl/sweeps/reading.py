@@ -25,7 +25,7 @@ from hypercl.sweeps.space import Plain, Space, frozen
 from hypercl.sweeps.spec import SEARCHES, STOPS, Searched, Sweep
 from hypercl.sweeps.values import Metric, metric_named, metrics_for, names_of
 
-_MOST_TRIED = 200  # combinations of choices that are tried through the parser, of each method
+_MOST_TRIED = 500  # pairs, and combinations of choices, tried through the parser, of each method
 _MOST_IN_GRID = 100_000  # points
 _OPTION = re.compile(r"--(\w+)")
 

@@ -95,8 +95,7 @@ class Search:
             OSError: It cannot be written.
         """
         search = cls(journal, sweep, to_read=False)
-        begun = [noted for label in search._studies if (noted := search._noted(label))]
-        if not begun:
+        if not search._is_begun:
             search.at_once, search.block = max(sweep.at_once or at_once, block), block
         problems = list(search._contradictions())
         if problems:
@@ -114,8 +113,7 @@ class Search:
         """
         if not journal.exists() or not journal.stat().st_size:
             return False
-        search = cls.look(journal, sweep)
-        return any(map(search._noted, search._studies))
+        return cls.look(journal, sweep)._is_begun
 
     @classmethod
     def look(cls, journal: Path, sweep: Sweep) -> "Search":
@@ -414,6 +412,10 @@ class Search:
         """Keep what is now in the journal; a later attempt at a point counts."""
         entries, number = self._entries[entry.point.label], entry.point.number
         entries[number : number + 1] = [entry]
+
+    @property
+    def _is_begun(self) -> bool:
+        return any(map(self._noted, self._studies))
 
     def _noted(self, label: str) -> dict[str, Any]:
         """What was searched, as the journal has it; empty where a kill came before it."""

@@ -9,6 +9,7 @@ from hypercl.errors import InputError
 from hypercl.ranges import as_argument
 
 Plain = str | int | float | bool  # a value as the command line has it; a list is "50,50"
+_FEW = 3  # choices
 
 
 @dataclass(frozen=True)
@@ -184,16 +185,25 @@ class Space:
             for name, domain in self.keyed().values():
                 for value in domain.ends:
                     yield having({**first, name: value})
-        pairs = (
-            {name: value, other: its}
-            for (name, domain), (other, of_other) in itertools.combinations(
-                self.keyed().values(), 2
+        pairs = list(itertools.combinations(self.keyed().values(), 2))
+        both = [
+            (
+                {**first, name: value, other: its}
+                for value in _outermost(domain)
+                for its in _outermost(of_other)
             )
-            for value in domain.ends
-            for its in of_other.ends
-        )
-        yield from map(having, itertools.islice(pairs, most))
+            for first in firsts
+            for (name, domain), (other, of_other) in pairs
+        ]
+        in_turn = (each for of_all in itertools.zip_longest(*both) for each in of_all if each)
+        yield from map(having, itertools.islice(in_turn, most))
         yield from itertools.islice(self.combinations(ends=True), most)
+
+
+def _outermost(domain: Domain) -> tuple[Plain, ...]:
+    """Of few choices all, else the first and the last."""
+    ends = domain.ends
+    return ends if len(ends) <= _FEW else (ends[0], ends[-1])
 
 
 def value_text(value: Plain) -> str:

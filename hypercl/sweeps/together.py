@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hypercl.errors import InputError
-from hypercl.options import Options, all_options
+from hypercl.options import Options, TrainOptions, all_options, options_of
 from hypercl.ranges import as_argument
 
 # What a run's process does with it, and where it begins: each point may have its own.
@@ -44,7 +44,9 @@ def _to_share(options: Options, recorded: dict[str, Any], name: str) -> Any:
     if name not in recorded:
         return None
     field = all_options(options.values)[name]
-    if not field.metadata["member"]:
+    of_members = (*options_of(TrainOptions), *options_of(type(options.method.kind)))
+    is_number = name in _BEFORE_STEPS or name in (own.name for own in of_members)
+    if not (is_number and field.metadata["member"]):
         return recorded[name]
     number = field.metadata["range"].from_plain(recorded[name])
     return "its own" if name in _BEFORE_STEPS or number not in (None, 0) else number

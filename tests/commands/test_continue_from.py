@@ -85,6 +85,7 @@ class Summed(OwnWeights):
 def own_weights(monkeypatch):
     """A method whose parameters do not depend on the number of tasks."""
     monkeypatch.setattr(Hnet, "build", lambda self, setting: Summed(setting, 0.1))
+    monkeypatch.setattr(Hnet, "network_by_task", False)
 
 
 @pytest.fixture
@@ -103,10 +104,9 @@ def same_start(monkeypatch):
 
 
 MANY = ["--num_seeds=2", "--batchnorm", "--dropout_rate=0.2"]
-INFERRING = [*MANY, "--scenarios_every_task"]
 
 
-@pytest.mark.parametrize("options", [[], INFERRING], ids=["alone", "seeds, statistics, dropout"])
+@pytest.mark.parametrize("options", [[], MANY], ids=["alone", "seeds, statistics, dropout"])
 def test_a_method_with_weights_of_its_own_learns_as_if_it_had_all_tasks_from_the_start(
     options, own_weights
 ):
@@ -130,7 +130,7 @@ def test_each_method_learns_as_if_it_had_all_tasks_from_the_start(method):
 
 
 def test_the_same_of_seeds_in_groups(own_weights, one_by_one):
-    options = ["--num_seeds=2", "--bn_no_stats_checkpointing", "--batchnorm"]
+    options = ["--num_seeds=2", "--batchnorm"]
     learn(3, "whole", *options)
     learn(2, "a", *options)
     learn(3, "b", *options, after="a")
@@ -328,8 +328,9 @@ def test_tasks_for_which_the_network_would_have_to_grow_are_refused():
     given = [*FEW_STEPS, "--cl_exp=own.npz"]
     run.main([*given, "--num_tasks=2", "--out_dir=a"])
     more = [*given, "--continue_from=a", "--out_dir=b"]
-    with pytest.raises(InputError, match=r"--continue_from=a have 3 classes, .* has 2 outputs"):
-        run.main([*more, "--num_tasks=3"])
+    for whole in ([], ["--dry_run"]):
+        with pytest.raises(InputError, match=r"--continue_from=a have 3 classes, .* has 2 outputs"):
+            run.main([*more, "--num_tasks=3", *whole])
     run.main([*given, "--out_dir=all"])
     with pytest.raises(InputError, match="--num_tasks=3 leaves nothing to learn after the 3 tasks"):
         run.main([*given, "--continue_from=all", "--out_dir=c"])

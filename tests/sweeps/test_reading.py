@@ -186,6 +186,7 @@ def test_several_mistakes_are_found_at_once_each_with_its_line():
 
 GRID = SHORT + "[space]\n"
 RANDOM = GRID.replace("grid", "random").replace("[space]", "points = 3\n[space]")
+MANY = "".join(f"{name} = {[*range(1, 9)]}\n" for name in ("n_iter", "lr", "batch_size"))
 
 
 @pytest.mark.parametrize(
@@ -213,6 +214,11 @@ RANDOM = GRID.replace("grid", "random").replace("[space]", "points = 3\n[space]"
         (GRID + "test_with_val_set = [true]", 4, "the sweep's own affair"),
         (GRID + "momentum = [0.5]", 4, "--momentum=0.5 has no effect with Adam"),
         (GRID + "use_sgd=[true,false]\nmomentum=[0.5]", 5, "--momentum=0.5 has no effect with"),
+        (
+            RANDOM + MANY + "use_sgd=[true,false]\nmomentum={uniform=[0, 0.9]}",
+            9,
+            "--momentum=0.9 has no effect with",
+        ),
         (
             RANDOM + "use_sgd=[true,false]\nmomentum={uniform=[0, 0.9]}",
             6,

@@ -202,6 +202,19 @@ def test_points_that_differ_in_numbers_may_share_a_step(first, second):
     assert may_share(b, a)
 
 
+def test_a_network_of_the_users_is_joined_by_nothing(tmp_path, monkeypatch):
+    """Also where an option of it is declared as a member's: members have one network."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(
+        "from dataclasses import dataclass\nfrom hypercl.networks.main_nets.mlp import Mlp\n"
+        "from hypercl.ranges import option, positive\n\n\n@dataclass(frozen=True)\n"
+        "class Wide(Mlp):\n    slope: float = option(1.0, positive, 'slope', member=True)\n"
+    )
+    points = [parse_args(["--net_type=mine.py:Wide", f"--slope={s}"]) for s in (1, 1, 2)]
+    assert may_share(*points[:2])
+    assert not may_share(*points[1:])
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [

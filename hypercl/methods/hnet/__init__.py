@@ -23,6 +23,7 @@ _OF_THE_REGULARIZER = (
 @dataclass(frozen=True)
 class Hnet(MethodEntry):
     scenarios: ClassVar = (1,)
+    network_by_task: ClassVar = True
     # fmt: off
     beta: float = option(0.01, non_negative, "hnet: strength of the regularizer", member=True)
     calc_hnet_reg_targets_online: bool = option(False, switch, "where the regularizer compares weights with targets, recompute these at each step instead of storing them")

@@ -161,8 +161,10 @@ def _weakness(difference: statistics.Difference, num_tests: int) -> str | None:
             "no seed in common: independent samples are compared (Welch), without Wilcoxon's test"
         )
     counting, pairs = difference.n_unequal, f"n = {n}"
+    if not counting:
+        return "all pairs are equal"
     if counting < n:
-        pairs = f"n = {n}, of which {counting} differ,"
+        pairs = f"{counting} pairs that differ (n = {n})"
     if counting < (needed := statistics.pairs_needed(1)):
         least = statistics.least_wilcoxon_p(counting)
         return (

@@ -14,6 +14,7 @@ from hypercl.inference import OF_METHODS, names_by
 from hypercl.measure import ACCURACY, Measure, is_known, measure_of
 from hypercl.options import (
     GROUPS,
+    HypernetOptions,
     Options,
     all_options,
     bearing_on_results,
@@ -32,6 +33,7 @@ TRANSFERS = ("forgetting", "backward_transfer", "forward_transfer")  # in the sa
 _SEEDS = ("random_seed", "num_seeds")
 _HEADS = "multi_head"
 # A preset's options are all there; a variant has its scenario apart from its settings.
+_SAID_BY_DATA = ("num_tasks", "num_classes_per_task")  # the user's
 _NO_SETTINGS = (*_SEEDS, "preset", "cl_scenario", _HEADS)
 _BESIDE_METHOD = ("task", "main_net", "train")  # groups of options; and one that is in another:
 _MOST_SHOWN = 4  # options in a label, where fewer tell the rows apart
@@ -366,20 +368,33 @@ def differences_beside_method(rows: Sequence[Row]) -> str:
 
 
 def settings(results: Mapping[str, Any]) -> dict[str, Any]:
-    """The options on which a run's results depend and that its choices read, but for its seeds."""
+    """The options on which a run's results depend and that its choices read, but for its seeds.
+
+    What the user has brought is not looked at, as that would execute it: a choice of the project
+    stands in for it, and its own options all count.
+    """
     stored = {n: v for n, v in bearing_on_results(results["config"]).items() if v is not None}
     known = {name: value for name, value in stored.items() if name in defaults()}
-    choices = (known.get(group.chosen_by) for group in GROUPS.values() if group.chosen_by)
+    choices = [group.chosen_by for group in GROUPS.values() if group.chosen_by]
+    brought = [name for name in choices if is_reference(str(known.get(name, "")))]
+    of_data = _SAID_BY_DATA if "cl_exp" in brought else ()
+    own = {name: known[name] for name in (*brought, *of_data) if name in known}
     try:
-        if any(isinstance(choice, str) and is_reference(choice) for choice in choices):
-            raise InputError("what the user has brought is not looked at: it would be executed")
-        options = Options.of(known)
+        options = Options.of({name: value for name, value in known.items() if name not in own})
     except InputError:  # a value, or an entry, of another version
         ranges = {name: all_options()[name].metadata["range"] for name in known}
         used = {name: ranges[name].normal(value) for name, value in known.items()}
     else:
-        unread = {name for kind in options.kinds for name in kind.unread(options)}
-        used = {n: v for n, v in bearing_on_results(options.recorded).items() if n not in unread}
+        unread: set[str] = set()
+        for kind in options.kinds:
+            if kind.chosen_by not in brought:
+                unread |= kind.unread(options).keys()
+            else:  # the one that stands in
+                unread |= {field.name for field in options_of(type(kind))} - known.keys()
+        if "method" in brought and results["compression_ratio"] is None:
+            unread |= {field.name for field in options_of(HypernetOptions)}
+        recorded = {**options.recorded, **own}
+        used = {n: v for n, v in bearing_on_results(recorded).items() if n not in unread}
     unknown = {name: value for name, value in stored.items() if name not in defaults()}
     return {n: v for n, v in {**used, **unknown}.items() if n not in _NO_SETTINGS and v is not None}
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from scipy import stats
 
+from hypercl.report.metrics import mean
+
 LEVEL = 0.05  # of significance; intervals are of 1 - LEVEL
 _EQUAL = 1e-9  # differences that are this close are equal but for rounding
 
@@ -34,9 +36,11 @@ class Difference(NamedTuple):
 
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
-    """The 95 % interval of a mean, mean ± t(n - 1) sem (Student, 1908); None below two values."""
+    """The 95 % interval of a mean, mean ± t(n - 1) sem (Student, 1908); None below two values, or
+    where one is not finite, as an error may be.
+    """
     n = len(values)
-    if n < 2:
+    if n < 2 or not all(map(math.isfinite, values)):
         return None
     sem = statistics.stdev(values) / math.sqrt(n)
     return _around(statistics.fmean(values), sem, n - 1)
@@ -63,15 +67,15 @@ def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Di
     Wilcoxon's is 1.
     """
     pairs = [a - b for a, b in zip(values, reference, strict=True)]
-    n, mean = len(pairs), statistics.fmean(pairs)
+    n, middle = len(pairs), mean(pairs)
     interval = p_t = p_wilcoxon = None
     rounded = [round(pair, 9) for pair in pairs]  # what is equal but for rounding is a tie
-    if n > 1:
+    if n > 1 and math.isfinite(middle):
         if max(pairs) - min(pairs) > _EQUAL:
             interval = mean_interval(pairs)
             p_t = float(stats.ttest_1samp(pairs, 0.0).pvalue)
         p_wilcoxon = float(stats.wilcoxon(rounded).pvalue) if any(rounded) else 1.0
-    return Difference(mean, interval, True, n, sum(map(bool, rounded)), p_t, p_wilcoxon)
+    return Difference(middle, interval, True, n, sum(map(bool, rounded)), p_t, p_wilcoxon)
 
 
 def welch_difference(values: Sequence[float], reference: Sequence[float]) -> Difference:
@@ -80,16 +84,16 @@ def welch_difference(values: Sequence[float], reference: Sequence[float]) -> Dif
     Welch's t test and interval (1947), with the degrees of freedom of Welch and Satterthwaite.
     There is neither where a sample has one value, or no sample varies.
     """
-    mean = statistics.fmean(values) - statistics.fmean(reference)
+    apart = mean(values) - mean(reference)
     n = min(len(values), len(reference))
     interval = p_t = None
-    if n > 1:
+    if n > 1 and math.isfinite(apart):
         a, b = (statistics.variance(sample) / len(sample) for sample in (values, reference))
         if math.sqrt(a + b) > _EQUAL:
             freedom = (a + b) ** 2 / (a**2 / (len(values) - 1) + b**2 / (len(reference) - 1))
-            interval = _around(mean, math.sqrt(a + b), freedom)
-            p_t = float(2 * stats.t.sf(abs(mean) / math.sqrt(a + b), freedom))
-    return Difference(mean, interval, False, n, n, p_t, None)
+            interval = _around(apart, math.sqrt(a + b), freedom)
+            p_t = float(2 * stats.t.sf(abs(apart) / math.sqrt(a + b), freedom))
+    return Difference(apart, interval, False, n, n, p_t, None)
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

@@ -309,7 +309,8 @@ def _latex_table(table: Table) -> str:
 # would be.
 _IN_LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%",
-    "#": r"\#", "`": r"\textasciigrave{}", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "`": r"\textasciigrave{}", "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
     "<": r"$<$", ">": r"$>$", "|": r"\textbar{}", "±": r"$\pm$", "[": "{[}", "]": "{]}",
 }  # fmt: skip
 

@@ -226,19 +226,28 @@ def test_pairs_of_equals_do_not_count_among_those_that_are_enough():
     for result in (first, other):
         result["seeds"][0] = {**first["seeds"][0]}
     assert warnings_of(first, other) == [
-        "CL1 of b: with n = 6, of which 5 differ, no p of Wilcoxon's test can be below 0.05, the "
+        "CL1 of b: with 5 pairs that differ (n = 6) no p of Wilcoxon's test can be below 0.05, the "
         "least is 0.0625 (n = 6 is enough)"
     ]
+    other["seeds"] = first["seeds"]
+    assert warnings_of(first, other) == ["CL1 of b: all pairs are equal"]
 
 
-def test_what_the_user_has_brought_is_not_executed(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["method", "net_type", "cl_exp"])
+def test_what_the_user_has_brought_is_not_executed(name, tmp_path, monkeypatch):
+    """And no row has options that its method does not read."""
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text("open('executed', 'w')\nclass Mine: pass\n")
-    for name in ("method", "net_type", "cl_exp"):
-        results = results_of("mine.py:Mine" if name == "method" else "hnet", seeds=[1])
+    mine = results_of("mine.py:Mine" if name == "method" else "hnet", hmlp_arch=[7])
+    others = [results_of(hmlp_arch=[9]), results_of("ewc", ewc_lambda=3.0)]
+    for results in (mine, others[1])[: 1 if name == "method" else 2]:
         results["config"][name] = "mine.py:Mine"
-        assert settings(results)["lr"] == 0.0001
-        assert [row.label for row in rows_of(results)] == [results["method"]]
+        results["compression_ratio"] = None
+        results["config"] |= {"num_tasks": -1} if name == "cl_exp" else {}
+    labels = [row.label for row in rows_of(mine, *others)]
+    assert settings(mine)[name] == "mine.py:Mine"
+    assert "hmlp_arch" not in labels[2]
+    assert ("hmlp_arch" in labels[0]) == (name != "method")
     assert not Path("executed").exists()
 
 

@@ -72,6 +72,18 @@ def test_what_is_not_defined_is_none():
         assert (apart.interval, apart.p_t) == (None, None)
 
 
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_of_errors_that_are_not_finite_there_is_no_test(value):
+    assert statistics.mean_interval([1.0, value]) is None
+    for found in (
+        statistics.paired_difference([1.0, value], [1.0, 2.0]),
+        statistics.paired_difference([1.0, value], [value, 2.0]),
+        statistics.welch_difference([1.0, value], [1.0, 2.0]),
+    ):
+        assert (found.interval, found.p_t, found.p_wilcoxon) == (None, None, None)
+        assert not math.isfinite(found.mean)
+
+
 def test_ties_and_zeros_give_no_warning():
     for pairs in ([1, 1, 2, 2, 0, 3], [1, -1, 0, 0], [0.1] * 20, [*range(1, 60)], [0, 1] * 30):
         found = statistics.paired_difference(pairs, [0] * len(pairs))
