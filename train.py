@@ -249,11 +249,11 @@ class TaskTraining:
             clip_norm(gradient, self._clip_norm)
         return numbers
 
-    def _lookahead(self, gradients: Params) -> Params:
+    def _lookahead(self, gradients: Params, /, *, uncorrected_eps: bool = False) -> Params:
         """The parameters after a step of the optimizer with these gradients, which is not taken."""
         assert isinstance(self._optimizer, Adam), "only a step of Adam can be looked at"
         numbers = self._collect(gradients)
-        ahead = self._optimizer.lookahead(numbers)
+        ahead = self._optimizer.lookahead(numbers, uncorrected_eps=uncorrected_eps)
         return views_of(ahead, {n: v for n, v in self.trained.items() if n in gradients})
 
     def _span(self, chosen: Params) -> slice:

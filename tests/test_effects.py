@@ -135,6 +135,7 @@ CHANGED = {
     "hnet_reg_all_heads": (None, {"multi_head": None}),
     "freeze_prev_embs": (None, {}),
     "lookahead": (None, {}),
+    "lookahead_eps": ("uncorrected", {"lookahead": None}),
     "cl_scenario": (3, of("finetune")),
     "mnet_init": ("xavier", of("finetune")),
     "separate_same_budget": (None, of("separate")),

@@ -69,11 +69,14 @@ class Adam:
         self._update(self._parameters, self._gradient, mean, mean_square)
 
     @torch.no_grad()
-    def lookahead(self, numbers: slice = slice(None)) -> Tensor:
+    def lookahead(self, numbers: slice = slice(None), *, uncorrected_eps: bool = False) -> Tensor:
         """What some of the parameters would be after the next step; nothing is changed.
 
         Args:
             numbers: Which ones.
+            uncorrected_eps: Foresee the step of the end of Kingma and Ba's section 2, where eps is
+                added before the correction of bias: lr sqrt(1 - β₂ᵏ) / (1 - β₁ᵏ) m / (sqrt(v) +
+                eps). Without weight decay.
 
         Returns:
             [members, of these numbers].
@@ -82,8 +85,13 @@ class Adam:
             values[:, numbers].clone(memory_format=torch.contiguous_format)
             for values in (self._parameters, self.state["mean"], self.state["mean_square"])
         )
+        gradient = self._gradient[:, numbers].contiguous()
         self.state["step"] += 1
-        self._update(parameters, self._gradient[:, numbers].contiguous(), mean, mean_square)
+        if uncorrected_eps:
+            # Beside gradients that are s times as large, eps counts as eps / s.
+            scale = (1 - self._BETA2 ** self.state["step"].to(mean.dtype)).sqrt()
+            gradient, mean, mean_square = gradient * scale, mean * scale, mean_square * scale**2
+        self._update(parameters, gradient, mean, mean_square)
         self.state["step"] -= 1
         return parameters
 

@@ -16,9 +16,16 @@ if TYPE_CHECKING:
     from hypercl.options import HypernetOptions, MainNetOptions, Options, TrainOptions
     from hypercl.tasks.task import Task
 
-# What a step of the optimizer along gradients would make of the parameters trained, or of some of
-# them that stand side by side among these. Gradients of some are clipped as if there were no others.
-Lookahead = Callable[["Params"], "Params"]
+
+class Lookahead(Protocol):
+    """What a step of the optimizer along gradients would make of the parameters trained, or of some
+    of them that stand side by side among these. Gradients of some are clipped as if there were no
+    others.
+    """
+
+    def __call__(self, gradients: "Params", /, *, uncorrected_eps: bool = False) -> "Params":
+        """The parameters; see :meth:`hypercl.engine.optimizers.Adam.lookahead`."""
+        ...
 
 
 class Setting(NamedTuple):

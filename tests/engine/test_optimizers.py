@@ -112,6 +112,23 @@ def test_lookahead_tells_the_next_step_and_leaves_no_trace():
     assert torch.equal(parameters, ahead)
 
 
+def test_a_lookahead_with_eps_before_the_correction_is_as_its_formula_says():
+    """Gradients about as large as eps, of which much depends on where it stands."""
+    parameters, gradient = draw(2, 5), 1e-8 * draw(2, 5)
+    optimizer = Adam(parameters, gradient, lr=0.1)
+    for step in (1, 2, 3):
+        state = {name: value.clone() for name, value in optimizer.state.items()}
+        ahead = optimizer.lookahead(slice(1, 4), uncorrected_eps=True)
+        m = 0.9 * state["mean"] + 0.1 * gradient
+        v = 0.999 * state["mean_square"] + 0.001 * gradient**2
+        rate = 0.1 * (1 - 0.999**step) ** 0.5 / (1 - 0.9**step)
+        expected = parameters - rate * m / (v.sqrt() + 1e-8)
+        torch.testing.assert_close(ahead, expected[:, 1:4])
+        assert (ahead - optimizer.lookahead(slice(1, 4))).abs().max() > 1e-3
+        assert all(torch.equal(optimizer.state[name], value) for name, value in state.items())
+        optimizer.step()
+
+
 def test_clipping_is_torchs():
     gradient = draw(2, 5)
     gradient[1] *= 1e-3  # short already

@@ -76,7 +76,8 @@ class Adam:
     def __init__(self, params):
         self.params = params
 
-    def __call__(self, gradients):
+    def __call__(self, gradients, *, uncorrected_eps=False):
+        assert not uncorrected_eps
         return {
             name: self.params[name] - LR * g / (g.abs() + 1e-8) for name, g in gradients.items()
         }

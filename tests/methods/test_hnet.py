@@ -99,7 +99,7 @@ def test_the_lookahead_is_the_references():
         one_batch(experiment, 1, [0, 1]),
         method.remember(star, {}, TASK_ID),
         experiment.task_loss(task),
-        lambda gradients: {n: params[n] + delta.get(n, 1e9) for n in params},
+        lambda gradients, uncorrected_eps: {n: params[n] + delta.get(n, 1e9) for n in params},
     )
     expected = reference.penalty(
         method.hnet,

@@ -140,7 +140,8 @@ def lookahead_of(part: str, lookahead: "Lookahead") -> "Lookahead":
     """
     from hypercl.engine.members import from_parts, part_of
 
-    def ahead(gradients: "Params") -> "Params":
-        return part_of(lookahead(from_parts(**{part: gradients})), part)
+    def ahead(gradients: "Params", /, *, uncorrected_eps: bool = False) -> "Params":
+        of_all = from_parts(**{part: gradients})
+        return part_of(lookahead(of_all, uncorrected_eps=uncorrected_eps), part)
 
     return ahead

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from hypercl.machine import FLOAT
 from hypercl.methods.base import Method, MethodEntry, Setting
-from hypercl.ranges import limit, non_negative, option, switch
+from hypercl.ranges import limit, non_negative, one_of, option, switch
 from hypercl.registry import Part
 
 _OF_THE_REGULARIZER = (
@@ -17,6 +17,7 @@ _OF_THE_REGULARIZER = (
     "hnet_reg_all_heads",
     "hnet_reg_batch_size",
     "lookahead",
+    "lookahead_eps",
 )
 
 
@@ -31,6 +32,7 @@ class Hnet(MethodEntry):
     hnet_reg_all_heads: bool = option(False, switch, "with --multi_head, regularize of an earlier task the outputs of the others too")
     freeze_prev_embs: bool = option(False, switch, "train the embeddings of the current task alone")
     lookahead: bool = option(False, switch, "regularize at the parameters that a step of Adam on the task loss alone would lead to, as in equation 2 of the paper")
+    lookahead_eps: str = option("corrected", one_of("corrected", "uncorrected"), "with --lookahead, where Adam's eps is added: to the corrected root of the mean square, as Adam is written today, or to the uncorrected one, as in the paper's code, so that it counts more in a task's first steps")
     # fmt: on
 
     def problems(self, options):
@@ -49,6 +51,11 @@ class Hnet(MethodEntry):
             yield (
                 "--lookahead looks at a step of Adam: leave it out, or leave out --use_sgd and "
                 "--use_rmsprop"
+            )
+        if self.lookahead_eps == "uncorrected" and options.train.weight_decay:
+            yield (
+                f"--weight_decay={options.train.weight_decay:g} cannot be used with "
+                "--lookahead_eps=uncorrected, which looks at a step without it: leave one out"
             )
         if options.run.continue_from is not None and options.hypernet.compression is not None:
             yield (
@@ -73,6 +80,8 @@ class Hnet(MethodEntry):
         if options.hypernet.cond_emb_size == 0:
             remark = "concerns task embeddings, and --cond_emb_size=0 has none: leave one out"
             unread["std_normal_temb"] = remark
+        if not self.lookahead:
+            unread["lookahead_eps"] = "goes with --lookahead: give that too, or leave it out"
         if self.beta == 0:
             remark = "concerns the regularizer, and --beta=0 takes it away: leave one out"
             unread |= dict.fromkeys(_OF_THE_REGULARIZER, remark)

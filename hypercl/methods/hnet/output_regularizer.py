@@ -188,7 +188,8 @@ class OutputRegularizer:
         at, earlier = self._complete(params, anchor), batch.drawn[:, :-1]
         if anchor.outputs is not None and self.options.lookahead:
             gradients, losses = self._step(at, batch, None, task_loss)
-            ahead = lookahead(self._learning(gradients, anchor))
+            uncorrected = self.options.lookahead_eps == "uncorrected"
+            ahead = lookahead(self._learning(gradients, anchor), uncorrected_eps=uncorrected)
             ahead = {name: at[name] if name in self.hnet.per_task else ahead[name] for name in at}
             penalty, of_penalty = penalty_and_gradient(
                 anchor.outputs, ahead, earlier, self.options.beta
