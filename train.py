@@ -306,8 +306,12 @@ class TaskTraining:
         losses = zip(*rows[-1], strict=True)  # of the members
         return {
             seed: MemberProgress(
-                *(task_loss, penalty, loss, accuracy),
-                *(measured, rate),
+                task_loss,
+                penalty,
+                loss,
+                accuracy,
+                measured,
+                rate,
                 dict(zip(self._others, others, strict=True)),
             )
             for seed, (task_loss, penalty, loss, accuracy, *others), measured, rate in zip(

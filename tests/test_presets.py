@@ -146,6 +146,7 @@ def test_the_list_shows_every_preset(capsys):
         assert networks in line
     assert "99.79 / 69.48, mean of 20 runs" in shown  # the ± is kept for standard deviations
     assert "99.91 / 82.75, best of a search" in shown
+    assert "CL2 87.01, mean of 20 runs" in shown
     assert "99.67 ± 0.10 / 63.14 ± 4.19, n = 20" in shown
     assert "-5.0 / -5.1" in " ".join(shown.split())
     assert "± standard deviation over n" in shown

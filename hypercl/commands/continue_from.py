@@ -107,11 +107,12 @@ def start_after(
 
 
 def require_same_network(source: Source, experiment: "Experiment") -> None:
-    """Refuse to continue a run where no tasks are left.
+    """Refuse tasks that a run cannot be continued with.
 
     Raises:
-        InputError: There are none, or the main network would have to grow for them. (A hypernetwork
-            in chunks has the same shapes for a larger one, but generates other weights.)
+        InputError: None are left to learn, or the main network would have to grow for them. (A
+            hypernetwork in chunks has the same shapes for a larger one, but generates other
+            weights.)
     """
     from hypercl.experiment import outputs_for
 

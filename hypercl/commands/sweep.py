@@ -71,8 +71,9 @@ def sweep(
         raise
     except OSError as error:
         what = f"{error.filename or out_dir} cannot be written"
-        if error.errno is None and type(error).__module__.partition(".")[0] != "shutil":
-            what = "the workers cannot be reached"  # a connection of Dask's, or its time
+        is_dasks = type(error).__module__.startswith("distributed.")
+        if is_dasks or isinstance(error, TimeoutError | ConnectionError):
+            what = "the workers cannot be reached"
         raise RunFailed(
             f"{what} ({error.strerror or one_line(error) or type(error).__name__}): mend that, and "
             "give the same command again"

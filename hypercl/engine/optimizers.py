@@ -90,7 +90,9 @@ class Adam:
         if uncorrected_eps:
             # Beside gradients that are s times as large, eps counts as eps / s.
             scale = (1 - self._BETA2 ** self.state["step"].to(mean.dtype)).sqrt()
-            gradient, mean, mean_square = gradient * scale, mean * scale, mean_square * scale**2
+            gradient = gradient * scale
+            mean.mul_(scale)
+            mean_square.mul_(scale**2)
         self._update(parameters, gradient, mean, mean_square)
         self.state["step"] -= 1
         return parameters

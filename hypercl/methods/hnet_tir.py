@@ -226,8 +226,9 @@ class TaskInferenceByReplay:
             lookahead_of(_GENERATOR, lookahead),
         )
         gradients = from_parts(classifier=gradients, generator=of_generator)
-        loss, accuracy = torch.zeros_like(of_replay), torch.ones_like(of_replay)  # of one task
-        if _WEIGHTS in params:
+        if _WEIGHTS not in params:  # of one task
+            loss, accuracy = torch.zeros_like(of_replay), torch.ones_like(of_replay)
+        else:
             replayed = self.generator.replay(anchor.generator, drawn)
             (loss, accuracy), gradients[_WEIGHTS] = task_inference_loss(
                 self.inference,

@@ -44,6 +44,7 @@ def _to_share(options: Options, recorded: dict[str, Any], name: str) -> Any:
     if name not in recorded:
         return None
     field = all_options(options.values)[name]
+    # Those that :func:`hypercl.sweeps.joined.joined_options` joins.
     of_members = (*options_of(TrainOptions), *options_of(type(options.method.kind)))
     is_number = name in _BEFORE_STEPS or name in (own.name for own in of_members)
     if not (is_number and field.metadata["member"]):

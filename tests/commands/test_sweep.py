@@ -184,6 +184,15 @@ def test_a_full_disk_is_one_line(inline, monkeypatch):
         run.main(["--sweep=tiny.toml"])
 
 
+def test_workers_that_cannot_be_reached_are_no_full_disk(inline, monkeypatch):
+    def late(options):
+        raise TimeoutError
+
+    monkeypatch.setattr(cluster, "open_workers", late)
+    with pytest.raises(RunFailed, match=r"^the workers cannot be reached \(TimeoutError\): mend"):
+        run.main(["--sweep=tiny.toml"])
+
+
 def test_the_sweeps_that_come_with_the_project_are_listed(monkeypatch, tmp_path, capsys):
     from hypercl import sweeps
 
